@@ -1,0 +1,46 @@
+# Everything a newcomer needs. `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PYTHON ?= python3.11
+VENV := .venv
+export ORT_DISABLE_TELEMETRY := 1
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+# One environment, grown on demand: `lab` needs no torch, `dev` adds torch and the test tools.
+$(VENV)/.lab: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.lab
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+lab: $(VENV)/.lab ## run the main job: two regions, six uneven devices, on this machine
+	$(VENV)/bin/skerry-lab run quickstart
+
+check: $(VENV)/.dev ## format, lint, strict types, layers
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -q tests/test_layout.py
+
+test: $(VENV)/.dev ## all tests, real processes included
+	$(VENV)/bin/python -m pytest
+
+format: $(VENV)/.dev ## rewrite the sources in the project's format
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results
+	$(VENV)/bin/python -m benchmarks.codec --json docs/results/codec.json
+	$(VENV)/bin/python -m benchmarks.ingest --json docs/results/ingest.json
+	$(VENV)/bin/python -m benchmarks.agent_footprint --json docs/results/agent_footprint.json
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help lab check test format bench clean

@@ -1,0 +1,1 @@
+"""The regional coordinator: one service."""

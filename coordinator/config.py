@@ -1,0 +1,88 @@
+"""The coordinator's configuration: the only reader of its files and environment. Frozen and validated."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from skerry import toml_file
+from skerry.protocol import limits
+from skerry.protocol.messages import Name
+from skerry.recipe import Recipe
+
+DEFAULT_PATH = Path("/etc/skerry/coordinator.toml")
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where agents and peers reach this coordinator."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8470  # 0: any free port, written to state_dir/port
+
+
+class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Held-out data at the coordinator, if it has some."""
+
+    source: str  # as the agent's data.source
+    every_s: Annotated[float, Meta(gt=0.0)] = 10.0  # skipped while the model has not changed
+
+
+class Checkpoints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the journal is cut."""
+
+    every_updates: Annotated[int, Meta(ge=1)] = 1000
+    every_s: Annotated[float, Meta(gt=0.0)] = 300.0  # only if anything changed
+    keep: Annotated[int, Meta(ge=1, le=100)] = 2  # older files are removed
+    history_versions: Annotated[int, Meta(ge=0)] = (
+        10_000  # the journal reaches back so far behind the newest checkpoint
+    )
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one peer or device may take. See skerry.protocol.limits for the protocol's own bounds."""
+
+    frame_bytes_max: Annotated[int, Meta(ge=4096)] = limits.FRAME_BYTES_MAX
+    part_bytes_max: Annotated[int, Meta(ge=1024)] = limits.PART_BYTES_MAX
+    update_bytes_max: Annotated[int, Meta(ge=1024, le=limits.PAYLOAD_BYTES_MAX)] = limits.PAYLOAD_BYTES_MAX
+    connections_max: Annotated[int, Meta(ge=1)] = 20_000
+    commit_queue_updates_max: Annotated[int, Meta(ge=1)] = 4096  # above it, streams are read no further until a commit
+    progress_timeout_s: Annotated[float, Meta(gt=0.0)] = limits.PROGRESS_TIMEOUT_S
+
+
+class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`/etc/skerry/coordinator.toml`."""
+
+    name: Name
+    region: Name
+    bundle: str  # a path, or builtin:TASK
+    recipe: str | Recipe = Recipe()  # path of a TOML file, or the tables inline
+    peers: dict[Name, str] = {}  # name -> base URL of the other coordinators
+    state_dir: Path = Path("/var/lib/skerry/coordinator")
+    insecure: bool = False  # plain http, loopback labs only; must be spelt out
+    listen: Listen = Listen()
+    evaluation: Evaluation | None = None
+    checkpoints: Checkpoints = Checkpoints()
+    limits: Limits = Limits()
+    log_json: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what one key alone cannot say."""
+        if self.name in self.peers:
+            raise ValueError(f"peers: {self.name!r} is this coordinator's own name")
+        for name, url in self.peers.items():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"peers.{name}: {url!r} is no http:// or https:// URL")
+
+
+def load(path: Path) -> CoordinatorConfig:
+    """Read and validate `path`; a recipe given as a path is read relative to it.
+
+    Raises:
+        ConfigError: naming the file, the key and the remedy.
+    """
+    config = toml_file.read(path, CoordinatorConfig)
+    if isinstance(config.recipe, str):
+        recipe = toml_file.read(path.parent / config.recipe, Recipe)
+        config = msgspec.structs.replace(config, recipe=recipe)
+    return config

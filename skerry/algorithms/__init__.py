@@ -1,0 +1,1 @@
+"""Federated learning as functions of arrays: no I/O, no clock, no torch."""

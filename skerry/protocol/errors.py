@@ -1,0 +1,11 @@
+"""What can be wrong with bytes from outside. The peer's fault, never ours: answered and counted, not a crash."""
+
+from skerry.errors import SkerryError
+
+
+class MalformedMessage(SkerryError):  # noqa: N818 - the wire format's own word
+    """A frame that is too long, truncated, or of no known shape."""
+
+
+class MalformedVector(MalformedMessage):
+    """A sparse vector whose bytes break a bound: lengths, indices, finite values."""

@@ -1,0 +1,245 @@
+"""Every message on the wire. Defined here and nowhere else; `frames` turns them into bytes and back.
+
+Agents and their coordinator exchange `FromAgent` and `FromCoordinator` over one WebSocket; coordinators post
+`FromPeer` to each other over HTTP. Fields that a newer minor version adds are ignored by an older one.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from skerry.protocol.limits import MAP_ENTRIES_MAX, NAME_CHARS_MAX, PARTS_MAX, PAYLOAD_BYTES_MAX, TEXT_CHARS_MAX
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=NAME_CHARS_MAX)]
+Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
+Seconds = Annotated[float, Meta(ge=0.0, le=1e12)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    """Which regional model: `number` counts the changes of the model whose history is `lineage`.
+
+    A lineage is made when a region's state is made (`<region>/<8 hex digits>`), so that a region that lost its disk
+    never takes a version of its former life for one of its own.
+    """
+
+    lineage: Annotated[str, Meta(max_length=NAME_CHARS_MAX + 9)]
+    number: Count
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part of a payload: `bytes` is the part, the rest describes the whole."""
+
+    number: Annotated[int, Meta(ge=0, lt=PARTS_MAX)]  # from 0
+    of: Annotated[int, Meta(ge=1, le=PARTS_MAX)]
+    payload_bytes: Annotated[int, Meta(ge=0, le=PAYLOAD_BYTES_MAX)]
+    crc32: Crc32  # of the whole payload
+    data: bytes
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the coordinator may change while an agent runs."""
+
+    cycle_s: Annotated[float, Meta(gt=0.0, le=86400.0)]  # the time one round of local steps should take
+    learning_rate: Annotated[float, Meta(ge=0.0, le=1e6)]
+
+
+class BundleReference(msgspec.Struct, frozen=True):
+    """The task's bundle: fetched from `/v1/bundles/{sha256}` of the same coordinator."""
+
+    sha256: Sha256
+    file_bytes: Positive
+
+
+class PartialUpdate(msgspec.Struct, frozen=True):
+    """An update of which the first `parts` parts have arrived; the agent goes on with part number `parts`."""
+
+    sequence: Positive
+    crc32: Crc32
+    parts: Positive
+
+
+# --- agent to coordinator ---
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """The first frame of a stream."""
+
+    protocol_major: Count
+    protocol_minor: Count
+    device: Name
+    agent_version: Text
+    profile: Text  # device type, "" if unknown
+    bundle: Sha256 | None  # the bundle the agent holds
+    base: ModelVersion | None  # the regional model the agent holds: the next one may come as a difference to it
+    last_sequence: Count  # highest number given to an update so far
+    seconds_per_step: Seconds | None  # None before calibration
+
+
+class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered"):
+    """The result of one local training run, or one part of it."""
+
+    sequence: Positive  # per device, rises by one; the same on every retry
+    base: ModelVersion  # the regional model that the difference is against
+    steps: Positive  # local steps taken
+    examples: Positive  # examples on the device: its share of the data
+    loss: float  # mean over the run's steps
+    seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)]
+    part: Part  # sparse vector, see `sparse`
+
+
+class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
+    """How the device is doing; counts since the agent's process started."""
+
+    uptime_s: Seconds
+    training_s: Seconds  # of it, inside local steps
+    idle_s: Seconds  # of it, with nothing to train on: no model, no bundle, no room in the outbox
+    cycles: Count
+    steps: Count
+    seconds_per_step: Seconds
+    resident_bytes: Count
+    sent_bytes: Count  # frames to the coordinator
+    received_bytes: Count
+    outbox_updates: Count  # not acknowledged yet
+    temperature_c: float | None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """Either way: I am alive. The coordinator returns an agent's heartbeat with the same stamp."""
+
+    stamp_s: Seconds  # on the sender's own clock
+
+
+# --- coordinator to agent ---
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """The answer to Hello: the task, the recipe and the plan."""
+
+    protocol_major: Count
+    protocol_minor: Count
+    coordinator: Name
+    region: Name
+    bundle: BundleReference
+    recipe: dict[str, Any]  # the agent's stages of the recipe: `skerry.recipe.AgentStages` as a map
+    plan: Plan
+    last_sequence: Count  # highest update of this device that is in the journal; 0: none
+    partial: PartialUpdate | None
+    part_bytes_max: Positive  # what the coordinator takes in one part
+
+
+class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
+    """The update is in the journal. `weight` is what its values were multiplied with before they were added."""
+
+    sequence: Positive
+    version: Count  # of the regional model that holds it
+    weight: Annotated[float, Meta(ge=0.0, le=1e6)]
+    plan: Plan
+
+
+class UpdateRejected(msgspec.Struct, frozen=True, tag="update_rejected"):
+    """The update will never be applied: the agent returns its mass to the residual."""
+
+    sequence: Positive
+    reason: Literal["malformed", "not_finite", "wrong_size", "unknown_base", "too_large", "wrong_sequence"]
+    detail: Text
+
+
+class ModelOffered(msgspec.Struct, frozen=True, tag="model_offered"):
+    """A newer regional model, or one part of it: exact float32 values.
+
+    With a `base`, the entries that changed since it; without, every entry.
+    """
+
+    version: ModelVersion
+    base: ModelVersion | None
+    age: Annotated[float, Meta(ge=0.0)]
+    part: Part  # sparse vector of values to set
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The stream ends here; `retry` says whether coming back later can help."""
+
+    reason: Literal["protocol", "malformed", "superseded", "busy"]
+    detail: Text
+    retry: bool
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """The coordinator is about to stop; come back after `reconnect_after_s`."""
+
+    reconnect_after_s: Seconds
+
+
+# --- coordinator to coordinator ---
+
+
+class BroadcastId(msgspec.Struct, frozen=True, order=True):
+    """Which exchange of models: `epoch` rises when a lost token is made anew, `number` with every exchange."""
+
+    epoch: Count
+    number: Count
+
+
+class PeerModel(msgspec.Struct, frozen=True, tag="peer_model"):
+    """A coordinator's model for its peers' replicas.
+
+    `values` is added to publication `base` of the same lineage, or to zero where `base` is None.
+    """
+
+    coordinator: Name
+    lineage: Annotated[str, Meta(max_length=NAME_CHARS_MAX + 9)]
+    broadcast: BroadcastId
+    age: Annotated[float, Meta(ge=0.0)]
+    publication: Positive  # counts what this coordinator has published
+    base: Count | None
+    values: bytes  # sparse vector
+
+
+class PeerModelTaken(msgspec.Struct, frozen=True, tag="peer_model_taken"):
+    """The model is in the receiver's journal, or was there already."""
+
+    publication: Count
+
+
+class PeerModelNeeded(msgspec.Struct, frozen=True, tag="peer_model_needed"):
+    """The receiver does not hold publication `base`: send the model whole."""
+
+    detail: Text
+
+
+class TokenPassed(msgspec.Struct, frozen=True, tag="token_passed"):
+    """The one token of the federation, handed to the receiver."""
+
+    sender: Name
+    broadcast: BroadcastId
+    ages: Annotated[dict[Name, Annotated[float, Meta(ge=0.0)]], Meta(max_length=MAP_ENTRIES_MAX)]
+
+
+class TokenTaken(msgspec.Struct, frozen=True, tag="token_taken"):
+    """The receiver holds the token, or knows of a newer one."""
+
+    broadcast: BroadcastId
+
+
+class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status"):
+    """What a coordinator tells any peer that asks; also the sign of life."""
+
+    coordinator: Name
+    region: Name
+    lineage: Annotated[str, Meta(max_length=NAME_CHARS_MAX + 9)]
+    version: Count
+    age: Annotated[float, Meta(ge=0.0)]
+    bundle: Sha256
+    broadcast: BroadcastId
+    devices: Count  # connected now
+
+
+FromAgent = Hello | UpdateOffered | Telemetry | Heartbeat
+FromCoordinator = Welcome | UpdateAccepted | UpdateRejected | ModelOffered | Heartbeat | Refused | Drain
+FromPeer = PeerModel | PeerModelTaken | PeerModelNeeded | TokenPassed | TokenTaken | PeerStatus

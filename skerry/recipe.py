@@ -1,0 +1,38 @@
+"""A recipe: how training is done, as a choice of one entry for each stage.
+
+Each stage's entries stand in one module of `skerry.algorithms`; a new method is a new entry there. A recipe is a TOML
+file, one table per stage, `rule` naming the entry. Every key has a default: the empty file is the default recipe.
+"""
+
+import msgspec
+
+from skerry.algorithms.arrival import ArrivalRule, Spyker
+from skerry.algorithms.decay import Decay, Relative
+from skerry.algorithms.federation import FederationRule, SpykerToken
+from skerry.algorithms.local_steps import Cycle, LocalSteps
+from skerry.algorithms.merge import CarryOver, Merge
+from skerry.algorithms.optimizer import Optimizer, Sgd
+from skerry.algorithms.uplink import TopK, Uplink
+
+
+class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The stages that run on a device; travels in Welcome."""
+
+    local_steps: LocalSteps = Cycle()
+    optimizer: Optimizer = Sgd()
+    uplink: Uplink = TopK()
+    merge: Merge = CarryOver()
+
+
+class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All stages: those of the device, and those of the coordinator."""
+
+    name: str = "default"
+    description: str = ""
+    arrival: ArrivalRule = Spyker()
+    decay: Decay = Relative()
+    federation: FederationRule = SpykerToken()
+
+    def agent_stages(self) -> AgentStages:
+        """Return the part that devices need."""
+        return AgentStages(local_steps=self.local_steps, optimizer=self.optimizer, uplink=self.uplink, merge=self.merge)

@@ -1,0 +1,1 @@
+"""What is learned: bundles, data sources, partitions, built-in tasks."""

@@ -1,0 +1,47 @@
+"""One way to read a TOML file into a validated Struct, with errors that name file and key."""
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from skerry.errors import ConfigError
+
+FILE_BYTES_MAX = 1 << 20
+
+T = TypeVar("T")
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """Read `path` as a `kind`.
+
+    Raises:
+        ConfigError: the file is missing, too large, no TOML, or a key is unknown, missing or out of range.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
+    try:
+        return parse(data.decode(), kind, str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def parse(text: str, kind: type[T], origin: str) -> T:
+    """Read TOML `text`; `origin` is named in errors.
+
+    Raises:
+        ConfigError: as for `read`.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(text), kind)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not valid TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        message, _, key = str(error).partition(" - at `$.")
+        raise ConfigError(f"{origin}: {key.rstrip('`') or 'top level'}: {message}") from error

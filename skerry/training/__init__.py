@@ -1,0 +1,1 @@
+"""Local training: the Trainer interface and its engines; the only home of torch."""

@@ -1,0 +1,1 @@
+"""Labs: whole federations on one machine."""
