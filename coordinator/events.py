@@ -1,0 +1,328 @@
+"""What happens to a region, and what is to be done about it: the two vocabularies between core and shells.
+
+The network shell submits events to the engine; the region core answers each with effects, in order; the engine
+performs them. Plain values, no behaviour.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from skerry.algorithms.federation import TokenState
+from skerry.protocol.messages import (
+    BroadcastId,
+    Hello,
+    ModelVersion,
+    PartialUpdate,
+    PeerModel,
+    PeerModelNeeded,
+    PeerModelTaken,
+    PeerStatus,
+    Telemetry,
+    TokenPassed,
+    TokenTaken,
+    UpdateAccepted,
+    UpdateOffered,
+    UpdateRejected,
+    Welcome,
+)
+from skerry.vector import SparseVector
+
+RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
+
+
+# --- events ---
+# Structs, not dataclasses, where one is made for every update: they cost a quarter.
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """Why a payload is no update of this model."""
+
+    reason: RejectReason
+    detail: str
+
+
+class UpdateArrived(msgspec.Struct, frozen=True):
+    """All parts of an update are here."""
+
+    device: str
+    offered: UpdateOffered  # its part is not looked at
+    payload: bytes  # the encoded sparse vector, as received; goes to the journal
+    vector: SparseVector | Malformed  # what it decodes to
+    frame_bytes: int  # of all the frames that brought it
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConnected:
+    """A device said Hello. One that is connected already must be reported as disconnected first."""
+
+    device: str
+    hello: Hello
+    partial: PartialUpdate | None  # an update of which some parts have arrived on an earlier connection
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDisconnected:
+    """The stream of a device has ended, whatever the reason."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferDone:
+    """Every part of an offered model has been written to the device's stream."""
+
+    device: str
+    version: ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryArrived:
+    """A device reported how it is doing."""
+
+    device: str
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class PeerModelArrived:
+    """A peer published its model. Answered with PeerModelTaken or PeerModelNeeded."""
+
+    message: PeerModel
+    values: SparseVector
+    key: int = 0  # which request to answer; `Engine.ask` fills it in
+
+
+@dataclass(frozen=True, slots=True)
+class TokenArrived:
+    """A peer handed the token on. Answered with TokenTaken."""
+
+    message: TokenPassed
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSeen:
+    """A peer answered a status request, or asked for ours."""
+
+    status: PeerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationNeeded:
+    """A peer answered a publication with PeerModelNeeded: it does not hold the one before."""
+
+    peer: str
+
+
+class Evaluated(msgspec.Struct, frozen=True):
+    """A model was evaluated on held-out data."""
+
+    version: int
+    age: float
+    kind: Literal["regional", "federated"]
+    examples: int
+    correct: int
+    loss: float  # mean per example
+
+
+class TrafficCounted(msgspec.Struct, frozen=True):
+    """Bytes exchanged with a device or a peer since the last report."""
+
+    party: Literal["device", "peer"]
+    name: str
+    sent_bytes: int  # by this coordinator
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    DeviceConnected
+    | DeviceDisconnected
+    | OfferDone
+    | UpdateArrived
+    | TelemetryArrived
+    | PeerModelArrived
+    | TokenArrived
+    | PeerSeen
+    | PublicationNeeded
+    | Evaluated
+    | TrafficCounted
+    | Tick
+)
+
+
+# --- effects: what goes to disk ---
+# All of a group's are written in one transaction before any other effect of the group is performed.
+
+
+class JournalUpdate(msgspec.Struct, frozen=True):
+    """Append an update. `version`, `weight` and `age` are None while the arrival rule holds it."""
+
+    position: int
+    arrived: UpdateArrived
+    base_number: int
+    staleness: float
+    version: int | None
+    weight: float | None
+    age: float | None
+
+
+class ReleaseUpdate(msgspec.Struct, frozen=True):
+    """Write down how an update that was held is applied after all."""
+
+    position: int
+    device: str
+    version: int
+    weight: float
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPeerModel:
+    """Append what a peer published."""
+
+    position: int
+    arrived: PeerModelArrived
+
+
+@dataclass(frozen=True, slots=True)
+class JournalMerge:
+    """Append the merge of a peer's replica into the model."""
+
+    position: int
+    version: int
+    peer: str
+    weight: float
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Take the model at this point of the effects as publication `number`; append the difference to the last one."""
+
+    position: int
+    number: int
+    broadcast: BroadcastId
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class SaveToken:
+    """Remember the federation's token state; the last one of a group counts."""
+
+    state: TokenState
+
+
+@dataclass(frozen=True, slots=True)
+class SaveTelemetry:
+    """Remember the latest telemetry of a device."""
+
+    device: str
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class SaveEvaluation:
+    """Append an evaluation."""
+
+    evaluated: Evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class SaveTraffic:
+    """Add to the bytes exchanged with a party."""
+
+    counted: TrafficCounted
+
+
+# --- effects: what changes the vectors ---
+
+
+class Apply(msgspec.Struct, frozen=True):
+    """Add the update at `position` of the journal to the model; this makes `version`."""
+
+    position: int
+    version: int
+    weight: float
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakePeerModel:
+    """Bring the replica of a peer to what it published."""
+
+    arrived: PeerModelArrived
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Move the model towards the replica of `peer`; this makes `version`."""
+
+    version: int
+    peer: str
+    weight: float
+    age: float
+
+
+# --- effects: what leaves ---
+
+
+class SendToDevice(msgspec.Struct, frozen=True):
+    """Send a message to a device, if it is connected."""
+
+    device: str
+    message: Welcome | UpdateAccepted | UpdateRejected
+
+
+@dataclass(frozen=True, slots=True)
+class OfferModel:
+    """Send a device the model as it stands: what changed since version `base`, or all of it where that is None."""
+
+    device: str
+    base: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendPublication:
+    """Send the newest publication to `peers`; `whole`: not as a difference to the one before."""
+
+    peers: tuple[str, ...]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendToken:
+    """Hand the token to a peer."""
+
+    to: str
+    message: TokenPassed
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer a peer's request."""
+
+    key: int
+    message: PeerModelTaken | PeerModelNeeded | TokenTaken
+
+
+Durable = (
+    JournalUpdate
+    | ReleaseUpdate
+    | JournalPeerModel
+    | JournalMerge
+    | Publish
+    | SaveToken
+    | SaveTelemetry
+    | SaveEvaluation
+    | SaveTraffic
+)
+Change = Apply | TakePeerModel | Merge
+Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply
+Effect = Durable | Change | Outgoing
