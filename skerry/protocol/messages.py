@@ -134,11 +134,14 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
 
 class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
-    """The update is in the journal. `weight` is what its values were multiplied with before they were added."""
+    """The update is in the journal. `weight` is what its values were multiplied with before they were added.
+
+    None: the arrival rule holds the update for later; it will be applied, with a weight not known yet.
+    """
 
     sequence: Positive
-    version: Count  # of the regional model that holds it
-    weight: Annotated[float, Meta(ge=0.0, le=1e6)]
+    version: Count  # of the regional model that holds it, or of the newest one where it is held for later
+    weight: Annotated[float, Meta(ge=0.0, le=1e6)] | None
     plan: Plan
 
 
