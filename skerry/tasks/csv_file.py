@@ -1,0 +1,180 @@
+"""Examples from a csv file: a header row, one example per row, numbers and a class."""
+
+import csv
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from skerry.errors import DataError
+from skerry.tasks.manifest import Manifest
+from skerry.tasks.table import TABLE_BYTES_MAX, Table
+
+CSV_BYTES_MAX = 1 << 30
+LABEL_COLUMN = "label"
+SPLIT_COLUMN = "split"
+MISSING = {"", "?", "na", "nan", "null"}
+
+
+class Lines(Protocol):
+    """What `csv.reader` returns; the module does not name its type."""
+
+    @property
+    def line_num(self) -> int:
+        """The line of the file that was read last, from 1."""
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which column of the file holds what."""
+
+    header: list[str]
+    features: list[int]
+    label: int
+    split: int | None
+
+
+def read_table(path: Path, manifest: Manifest, label: str | None) -> Table:
+    """Read the file; the class stands in column `label`, or else in the one named "label", or else in the last.
+
+    Features are found by the manifest's names where it has them, else they are all the other columns in order. A
+    column `split` with train or test says which rows are held out. Empty cells, ? and NaN are missing values.
+
+    Raises:
+        DataError: naming the file, the column and the row (as the line of the file).
+    """
+    if len(manifest.input.shape) != 1:
+        raise DataError(
+            f"{path}: csv holds rows of numbers, task {manifest.name!r} takes shape {manifest.input.shape}: use npz"
+        )
+    if not path.is_file():
+        raise DataError(f"{path}: no such file: give the path of a csv file; see docs/data.md")
+    try:
+        if path.stat().st_size > CSV_BYTES_MAX:
+            raise DataError(f"{path}: larger than {CSV_BYTES_MAX >> 20} MiB: use npz, which is smaller and faster")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _Parser(path, manifest, label).parse(csv.reader(file, strict=True))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+class _Parser:
+    """One pass over one file."""
+
+    def __init__(self, path: Path, manifest: Manifest, label: str | None) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._label = label
+        self._classes = {name: number for number, name in enumerate(manifest.label.names)}
+
+    def parse(self, reader: Lines) -> Table:
+        x, y, held_out, lines = array("f"), array("q"), array("b"), array("q")
+        values_max = TABLE_BYTES_MAX // 4
+        try:
+            columns = self._columns(next(reader, []))
+            for cells in self._rows(reader, len(columns.header)):
+                line = reader.line_num
+                for column in columns.features:
+                    x.append(self._number(cells[column], columns.header[column], line))
+                y.append(self._class(cells[columns.label], columns.header[columns.label], line))
+                if columns.split is not None:
+                    held_out.append(self._is_held_out(cells[columns.split], line))
+                lines.append(line)
+                if len(x) > values_max:
+                    raise DataError(f"{self._path}: more than {TABLE_BYTES_MAX >> 20} MiB of features: keep fewer rows")
+        except csv.Error as error:
+            raise DataError(f"{self._path}: line {reader.line_num}: {error}") from error
+        if not len(y):
+            raise DataError(f"{self._path}: no row behind the header")
+        return Table(
+            str(self._path),
+            np.frombuffer(x, np.float32).reshape(len(y), -1),
+            np.frombuffer(y, np.int64),
+            np.frombuffer(held_out, np.int8) if columns.split is not None else None,
+            lambda row: f"line {lines[row]}",
+        )
+
+    def _columns(self, header: list[str]) -> _Columns:
+        header = [name.strip() for name in header]
+        if len(set(header)) != len(header) or len(header) < 2:
+            raise DataError(f"{self._path}: line 1: must be a header of at least two different column names")
+        if self._label is not None and self._label not in header:
+            raise DataError(f"{self._path}: no column {self._label!r} for the class; there is: {_listed(header)}")
+        split = header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
+        others = [column for column in range(len(header)) if column != split]
+        name = self._label or (LABEL_COLUMN if LABEL_COLUMN in header else header[others[-1]])
+        label = header.index(name)
+        wanted = self._manifest.input.names
+        if wanted:
+            absent = [name for name in wanted if name not in header]
+            if absent:
+                raise DataError(
+                    f"{self._path}: no column {_listed(absent)}: "
+                    f"task {self._manifest.name!r} finds its features by name"
+                )
+            features = [header.index(name) for name in wanted]
+        else:
+            features = [column for column in others if column != label]
+        if len(features) != self._manifest.input.shape[0]:
+            raise DataError(
+                f"{self._path}: {len(features)} feature columns beside {name!r}, "
+                f"task {self._manifest.name!r} takes {self._manifest.input.shape[0]}"
+            )
+        return _Columns(header, features, label, split)
+
+    def _rows(self, reader: Lines, width: int) -> Iterator[list[str]]:
+        for cells in reader:
+            if not cells:
+                continue  # an empty line
+            if len(cells) != width:
+                raise DataError(f"{self._path}: line {reader.line_num}: {len(cells)} cells, the header has {width}")
+            yield cells
+
+    def _number(self, cell: str, column: str, line: int) -> float:
+        text = cell.strip()
+        if text.lower() in MISSING:
+            if self._manifest.input.missing_as is None:
+                raise DataError(
+                    f"{self._path}: line {line}, column {column!r}: {cell!r} is a missing value, "
+                    f"which task {self._manifest.name!r} does not take: fill it in or leave the row out"
+                )
+            return float("nan")
+        try:
+            return float(text)
+        except ValueError:
+            raise DataError(f"{self._path}: line {line}, column {column!r}: {cell[:40]!r} is no number") from None
+
+    def _class(self, cell: str, column: str, line: int) -> int:
+        text = cell.strip()
+        if text in self._classes:
+            return self._classes[text]
+        try:
+            number = int(text)
+        except ValueError:
+            names = f" or one of {_listed(list(self._classes))}" if self._classes else ""
+            raise DataError(
+                f"{self._path}: line {line}, column {column!r}: {cell[:40]!r} is no class: give its number{names}"
+            ) from None
+        return max(-1, min(number, self._manifest.label.classes))  # out of range stays so, and is reported with its row
+
+    def _is_held_out(self, cell: str, line: int) -> bool:
+        match cell.strip().lower():
+            case "train" | "0":
+                return False
+            case "test" | "1":
+                return True
+        raise DataError(f"{self._path}: line {line}, column {SPLIT_COLUMN!r}: {cell[:40]!r} is neither train nor test")
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

@@ -1,0 +1,135 @@
+"""Where a device's examples come from. A source is a line of text; what it gives is checked against the manifest.
+
+    npz:FILE                         arrays x and y, and split if the file says which rows are held out
+    csv:FILE                         a header row; the last column, or the one named label, holds the class
+    python:MODULE:FUNCTION           returns (x, y) or (x, y, split); the module is importable on the device
+    builtin:activity?part=0&parts=6  a task shipped with the product, its people dealt to parts
+
+Every source takes `?split=train|test|all`; csv also takes `?label=COLUMN`.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+import numpy.typing as npt
+
+from skerry.errors import DataError
+from skerry.tasks import csv_file, npz_file
+from skerry.tasks.activity import people
+from skerry.tasks.manifest import Manifest
+from skerry.tasks.table import Table
+
+SPLITS = ("train", "test", "all")
+REMEDY = "see docs/data.md"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Examples as the graphs take them: checked, missing values filled in, normalised."""
+
+    x: npt.NDArray[Any]  # (examples, *input shape)
+    y: npt.NDArray[np.int64]  # (examples,), in [0, classes)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def rows(self, chosen: slice | npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Return x and y of some rows."""
+        return self.x[chosen], self.y[chosen]
+
+
+def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
+    """Read `source` and check it against `manifest`; `held_out` asks for the rows that are kept from training.
+
+    A source that does not say which rows are held out gives all of them, to training as to evaluation.
+
+    Raises:
+        DataError: naming file, column and row where there is one, and the remedy.
+    """
+    location, options = _parse(source)
+    kind, _, rest = location.partition(":")
+    if kind not in _LOADERS or not rest:
+        kinds = "npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK"
+        raise DataError(f"data source {source!r}: must be {kinds}; {REMEDY}")
+    split = options.pop("split", "test" if held_out else "train")
+    if split not in SPLITS:
+        raise DataError(f"data source {source!r}: split={split} is none of {', '.join(SPLITS)}")
+    table = _LOADERS[kind](rest, options, manifest)
+    if options:
+        raise DataError(f"data source {source!r}: unknown option {', '.join(sorted(options))}; {REMEDY}")
+    x, y = _select(table.checked(manifest), split)
+    if not len(y):
+        raise DataError(f"data source {source!r}: no rows with split={split}")
+    return Dataset(manifest.input.prepare(x), y)
+
+
+def _parse(source: str) -> tuple[str, dict[str, str]]:
+    location, question, query = source.partition("?")
+    if not question:
+        return location, {}
+    try:
+        pairs = parse_qsl(query, strict_parsing=True, max_num_fields=16)
+    except ValueError as error:
+        raise DataError(f"data source {source!r}: options must read ?key=value&key=value; {REMEDY}") from error
+    return location, dict(pairs)
+
+
+def _select(table: Table, split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    if table.held_out is None or split == "all":
+        return table.x, table.y
+    chosen = table.held_out if split == "test" else ~table.held_out
+    return table.x[chosen], table.y[chosen]
+
+
+def _load_npz(rest: str, _options: dict[str, str], manifest: Manifest) -> Table:
+    return npz_file.read_table(Path(rest), manifest)
+
+
+def _load_csv(rest: str, options: dict[str, str], manifest: Manifest) -> Table:
+    return csv_file.read_table(Path(rest), manifest, options.pop("label", None))
+
+
+def _load_python(rest: str, _options: dict[str, str], _manifest: Manifest) -> Table:
+    """Call a function of this device's own code; whoever writes the configuration runs the agent anyway."""
+    module_name, _, function_name = rest.partition(":")
+    origin = f"python:{rest}"
+    try:
+        given = getattr(importlib.import_module(module_name), function_name)()
+    except ImportError as error:
+        raise DataError(f"{origin}: {error}: install the module where the agent's Python finds it") from error
+    except Exception as error:  # foreign code: whatever it raises is its own word on what is wrong
+        raise DataError(f"{origin}: {type(error).__name__}: {error}") from error
+    if not isinstance(given, tuple) or len(given) not in {2, 3}:
+        raise DataError(f"{origin}: returned {type(given).__name__}, must return (x, y) or (x, y, split)")
+    try:
+        x, y, *split = (np.asarray(array) for array in given)
+    except ValueError as error:
+        raise DataError(f"{origin}: what it returned are no arrays: {error}") from error
+    return Table(origin, x, y, split[0] if split else None)
+
+
+def _load_builtin(rest: str, options: dict[str, str], _manifest: Manifest) -> Table:
+    if rest != "activity":
+        raise DataError(f"builtin:{rest}: there is no such task; there is: activity")
+    part, parts = (_integer(options, key, default) for key, default in (("part", 0), ("parts", 1)))
+    return people.table(part, parts)
+
+
+def _integer(options: dict[str, str], key: str, default: int) -> int:
+    text = options.pop(key, str(default))
+    if not text.isdecimal() or len(text) > 9:
+        raise DataError(f"data source option {key}={text}: must be a whole number from 0")
+    return int(text)
+
+
+_LOADERS: dict[str, Callable[[str, dict[str, str], Manifest], Table]] = {
+    "npz": _load_npz,
+    "csv": _load_csv,
+    "python": _load_python,
+    "builtin": _load_builtin,
+}

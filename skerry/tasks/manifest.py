@@ -1,0 +1,175 @@
+"""The manifest: what a bundle says about its task. Read from outside, so every field is checked."""
+
+from enum import StrEnum
+from math import isfinite
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from skerry.errors import DataError
+from skerry.vector import Float32, Layout
+
+MANIFEST_BYTES_MAX = 4 << 20
+INPUT_VALUES_MAX = 1 << 24  # of one example
+CLASSES_MAX = 1 << 20
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PartName(StrEnum):
+    """The files of a bundle beside its manifest, in the order in which they stand in it."""
+
+    STEP = "step.onnx"  # parameters, x, y -> loss, gradient (, buffers)
+    EVALUATE = "evaluate.onnx"  # parameters, x, y -> loss_sum, correct, examples
+    PREDICT = "predict.onnx"  # parameters, x -> logits
+    PARAMETERS = "parameters.safetensors"  # the initial model, one tensor per name
+
+
+class MalformedBundle(DataError):  # noqa: N818 - the same word as for frames and vectors
+    """A bundle whose bytes break its format: a foreign part, a wrong hash, an inconsistent manifest."""
+
+
+class Normalisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """x -> (x - mean) / scale, along the first axis of an example; one value for all, or one per entry of that axis.
+
+    The loaders apply it once, to every source alike; the graphs take what comes out.
+    """
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check lengths and values.
+
+        Raises:
+            ValueError: lengths differ, a value is not finite, or a scale is not positive.
+        """
+        if not 1 <= len(self.mean) == len(self.scale):
+            raise ValueError(f"{len(self.mean)} means and {len(self.scale)} scales: both need the same length")
+        if not all(map(isfinite, (*self.mean, *self.scale))) or min(self.scale) <= 0.0:
+            raise ValueError("mean and scale must be finite, scale above zero")
+
+    def apply(self, x: Float32) -> Float32:
+        """Return the normalised copy of `x`, float32 of shape (examples, *input shape)."""
+        mean, scale = (np.asarray(values, np.float32) for values in (self.mean, self.scale))
+        if len(self.mean) > 1:
+            columns = (len(self.mean),) + (1,) * (x.ndim - 2)
+            mean, scale = mean.reshape(columns), scale.reshape(columns)
+        return np.asarray((x - mean) / scale, np.float32)
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One example's features, as a data source gives them."""
+
+    shape: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1, max_length=8)]  # of one example
+    dtype: Literal["float32"] = "float32"
+    missing_as: float | None = None  # stands in for NaN; None: NaN is refused
+    normalisation: Normalisation | None = None
+    names: tuple[str, ...] = ()  # of the features, where they have some
+
+    def __post_init__(self) -> None:
+        """Check sizes against one another.
+
+        Raises:
+            ValueError: an example is too large, or names or normalisation do not fit the shape.
+        """
+        if self.values > INPUT_VALUES_MAX:
+            raise ValueError(f"an example of {self.values} values, at most {INPUT_VALUES_MAX}")
+        if self.names and len(self.names) != self.shape[0]:
+            raise ValueError(f"{len(self.names)} names for {self.shape[0]} features")
+        if self.normalisation and len(self.normalisation.mean) not in {1, self.shape[0]}:
+            raise ValueError(f"{len(self.normalisation.mean)} means for {self.shape[0]} features")
+        if self.missing_as is not None and not isfinite(self.missing_as):
+            raise ValueError("missing_as must be finite")
+
+    @property
+    def values(self) -> int:
+        """How many values one example has."""
+        total = 1
+        for dimension in self.shape:
+            total *= dimension
+        return total
+
+    def prepare(self, x: Float32) -> Float32:
+        """Return what the graphs take: missing values filled in, then normalised. `x` is left alone."""
+        if self.missing_as is not None:
+            x = np.where(np.isnan(x), np.float32(self.missing_as), x)
+        return x if self.normalisation is None else self.normalisation.apply(x)
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One example's class: an integer in [0, classes)."""
+
+    classes: Annotated[int, Meta(ge=2, le=CLASSES_MAX)]
+    dtype: Literal["int64"] = "int64"
+    names: tuple[str, ...] = ()  # of the classes, where they have some
+
+    def __post_init__(self) -> None:
+        """Check that the names cover the classes.
+
+        Raises:
+            ValueError: another number of names.
+        """
+        if self.names and len(self.names) != self.classes:
+            raise ValueError(f"{len(self.names)} names for {self.classes} classes")
+
+
+class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What training takes where neither recipe nor device says otherwise."""
+
+    batch_examples: Annotated[int, Meta(ge=1, le=65536)] = 32
+    learning_rate: Annotated[float, Meta(gt=0.0)] = 0.05
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A task in words and numbers; stands as `manifest.json` at the head of its bundle."""
+
+    format_version: Literal[1] = 1
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    description: Annotated[str, Meta(max_length=4096)] = ""
+    input: Input
+    label: Label
+    layout: Layout
+    defaults: Defaults = Defaults()
+    parts: dict[PartName, Sha256]
+
+    def __post_init__(self) -> None:
+        """Check what one field alone cannot say.
+
+        Raises:
+            ValueError: a part is missing, or there is nothing to train.
+        """
+        if set(self.parts) != set(PartName):
+            raise ValueError(f"parts must be exactly {', '.join(PartName)}")
+        if self.layout.trainable_size == 0:
+            raise ValueError("the layout has no trainable parameter")
+        names = [tensor.name for tensor in self.layout.tensors]
+        if len(names) != len(set(names)):
+            raise ValueError("two tensors of the layout have the same name")
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON text, the same bytes for the same manifest."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
+
+
+def decode(data: bytes, origin: str) -> Manifest:
+    """Read a manifest from untrusted JSON; `origin` is named in errors.
+
+    Raises:
+        MalformedBundle: not JSON, a field is unknown, missing or out of range, or a newer format.
+    """
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MalformedBundle(
+            f"{origin}: manifest.json: {error}; rebuild the bundle with this version of skerry-task"
+        ) from error
+
+
+def as_labels(y: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """Return `y` as the graphs take it."""
+    return np.ascontiguousarray(y, np.int64)

@@ -1,0 +1,153 @@
+"""From a task's definition to its bundle: export, gate, pack. Needs torch; runs on a workstation."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from skerry.tasks.bundle import pack
+from skerry.tasks.manifest import Manifest, PartName
+from skerry.tasks.model_file import to_safetensors
+from skerry.training.definition import TaskDefinition
+from skerry.training.export_error import ExportError
+from skerry.training.functional_model import FunctionalModel, TensorFunction
+from skerry.training.gate import GateReport, check_graphs
+from skerry.training.graph_export import EXAMPLE_BATCH, export
+from skerry.training.onnx_engine import SIGNATURES
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bundle that has passed the gate."""
+
+    manifest: Manifest
+    file: bytes
+    gate: GateReport
+
+
+def build(definition: TaskDefinition) -> Built:
+    """Export the definition's model and pack it.
+
+    Raises:
+        ExportError: the model cannot be exported, naming the layer and the reason; or the export is wrong.
+    """
+    model = FunctionalModel(definition.model)
+    training = {name: module.training for name, module in definition.model.named_modules()}
+    try:
+        x, y = _example(definition)
+        _check_logits(definition, model, x)
+        graphs = export_graphs(model, x, y)
+        report = check_graphs(model, graphs, definition.input, definition.label)
+    finally:
+        for name, module in definition.model.named_modules():
+            module.training = training[name]
+    parts = graphs | {PartName.PARAMETERS: to_safetensors(model.layout, model.vector())}
+    manifest = Manifest(
+        name=definition.name,
+        description=definition.description,
+        input=definition.input,
+        label=definition.label,
+        layout=model.layout,
+        defaults=definition.defaults,
+        parts={name: hashlib.sha256(parts[name]).hexdigest() for name in PartName},
+    )
+    return Built(manifest, pack(manifest, parts), report)
+
+
+def export_graphs(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> dict[PartName, bytes]:
+    """Return the three graphs; `x` and `y` are an example batch.
+
+    Raises:
+        ExportError: naming the layer and the reason.
+    """
+    parameters = torch.from_numpy(model.vector())
+    functions: dict[PartName, tuple[TensorFunction, Sequence[torch.Tensor]]] = {
+        PartName.STEP: (model.step, (parameters, x, y)),
+        PartName.EVALUATE: (model.evaluate, (parameters, x, y)),
+        PartName.PREDICT: (model.predict, (parameters, x)),
+    }
+    has_buffers = model.layout.size > model.layout.trainable_size
+    graphs = {}
+    for part, (function, arguments) in functions.items():
+        inputs, outputs = SIGNATURES[part]
+        if part is PartName.STEP and has_buffers:
+            outputs = (*outputs, "buffers")
+        try:
+            graphs[part] = export(function, arguments, inputs, outputs)
+        except ExportError as error:
+            raise blamed(model.model, x, error) from error
+    return graphs
+
+
+def blamed(model: torch.nn.Module, x: torch.Tensor, error: ExportError) -> ExportError:
+    """Return `error` with the name of the first layer that cannot be exported on its own, if there is one."""
+    for name, layer, layer_input in _layers(model, x):
+        try:
+            _export_alone(layer, layer_input)
+        except ExportError as reason:
+            return ExportError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}")
+    return ExportError(f"model {type(model).__name__} cannot be exported: {error}")
+
+
+def _export_alone(layer: torch.nn.Module, layer_input: torch.Tensor) -> None:
+    """Export the layer's output and the gradient of its sum, as a step would."""
+    parameters = [parameter.detach() for parameter in layer.parameters()]
+    names = [name for name, _ in layer.named_parameters()]
+    sizes = [parameter.numel() for parameter in parameters]
+    layer.train()
+
+    def step(flat: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        pieces = torch.split(flat, [*sizes, 1])
+        given = [piece.reshape(p.shape).requires_grad_() for piece, p in zip(pieces, parameters, strict=False)]
+        x = x.detach().requires_grad_() if x.is_floating_point() else x
+        wanted = [*given, x] if x.requires_grad else given
+        with torch.enable_grad():
+            out = torch.func.functional_call(layer, dict(zip(names, given, strict=True)), (x,))
+            total = out.square().sum()
+            gradients = torch.autograd.grad(total, wanted) if wanted else ()
+        return (total.detach(), *(gradient.reshape(-1) for gradient in gradients))
+
+    flat = torch.cat([*(parameter.reshape(-1) for parameter in parameters), torch.zeros(1)])
+    outputs = 1 + len(parameters) + layer_input.is_floating_point()
+    export(step, (flat, layer_input), ("parameters", "x"), [f"output_{number}" for number in range(outputs)])
+
+
+def _layers(model: torch.nn.Module, x: torch.Tensor) -> list[tuple[str, torch.nn.Module, torch.Tensor]]:
+    """Run the model once and return its leaf layers in the order of their calls, each with what it was given."""
+    calls: list[tuple[str, torch.nn.Module, torch.Tensor]] = []
+    hooks = []
+    for name, module in model.named_modules():
+        if next(module.children(), None) is None:
+
+            def note(
+                module: torch.nn.Module, given: tuple[object, ...], _output: object, name: str = name or "model"
+            ) -> None:
+                if len(given) == 1 and isinstance(given[0], torch.Tensor):
+                    calls.append((name, module, given[0].detach()))
+
+            hooks.append(module.register_forward_hook(note))
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _example(definition: TaskDefinition) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((EXAMPLE_BATCH, *definition.input.shape), generator=generator)
+    return x, torch.randint(0, definition.label.classes, (EXAMPLE_BATCH,), generator=generator)
+
+
+def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.Tensor) -> None:
+    wanted = (EXAMPLE_BATCH, definition.label.classes)
+    try:
+        with torch.no_grad():
+            (logits,) = model.predict(torch.from_numpy(model.vector()), x)
+    except Exception as error:  # the model's own code
+        raise ExportError(f"the model does not take x of shape {tuple(x.shape)}: {error}") from error
+    if tuple(logits.shape) != wanted:
+        raise ExportError(f"the model gives logits of shape {tuple(logits.shape)}, must be {wanted}")

@@ -1,0 +1,118 @@
+"""The engine of devices: plain onnxruntime on the bundle's graphs, no torch.
+
+onnxruntime is imported when a trainer is made, not before.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import Dataset
+from skerry.tasks.manifest import MalformedBundle, PartName
+from skerry.training.trainer import EVALUATION_EXAMPLES_MAX, Evaluation, StepResult
+from skerry.vector import Float32, Layout
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
+
+
+class OnnxTrainer:
+    """Runs the step, evaluation and prediction graphs; the last two are loaded on first use."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        """Load the step graph of `bundle`.
+
+        Raises:
+            MalformedBundle: a graph does not load, or has other inputs and outputs than its part must have.
+        """
+        self._bundle = bundle
+        self._threads = threads
+        self._sessions: dict[PartName, Any] = {}
+        layout = self.layout
+        self._has_buffers = layout.size > layout.trainable_size
+        self._session(PartName.STEP)
+
+    @property
+    def layout(self) -> Layout:
+        """How the model lies in its vector."""
+        return self._bundle.manifest.layout
+
+    def step(self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> StepResult:
+        """Return loss and gradient of one batch."""
+        outputs = self._session(PartName.STEP).run(None, {"parameters": parameters, "x": x, "y": y})
+        return StepResult(float(outputs[0]), outputs[1], outputs[2] if self._has_buffers else None)
+
+    def evaluate(self, parameters: Float32, dataset: Dataset) -> Evaluation:
+        """Return accuracy and loss on `dataset`, a slice at a time."""
+        session = self._session(PartName.EVALUATE)
+        loss, correct, examples = 0.0, 0, 0
+        for start in range(0, len(dataset), EVALUATION_EXAMPLES_MAX):
+            x, y = dataset.rows(slice(start, start + EVALUATION_EXAMPLES_MAX))
+            loss_sum, right, seen = session.run(None, {"parameters": parameters, "x": x, "y": y})
+            loss, correct, examples = loss + float(loss_sum), correct + int(right), examples + int(seen)
+        return Evaluation(examples, correct, loss / examples)
+
+    def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
+        """Return logits of shape (examples, classes)."""
+        session = self._session(PartName.PREDICT)
+        return np.concatenate(
+            [
+                session.run(None, {"parameters": parameters, "x": x[start : start + EVALUATION_EXAMPLES_MAX]})[0]
+                for start in range(0, len(x), EVALUATION_EXAMPLES_MAX)
+            ]
+        )
+
+    def _session(self, part: PartName) -> Any:
+        if part not in self._sessions:
+            session = open_session(self._bundle.part(part), self._threads, f"{self._bundle.path}: {part}")
+            check_signature(session, part, has_buffers=self._has_buffers, origin=str(self._bundle.path))
+            self._sessions[part] = session
+        return self._sessions[part]
+
+
+def open_session(graph: bytes, threads: int, origin: str) -> Any:
+    """Return an onnxruntime session for `graph` on `threads` CPU threads; `origin` is named in errors.
+
+    Raises:
+        MalformedBundle: onnxruntime refuses the graph.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors; they are raised as well
+    # Threads that spin while they wait would burn a device's battery between steps.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors have no common base but this
+        raise MalformedBundle(f"{origin}: onnxruntime refuses the graph: {error}") from error
+
+
+SIGNATURES: dict[PartName, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    PartName.STEP: (("parameters", "x", "y"), ("loss", "gradient")),
+    PartName.EVALUATE: (("parameters", "x", "y"), ("loss_sum", "correct", "examples")),
+    PartName.PREDICT: (("parameters", "x"), ("logits",)),
+}
+
+
+def check_signature(session: Any, part: PartName, *, has_buffers: bool, origin: str) -> None:
+    """Refuse a graph whose inputs and outputs are not those of its part.
+
+    Raises:
+        MalformedBundle: naming both.
+    """
+    inputs, outputs = SIGNATURES[part]
+    if part is PartName.STEP and has_buffers:
+        outputs = (*outputs, "buffers")
+    found_inputs = tuple(value.name for value in session.get_inputs())
+    found_outputs = tuple(value.name for value in session.get_outputs())
+    if (found_inputs, found_outputs) != (inputs, outputs):
+        raise MalformedBundle(
+            f"{origin}: {part}: takes {found_inputs} and gives {found_outputs}, must take {inputs} and give {outputs}"
+        )

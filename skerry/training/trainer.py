@@ -1,0 +1,77 @@
+"""What an engine can do with a task: one training step, evaluation, prediction. Stateless: the model is an argument."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from skerry.errors import ConfigError
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import Dataset
+from skerry.vector import Float32, Layout
+
+EngineName = Literal["onnx", "torch"]
+EVALUATION_EXAMPLES_MAX = 512  # in one call of a graph: bounds the memory of activations
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """What one batch says about the model."""
+
+    loss: float  # mean over the batch
+    gradient: Float32  # of the loss, shape (layout.trainable_size,)
+    buffers: Float32 | None  # the untrainable tail after this batch; None where the model has none
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a model does on a data set."""
+
+    examples: int
+    correct: int
+    loss: float  # mean over the examples
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples whose class was predicted, in [0, 1]."""
+        return self.correct / self.examples
+
+
+class Trainer(Protocol):
+    """An engine that has loaded one bundle. Arrays are what `skerry.tasks.data.load` gives: normalised, checked."""
+
+    @property
+    def layout(self) -> Layout:
+        """How the model lies in its vector."""
+
+    def step(self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> StepResult:
+        """Return loss and gradient of one batch. `parameters` (layout.size,) is left alone."""
+
+    def evaluate(self, parameters: Float32, dataset: Dataset) -> Evaluation:
+        """Return accuracy and loss on `dataset`, which must not be empty."""
+
+    def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
+        """Return logits of shape (examples, classes)."""
+
+
+def open_trainer(bundle: Bundle, engine: EngineName = "onnx", threads: int = 1) -> Trainer:
+    """Load `bundle` into an engine that may use `threads` threads.
+
+    Raises:
+        ConfigError: the engine's package is not installed.
+        DataError: the engine cannot run this bundle.
+    """
+    match engine:
+        case "onnx":
+            from skerry.training.onnx_engine import OnnxTrainer
+
+            return OnnxTrainer(bundle, threads)
+        case "torch":
+            try:
+                from skerry.training.torch_engine import TorchTrainer
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"the torch engine needs {error.name}: pip install 'skerry[torch]', or use the onnx engine"
+                ) from error
+            return TorchTrainer(bundle, threads)
