@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,9 +39,18 @@ def parse(text: str, kind: type[T], origin: str) -> T:
         ConfigError: as for `read`.
     """
     try:
-        return msgspec.convert(tomllib.loads(text), kind)
+        return msgspec.convert(tomllib.loads(text), kind, dec_hook=_from_text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
         message, _, key = str(error).partition(" - at `$.")
         raise ConfigError(f"{origin}: {key.rstrip('`') or 'top level'}: {message}") from error
+
+
+def _from_text(kind: type[Any], value: object) -> Path:
+    """Make what TOML has no form for; called by msgspec, which turns a ValueError into a ValidationError."""
+    if kind is not Path:
+        raise NotImplementedError(f"{kind.__name__} cannot be read from TOML")
+    if not isinstance(value, str):
+        raise ValueError(f"Expected `str`, a path, got `{type(value).__name__}`")  # noqa: TRY004 - see above
+    return Path(value)
