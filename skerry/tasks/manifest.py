@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Meta
 
 from skerry.errors import DataError
@@ -52,12 +51,14 @@ class Normalisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not all(map(isfinite, (*self.mean, *self.scale))) or min(self.scale) <= 0.0:
             raise ValueError("mean and scale must be finite, scale above zero")
 
+    def arrays(self, dimensions: int) -> tuple[Float32, Float32]:
+        """Return mean and scale as float32, shaped for examples with so many dimensions."""
+        columns = (-1,) + (1,) * (dimensions - 1)
+        return np.asarray(self.mean, np.float32).reshape(columns), np.asarray(self.scale, np.float32).reshape(columns)
+
     def apply(self, x: Float32) -> Float32:
         """Return the normalised copy of `x`, float32 of shape (examples, *input shape)."""
-        mean, scale = (np.asarray(values, np.float32) for values in (self.mean, self.scale))
-        if len(self.mean) > 1:
-            columns = (len(self.mean),) + (1,) * (x.ndim - 2)
-            mean, scale = mean.reshape(columns), scale.reshape(columns)
+        mean, scale = self.arrays(x.ndim - 1)
         return np.asarray((x - mean) / scale, np.float32)
 
 
@@ -168,8 +169,3 @@ def decode(data: bytes, origin: str) -> Manifest:
         raise MalformedBundle(
             f"{origin}: manifest.json: {error}; rebuild the bundle with this version of skerry-task"
         ) from error
-
-
-def as_labels(y: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    """Return `y` as the graphs take it."""
-    return np.ascontiguousarray(y, np.int64)

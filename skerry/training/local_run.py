@@ -63,9 +63,16 @@ class LocalRun:
         """Train on the next batch and return its loss, which may be infinite or nan if training diverges."""
         x, y = next(self._batches)
         result = self._trainer.step(self._parameters, x, y)
+        self._push()  # part of this step's loss: its gradient, too, is taken before the step
         self._optimizer.step(self._parameters[self._head], result.gradient, self._learning_rate)
         if result.buffers is not None:
             self._parameters[self._tail] = result.buffers
+        self.steps += 1
+        self._losses += result.loss
+        return result.loss
+
+    def _push(self) -> None:
+        """Let the uplink draw the first steps towards what it has not sent yet."""
         self._uplink.push(
             self.steps,
             self._parameters,
@@ -75,9 +82,6 @@ class LocalRun:
             self._learning_rate,
             self._uploads,
         )
-        self.steps += 1
-        self._losses += result.loss
-        return result.loss
 
     def merge(self, newer: Float32) -> bool:
         """Let a newer regional model in, between two steps; return whether the merge rule took it.

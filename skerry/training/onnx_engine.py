@@ -12,7 +12,7 @@ import numpy.typing as npt
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
 from skerry.tasks.manifest import MalformedBundle, PartName
-from skerry.training.trainer import EVALUATION_EXAMPLES_MAX, Evaluation, StepResult
+from skerry.training.trainer import EVALUATION_EXAMPLES_MAX, Evaluation, StepResult, evaluation_of, slices
 from skerry.vector import Float32, Layout
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
@@ -47,12 +47,9 @@ class OnnxTrainer:
     def evaluate(self, parameters: Float32, dataset: Dataset) -> Evaluation:
         """Return accuracy and loss on `dataset`, a slice at a time."""
         session = self._session(PartName.EVALUATE)
-        loss, correct, examples = 0.0, 0, 0
-        for start in range(0, len(dataset), EVALUATION_EXAMPLES_MAX):
-            x, y = dataset.rows(slice(start, start + EVALUATION_EXAMPLES_MAX))
-            loss_sum, right, seen = session.run(None, {"parameters": parameters, "x": x, "y": y})
-            loss, correct, examples = loss + float(loss_sum), correct + int(right), examples + int(seen)
-        return Evaluation(examples, correct, loss / examples)
+        return evaluation_of(
+            [session.run(None, {"parameters": parameters, "x": x, "y": y}) for x, y in slices(dataset)]
+        )
 
     def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
         """Return logits of shape (examples, classes)."""

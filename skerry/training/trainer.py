@@ -1,6 +1,8 @@
 """What an engine can do with a task: one training step, evaluation, prediction. Stateless: the model is an argument."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -38,6 +40,18 @@ class Evaluation:
         return self.correct / self.examples
 
 
+def slices(dataset: Dataset) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
+    """Yield x and y of consecutive rows, few enough for one call of a graph."""
+    for start in range(0, len(dataset), EVALUATION_EXAMPLES_MAX):
+        yield dataset.rows(slice(start, start + EVALUATION_EXAMPLES_MAX))
+
+
+def evaluation_of(sums: Sequence[tuple[float, int, int]]) -> Evaluation:
+    """Return the evaluation of all slices from each one's (loss sum, correct, examples)."""
+    losses, correct, examples = zip(*sums, strict=True)
+    return Evaluation(int(sum(examples)), int(sum(correct)), float(sum(losses)) / int(sum(examples)))
+
+
 class Trainer(Protocol):
     """An engine that has loaded one bundle. Arrays are what `skerry.tasks.data.load` gives: normalised, checked."""
 
@@ -68,10 +82,18 @@ def open_trainer(bundle: Bundle, engine: EngineName = "onnx", threads: int = 1) 
 
             return OnnxTrainer(bundle, threads)
         case "torch":
-            try:
-                from skerry.training.torch_engine import TorchTrainer
-            except ModuleNotFoundError as error:
-                raise ConfigError(
-                    f"the torch engine needs {error.name}: pip install 'skerry[torch]', or use the onnx engine"
-                ) from error
+            require_torch("the torch engine", "or use the onnx engine")
+            from skerry.training.torch_engine import TorchTrainer
+
             return TorchTrainer(bundle, threads)
+
+
+def require_torch(what: str, otherwise: str = "on a workstation") -> None:
+    """Check that `what` has the packages that it needs.
+
+    Raises:
+        ConfigError: naming the missing one and the remedy.
+    """
+    missing = [name for name in ("torch", "onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{what} needs {', '.join(missing)}: pip install 'skerry[torch]', {otherwise}")
