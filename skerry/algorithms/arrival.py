@@ -1,0 +1,88 @@
+"""Stage `arrival`: how much an update counts when it reaches the coordinator, and when it is applied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+Rate = Annotated[float, Meta(gt=0.0, le=100.0)]
+Exponent = Annotated[float, Meta(ge=0.0, le=10.0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An update, as far as a rule may know it. Everything but `staleness` is the device's own word."""
+
+    device: str
+    sequence: int
+    staleness: float  # the region's age now minus its age at the update's base, >= 0
+    examples: int
+    loss: float
+    steps: int
+
+
+def staleness_discount(staleness: float, exponent: float, staleness_max: float = 1e12) -> float:
+    """Return (1 + min(staleness, staleness_max)) ** -exponent, in (0, 1]; fresh updates keep weight 1.
+
+    Source: the polynomial rule of FedAsync (Xie et al. 2019, arXiv:1903.03934).
+    """
+    return float((1.0 + min(max(staleness, 0.0), staleness_max)) ** -exponent)
+
+
+class Spyker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="spyker"):
+    """Every update at once, discounted by its staleness.
+
+    Source: Spyker (2024, arXiv:2406.01439) and its released code; its FedAsync baseline is the same rule. Deviation:
+    the weight multiplies the device's difference to its base, not the distance of whole models.
+    """
+
+    averages: ClassVar[bool] = False
+
+    server_rate: Rate = 0.6  # weight of a fresh update
+    staleness_max: Annotated[float, Meta(ge=0.0, le=1e12)] = 1000.0  # older updates count no less
+    exponent: Exponent = 0.5
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return a weight for every held update, oldest arrival first; all are applied now."""
+        return [
+            self.server_rate * staleness_discount(arrival.staleness, self.exponent, self.staleness_max)
+            for arrival in held
+        ]
+
+
+class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="constant"):
+    """Every update at once, always with the same weight: the ablation of staleness weighting."""
+
+    averages: ClassVar[bool] = False
+
+    weight: Rate = 0.6
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return `weight` for every held update."""
+        return [self.weight] * len(held)
+
+
+class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="fedbuff"):
+    """Hold updates until there are `size` of them, then apply their mean, each discounted by its staleness.
+
+    Source: FedBuff (Nguyen et al. 2022, arXiv:2106.06639). Deviation: no secure aggregation. Staleness is of the moment
+    of release, as in the paper.
+    """
+
+    averages: ClassVar[bool] = True
+
+    size: Annotated[int, Meta(ge=1, le=100_000)] = 10  # updates in a buffer
+    server_rate: Rate = 1.0
+    exponent: Exponent = 0.5
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return None below `size` held updates, then server_rate * discount / count for each."""
+        if len(held) < self.size:
+            return None
+        share = self.server_rate / len(held)
+        return [share * staleness_discount(arrival.staleness, self.exponent) for arrival in held]
+
+
+ArrivalRule = Spyker | Constant | FedBuff

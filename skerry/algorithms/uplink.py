@@ -1,0 +1,126 @@
+"""Stage `uplink`: which entries of a model difference leave the device. Pure numpy.
+
+Every entry chooses from U = difference + residual; `error_feedback` keeps what was not chosen.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from skerry.algorithms.flare import push_towards
+from skerry.algorithms.top_k import largest_of_all, largest_per_tensor
+from skerry.values import ValueEncoding
+from skerry.vector import Float32, Layout, SparseVector
+
+Density = Annotated[float, Meta(gt=0.0, le=1.0)]
+Scope = Literal["tensor", "global"]  # whether tensors compete with one another for the entries that are sent
+
+
+class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="top_k"):
+    """The entries of largest magnitude, at least one of every tensor, and the whole untrainable tail."""
+
+    density: Density = 0.01
+    scope: Scope = "tensor"
+    values: ValueEncoding = ValueEncoding.FLOAT16
+    return_unapplied: bool = True  # what the coordinator's weight left out returns to the residual
+
+    push_steps: ClassVar[int] = 0
+
+    def compress(self, total: Float32, layout: Layout) -> SparseVector:
+        """Choose entries of `total`, float32 of shape (layout.size,)."""
+        return _top_k(total, layout, self.density, self.scope)
+
+    def push(
+        self,
+        step: int,
+        parameters: Float32,
+        target: Float32,
+        residual: Float32,
+        layout: Layout,
+        learning_rate: float,
+        uploads: int,
+    ) -> None:
+        """Leave the parameters alone."""
+
+
+class Dense(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="dense"):
+    """Every entry."""
+
+    values: ValueEncoding = ValueEncoding.FLOAT32
+    return_unapplied: bool = False  # as the published methods that send everything
+
+    push_steps: ClassVar[int] = 0
+
+    def compress(self, total: Float32, layout: Layout) -> SparseVector:
+        """Return all of `total`."""
+        return SparseVector.full(total)
+
+    def push(
+        self,
+        step: int,
+        parameters: Float32,
+        target: Float32,
+        residual: Float32,
+        layout: Layout,
+        learning_rate: float,
+        uploads: int,
+    ) -> None:
+        """Leave the parameters alone."""
+
+
+class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="flare"):
+    """Top-k whose first local steps are drawn towards what was not sent, so that it is not unlearnt.
+
+    The loss of the first `push_steps` steps gains tau * sum(mask * |w - (base + residual)|), tau = strength /
+    decay^(t + 1). Source: FLARE (2023, arXiv:2312.13795) and its released code. Deviation: t counts the device's own
+    uploads, since there are no rounds.
+    """
+
+    density: Density = 0.01
+    scope: Scope = "tensor"
+    values: ValueEncoding = ValueEncoding.FLOAT16
+    return_unapplied: bool = True
+    strength: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.5  # TAU
+    decay: Annotated[float, Meta(ge=1.0, le=10.0)] = 1.05  # c
+    push_steps: Annotated[int, Meta(ge=1, le=1000)] = 1  # p
+
+    def compress(self, total: Float32, layout: Layout) -> SparseVector:
+        """Choose entries of `total`, float32 of shape (layout.size,)."""
+        return _top_k(total, layout, self.density, self.scope)
+
+    def push(
+        self,
+        step: int,
+        parameters: Float32,
+        target: Float32,
+        residual: Float32,
+        layout: Layout,
+        learning_rate: float,
+        uploads: int,
+    ) -> None:
+        """Move the masked entries of `parameters` towards `target` = base + residual, in place.
+
+        Args:
+            step: of this run, from 0; nothing happens from `push_steps` on.
+            parameters: float32 of shape (layout.size,).
+            target: same shape.
+            residual: same shape; decides the mask.
+            layout: where the tensors lie.
+            learning_rate: of this step.
+            uploads: of this device so far.
+        """
+        tau = self.strength * self.decay ** -(uploads + 1.0)
+        if step < self.push_steps and tau > 0.0:
+            push_towards(parameters, target, residual, layout, learning_rate * tau)
+
+
+Uplink = TopK | Dense | Flare
+
+
+def _top_k(total: Float32, layout: Layout, density: float, scope: Scope) -> SparseVector:
+    choose = largest_per_tensor if scope == "tensor" else largest_of_all
+    tail = np.arange(layout.trainable_size, layout.size, dtype=np.int64)
+    indices = np.concatenate((choose(total, layout, density), tail))
+    return SparseVector(layout.size, indices, total[indices])
