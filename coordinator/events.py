@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from skerry.algorithms.federation import TokenState
+from skerry.algorithms.token import TokenState
 from skerry.protocol.messages import (
     BroadcastId,
     Hello,

@@ -1,0 +1,38 @@
+"""When a connected device is offered the newest model, and against which base. Pure.
+
+Not after every update: a device that answers often would be sent one model per answer, each nearly the same. One offer
+per half cycle keeps a device about as fresh as its own training, and at most one is on its way at any time.
+"""
+
+from dataclasses import dataclass
+
+DUE_AFTER_CYCLES = 0.5  # since the last offer, when the device has just delivered an update
+OVERDUE_AFTER_CYCLES = 1.0  # since the last offer, when it has not
+
+
+@dataclass(slots=True)
+class Downlink:
+    """What is known of the model at the other end of one device's stream."""
+
+    base: int | None  # version that the device holds; None: none of this lineage
+    offered_at_s: float | None = None  # start of the last offer on this connection
+    in_flight: int | None = None  # version that is being written to the stream
+
+    def due(self, version: int, cycle_s: float, now_s: float, *, answering: bool) -> bool:
+        """Say whether to offer `version` now; `answering`: an update of this device was just taken."""
+        if self.in_flight is not None or self.base == version:
+            return False
+        if self.offered_at_s is None:
+            return True
+        wait = DUE_AFTER_CYCLES if answering else OVERDUE_AFTER_CYCLES
+        return now_s - self.offered_at_s >= wait * cycle_s
+
+    def offer(self, version: int, now_s: float) -> int | None:
+        """Note that `version` is on its way; return the base against which it is to be written."""
+        self.in_flight, self.offered_at_s = version, now_s
+        return self.base
+
+    def done(self, version: int) -> None:
+        """Note that `version` was written whole. One that is not on its way is of no interest."""
+        if self.in_flight == version:
+            self.base, self.in_flight = version, None

@@ -1,0 +1,95 @@
+"""What the region remembers of each device's updates, so that a repeat is known for one. Pure.
+
+A device numbers its updates; the coordinator takes a number at most once. Numbers may be skipped: a device that moved
+here from a coordinator that is gone goes on counting.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+RECENT_MAX = 16  # updates of a device whose weights are remembered: more than an agent has unanswered
+
+
+class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):
+    """An update as its repeat will be answered."""
+
+    sequence: int
+    version: int  # of the model that holds it, or of the newest one when it came, where it was held
+    weight: float | None  # None: held by the arrival rule
+
+
+class LedgerEntry(msgspec.Struct):
+    """One device's line."""
+
+    device: str
+    last_sequence: int
+    updates: int
+    recent: list[RecentUpdate]  # ascending, the newest last
+
+
+class Ledger:
+    """Every device's line, restored from the store and written back with each group of updates."""
+
+    def __init__(self, entries: Iterable[LedgerEntry] = ()) -> None:
+        """Start from what is on disk."""
+        self._entries: dict[str, LedgerEntry] = {}
+        self._updates: list[int] = []
+        self._slots: dict[str, int] = {}  # where `_updates` counts a device
+        for entry in entries:
+            self._add(entry)
+
+    @property
+    def updates(self) -> Sequence[int]:
+        """Updates so far, one number for each device; kept up to date, not to be changed."""
+        return self._updates
+
+    def __contains__(self, device: str) -> bool:
+        return device in self._entries
+
+    def entry(self, device: str) -> LedgerEntry | None:
+        """Return the line of a device, None before its first update."""
+        return self._entries.get(device)
+
+    def last_sequence(self, device: str) -> int:
+        """Return the highest number that was taken from this device, 0 before the first."""
+        entry = self._entries.get(device)
+        return 0 if entry is None else entry.last_sequence
+
+    def updates_of(self, device: str) -> int:
+        """Return how many updates were taken from this device."""
+        entry = self._entries.get(device)
+        return 0 if entry is None else entry.updates
+
+    def recall(self, device: str, sequence: int) -> RecentUpdate | None:
+        """Return what a repeat of `sequence` is answered, None if it was never taken or is too long ago."""
+        entry = self._entries.get(device)
+        if entry is None:
+            return None
+        return next((recent for recent in reversed(entry.recent) if recent.sequence == sequence), None)
+
+    def take(self, device: str, sequence: int, version: int, weight: float | None) -> None:
+        """Write down a new update, of a higher number than any before."""
+        entry = self._entries.get(device)
+        if entry is None:
+            entry = LedgerEntry(device, 0, 0, [])
+            self._add(entry)
+        assert sequence > entry.last_sequence
+        entry.last_sequence = sequence
+        entry.updates += 1
+        self._updates[self._slots[device]] = entry.updates
+        entry.recent.append(RecentUpdate(sequence, version, weight))
+        if len(entry.recent) > RECENT_MAX:
+            del entry.recent[0]
+
+    def release(self, device: str, sequence: int, version: int, weight: float) -> None:
+        """Write down how an update that was held was applied."""
+        entry = self._entries[device]
+        for place, recent in enumerate(entry.recent):
+            if recent.sequence == sequence:
+                entry.recent[place] = RecentUpdate(sequence, version, weight)
+
+    def _add(self, entry: LedgerEntry) -> None:
+        self._slots[entry.device] = len(self._updates)
+        self._updates.append(entry.updates)
+        self._entries[entry.device] = entry
