@@ -2,6 +2,9 @@
 
 Agents and their coordinator exchange `FromAgent` and `FromCoordinator` over one WebSocket; coordinators post
 `FromPeer` to each other over HTTP. Fields that a newer minor version adds are ignored by an older one.
+
+Every float has bounds on both sides, which keep NaN and infinity out too; `UpdateOffered.loss` alone may be either, so
+that an update of a run that diverged is answered with a reason instead of ending the stream.
 """
 
 from typing import Annotated, Any, Literal
@@ -11,13 +14,15 @@ from msgspec import Meta
 
 from skerry.protocol.limits import MAP_ENTRIES_MAX, NAME_CHARS_MAX, PARTS_MAX, PAYLOAD_BYTES_MAX, TEXT_CHARS_MAX
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=NAME_CHARS_MAX)]
+# \Z, not $: the latter lets a line feed through.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=NAME_CHARS_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e12)]
+Age = Annotated[float, Meta(ge=0.0, le=1e15)]  # Spyker's measure of how much training a model holds
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 
@@ -88,7 +93,7 @@ class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered"):
     base: ModelVersion  # the regional model that the difference is against
     steps: Positive  # local steps taken
     examples: Positive  # examples on the device: its share of the data
-    loss: float  # mean over the run's steps
+    loss: float  # mean over the run's steps; NaN or infinite after a run that diverged
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)]
     part: Part  # sparse vector, see `sparse`
 
@@ -106,7 +111,7 @@ class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
     sent_bytes: Count  # frames to the coordinator
     received_bytes: Count
     outbox_updates: Count  # not acknowledged yet
-    temperature_c: float | None
+    temperature_c: Annotated[float, Meta(ge=-273.15, le=1e4)] | None
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
@@ -161,7 +166,7 @@ class ModelOffered(msgspec.Struct, frozen=True, tag="model_offered"):
 
     version: ModelVersion
     base: ModelVersion | None
-    age: Annotated[float, Meta(ge=0.0)]
+    age: Age
     part: Part  # sparse vector of values to set
 
 
@@ -198,7 +203,7 @@ class PeerModel(msgspec.Struct, frozen=True, tag="peer_model"):
     coordinator: Name
     lineage: Annotated[str, Meta(max_length=NAME_CHARS_MAX + 9)]
     broadcast: BroadcastId
-    age: Annotated[float, Meta(ge=0.0)]
+    age: Age
     publication: Positive  # counts what this coordinator has published
     base: Count | None
     values: bytes  # sparse vector
@@ -221,7 +226,7 @@ class TokenPassed(msgspec.Struct, frozen=True, tag="token_passed"):
 
     sender: Name
     broadcast: BroadcastId
-    ages: Annotated[dict[Name, Annotated[float, Meta(ge=0.0)]], Meta(max_length=MAP_ENTRIES_MAX)]
+    ages: Annotated[dict[Name, Age], Meta(max_length=MAP_ENTRIES_MAX)]
 
 
 class TokenTaken(msgspec.Struct, frozen=True, tag="token_taken"):
@@ -237,7 +242,7 @@ class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status"):
     region: Name
     lineage: Annotated[str, Meta(max_length=NAME_CHARS_MAX + 9)]
     version: Count
-    age: Annotated[float, Meta(ge=0.0)]
+    age: Age
     bundle: Sha256
     broadcast: BroadcastId
     devices: Count  # connected now
