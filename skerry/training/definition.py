@@ -1,9 +1,11 @@
 """A task as its author writes it, on a workstation with torch: what `skerry-task build` turns into a bundle."""
 
+import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skerry.tasks.manifest import Defaults, Input, Label
+from skerry.training.export_error import ExportError
 
 if TYPE_CHECKING:
     import torch
@@ -23,3 +25,21 @@ class TaskDefinition:
     label: Label
     description: str = ""
     defaults: Defaults = field(default_factory=Defaults)
+
+
+def load_definition(spec: str) -> TaskDefinition:
+    """Call the function that `spec` names, MODULE:FUNCTION, and return the definition that it makes.
+
+    Raises:
+        ExportError: there is no such function, it fails, or it returns something else.
+    """
+    module_name, _, function_name = spec.partition(":")
+    if not module_name or not function_name:
+        raise ExportError(f"{spec!r}: must be MODULE:FUNCTION, e.g. my_task:definition")
+    try:
+        definition = getattr(importlib.import_module(module_name), function_name)()
+    except Exception as error:  # the author's own code
+        raise ExportError(f"{spec}: {type(error).__name__}: {error}") from error
+    if not isinstance(definition, TaskDefinition):
+        raise ExportError(f"{spec}: returned {type(definition).__name__}, must return a TaskDefinition")
+    return definition

@@ -85,6 +85,8 @@ def open_session(graph: bytes, threads: int, origin: str) -> Any:
     # Threads that spin while they wait would burn a device's battery between steps.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # A graph may name files that hold its constants, by default below the working directory; below this lies nothing.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common base but this

@@ -1,0 +1,208 @@
+"""`skerry-task`: build, check and show bundles."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from skerry.errors import SkerryError
+from skerry.tasks import data
+from skerry.tasks.bundle import Bundle, resolve
+from skerry.tasks.manifest import Manifest
+from skerry.training.trainer import require_torch
+
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 something else went wrong, 2 wrong usage or a missing
+package, 5 a bundle, a model or data that does not fit."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+def task() -> None:
+    """Make and inspect bundles: a task in one file, which devices run without torch.
+
+    \b
+    Examples:
+      skerry-task show builtin:activity
+      skerry-task build my_task:definition --output my_task.skerry
+      skerry-task check my_task.skerry --data csv:readings.csv
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+
+
+@task.command(epilog=EXIT_CODES)
+@click.argument("definition")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The bundle to write."
+)
+@as_json
+def build(definition: str, output: Path, as_json: bool) -> None:
+    """Export a torch model to a bundle. Needs torch.
+
+    DEFINITION is MODULE:FUNCTION, looked for in the working directory, too. The function returns a
+    skerry.training.definition.TaskDefinition; docs/adding_a_task.md shows one. Every gradient is compared with
+    torch's own before anything is written.
+
+    \b
+    Examples:
+      skerry-task build my_task:definition --output my_task.skerry
+      skerry-task build skerry.training.activity:definition -o activity.skerry --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    require_torch("building a bundle")
+    from skerry.training.build import build as build_bundle
+    from skerry.training.definition import load_definition
+
+    sys.path.insert(0, str(Path.cwd()))
+    built = build_bundle(load_definition(definition))
+    output.write_bytes(built.file)
+    bundle = Bundle.open(output)
+    report = {
+        "path": str(output),
+        "sha256": bundle.sha256,
+        "file_bytes": bundle.file_bytes,
+        "parameters": bundle.manifest.layout.size,
+        "gradient_error": built.gate.gradient_error,
+    }
+    _print(
+        report,
+        as_json,
+        f"{output}: {bundle.file_bytes} bytes, {bundle.manifest.layout.size} parameters, sha256 {bundle.sha256}\n"
+        f"gradient equals torch's within {built.gate.gradient_error:.1e}",
+    )
+
+
+@task.command(epilog=EXIT_CODES)
+@click.argument("bundle")
+@click.option("--data", "source", help="Also read this data source, and check it against the bundle.")
+@as_json
+def check(bundle: str, source: str | None, as_json: bool) -> None:
+    """Check a bundle: format, hashes, graphs, and gradients against the slope of the loss. Needs no torch.
+
+    BUNDLE is a path or builtin:TASK. With --data, check a device's data as well, and count its classes.
+
+    \b
+    Examples:
+      skerry-task check my_task.skerry
+      skerry-task check builtin:activity --data "builtin:activity?part=0&parts=6"
+      skerry-task check my_task.skerry --data csv:readings.csv --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    from skerry.training.check import check_bundle
+
+    opened = resolve(bundle)
+    found = check_bundle(opened)
+    report: dict[str, Any] = {
+        "bundle": bundle,
+        "sha256": opened.sha256,
+        "gradient_error": found.gradient_error,
+        "initial_loss": found.initial_loss,
+    }
+    lines = [f"{bundle}: intact; gradient within {found.gradient_error:.1%} of the slope of the loss"]
+    if source is not None:
+        dataset = data.load(f"{source}", opened.manifest)
+        counts = np.bincount(dataset.y, minlength=opened.manifest.label.classes).tolist()
+        report["data"] = {"source": source, "examples": len(dataset), "classes": counts}
+        names = opened.manifest.label.names or range(len(counts))
+        lines.append(f"{source}: {len(dataset)} examples")
+        lines += [f"  {name}: {count}" for name, count in zip(names, counts, strict=True)]
+    _print(report, as_json, "\n".join(lines))
+
+
+@task.command(epilog=EXIT_CODES)
+@click.argument("bundle")
+@as_json
+def show(bundle: str, as_json: bool) -> None:
+    """Show what a bundle says about its task.
+
+    BUNDLE is a path or builtin:TASK.
+
+    \b
+    Examples:
+      skerry-task show builtin:activity
+      skerry-task show my_task.skerry --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    opened = resolve(bundle)
+    _print(_described(opened), as_json, _text(opened))
+
+
+def main() -> None:
+    """Run the command line; an error that a person can act on is one line and an exit code."""
+    try:
+        task()
+    except SkerryError as error:
+        click.echo(f"skerry-task: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"skerry-task: {error.filename}: {error.strerror}", err=True)
+        sys.exit(1)
+
+
+def _described(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "name": manifest.name,
+        "description": manifest.description,
+        "path": str(bundle.path),
+        "sha256": bundle.sha256,
+        "file_bytes": bundle.file_bytes,
+        "parameters": manifest.layout.size,
+        "trainable_parameters": manifest.layout.trainable_size,
+        "input": {
+            "shape": list(manifest.input.shape),
+            "dtype": manifest.input.dtype,
+            "names": list(manifest.input.names),
+        },
+        "missing_as": manifest.input.missing_as,
+        "normalised": manifest.input.normalisation is not None,
+        "classes": list(manifest.label.names) or manifest.label.classes,
+        "defaults": {
+            "batch_examples": manifest.defaults.batch_examples,
+            "learning_rate": manifest.defaults.learning_rate,
+        },
+        "tensors": [
+            {"name": tensor.name, "shape": list(tensor.shape), "trainable": tensor.trainable}
+            for tensor in manifest.layout.tensors
+        ],
+        "parts": {
+            str(name): {"sha256": digest, "bytes": len(bundle.part(name))} for name, digest in manifest.parts.items()
+        },
+    }
+
+
+def _text(bundle: Bundle) -> str:
+    manifest = bundle.manifest
+    rows = [
+        ("task", manifest.name),
+        ("file", f"{bundle.path} ({bundle.file_bytes} bytes)"),
+        ("sha256", bundle.sha256),
+        (
+            "input",
+            f"{manifest.input.dtype} (examples, {', '.join(map(str, manifest.input.shape))}){_preparation(manifest)}",
+        ),
+        ("classes", ", ".join(manifest.label.names) or str(manifest.label.classes)),
+        ("parameters", f"{manifest.layout.size}, of which {manifest.layout.trainable_size} are trained"),
+        ("defaults", f"batches of {manifest.defaults.batch_examples}, learning rate {manifest.defaults.learning_rate}"),
+        *(("tensor", f"{tensor.name} {tensor.shape}") for tensor in manifest.layout.tensors),
+        *(("part", f"{name} ({len(bundle.part(name))} bytes)") for name in manifest.parts),
+    ]
+    head = f"{manifest.description}\n\n" if manifest.description else ""
+    return head + "\n".join(f"{key:<12}{value}" for key, value in rows)
+
+
+def _preparation(manifest: Manifest) -> str:
+    steps = []
+    if manifest.input.missing_as is not None:
+        steps.append(f"missing values as {manifest.input.missing_as:g}")
+    if manifest.input.normalisation is not None:
+        steps.append("normalised")
+    return f", {', '.join(steps)}" if steps else ""
+
+
+def _print(report: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(report, indent=1) if as_json else text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Does a bundle of foreign origin do what it says? Answered without torch, so also where it will run."""
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import Dataset
+from skerry.tasks.manifest import MalformedBundle, Manifest
+from skerry.training.onnx_engine import OnnxTrainer
+from skerry.training.trainer import Trainer
+from skerry.vector import Float32
+
+BATCH_SIZES = (1, 8)
+SEEDS = (0, 1, 2)
+ERROR_MAX = 0.1  # finite differences in float32 are no sharper; the gate at export is
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found; a bundle that fails raises instead."""
+
+    gradient_error: float  # worst tensor's, relative, median over seeds
+    initial_loss: float  # on random examples; log(classes) if the model knows nothing yet
+
+
+def check_bundle(bundle: Bundle) -> CheckReport:
+    """Run all graphs at several batch sizes, and compare each tensor's gradient with finite differences of the loss.
+
+    Raises:
+        MalformedBundle: a graph does not load or run, gives other shapes or values that are not finite, or its
+            gradient is not that of its loss.
+    """
+    trainer = OnnxTrainer(bundle)
+    losses, worst = [], 0.0
+    for batch in BATCH_SIZES:
+        errors: dict[str, list[float]] = {}
+        for seed in SEEDS:
+            x, y = _examples(bundle.manifest, batch, seed)
+            losses.append(_check_outputs(bundle, trainer, x, y))
+            for name, error in _gradient_errors(trainer, bundle.initial_parameters(), x, y).items():
+                errors.setdefault(name, []).append(error)
+        for name, found in errors.items():
+            if not median(found) <= ERROR_MAX:
+                raise MalformedBundle(
+                    f"{bundle.path}: the gradient of {name} is off by {median(found):.0%} from the slope of the loss"
+                )
+            worst = max(worst, median(found))
+    return CheckReport(worst, float(np.mean(losses)))
+
+
+def _examples(manifest: Manifest, batch: int, seed: int) -> tuple[Float32, npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((batch, *manifest.input.shape), np.float32)
+    return x, rng.integers(0, manifest.label.classes, batch)
+
+
+def _check_outputs(bundle: Bundle, trainer: Trainer, x: Float32, y: npt.NDArray[np.int64]) -> float:
+    """Check shapes and values of one batch; return its loss."""
+    parameters, layout = bundle.initial_parameters(), trainer.layout
+    try:
+        result = trainer.step(parameters, x, y)
+        evaluation = trainer.evaluate(parameters, Dataset(x, y))
+        logits = trainer.predict(parameters, x)
+    except Exception as error:  # onnxruntime's own errors have no common base but this
+        raise MalformedBundle(f"{bundle.path}: does not run with a batch of {len(x)}: {error}") from error
+    outputs: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
+        "gradient": (result.gradient, (layout.trainable_size,)),
+        "logits": (logits, (len(x), bundle.manifest.label.classes)),
+    }
+    if result.buffers is not None:
+        outputs["buffers"] = (result.buffers, (layout.size - layout.trainable_size,))
+    for name, (values, shape) in outputs.items():
+        if values.shape != shape or values.dtype != np.float32:
+            raise MalformedBundle(
+                f"{bundle.path}: {name} is {values.dtype} of shape {values.shape}, must be float32 of shape {shape}"
+            )
+        if not np.isfinite(values).all():
+            raise MalformedBundle(f"{bundle.path}: {name} is not finite on ordinary input")
+    if evaluation.examples != len(x) or not 0 <= evaluation.correct <= len(x) or not np.isfinite(evaluation.loss):
+        raise MalformedBundle(f"{bundle.path}: the evaluation of {len(x)} examples gives {evaluation}")
+    return result.loss
+
+
+def _gradient_errors(trainer: Trainer, parameters: Float32, x: Float32, y: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Return per tensor how far its gradient's length is from the slope of the loss along it, relative."""
+    gradient = trainer.step(parameters, x, y).gradient
+    floor = 0.01 * float(np.linalg.norm(gradient))
+    errors = {}
+    for tensor in trainer.layout.tensors:
+        if not tensor.trainable:
+            continue
+        span = slice(tensor.offset, tensor.offset + tensor.size)
+        length = float(np.linalg.norm(gradient[span]))
+        if length <= floor:
+            continue  # too flat for a slope in float32
+        reach = 1e-2
+        direction = np.zeros_like(parameters)
+        direction[span] = gradient[span] * np.float32(reach / length)
+        ahead, behind = (trainer.step(parameters + sign * direction, x, y).loss for sign in (1, -1))
+        errors[tensor.name] = abs((ahead - behind) / (2 * reach) - length) / length
+    return errors
