@@ -34,5 +34,12 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
     federation: FederationRule = SpykerToken()
 
     def agent_stages(self) -> AgentStages:
-        """Return the part that devices need."""
-        return AgentStages(local_steps=self.local_steps, optimizer=self.optimizer, uplink=self.uplink, merge=self.merge)
+        """Return the part that devices need.
+
+        Under a rule that applies means, a weight below 1 leaves nothing out: the rest of the mean is other devices'
+        updates. So nothing may return to the residual then, whatever `uplink.return_unapplied` says.
+        """
+        uplink = self.uplink
+        if self.arrival.averages:
+            uplink = msgspec.structs.replace(uplink, return_unapplied=False)
+        return AgentStages(local_steps=self.local_steps, optimizer=self.optimizer, uplink=uplink, merge=self.merge)

@@ -28,20 +28,37 @@ def compress_with_error_feedback(
     Raises:
         DivergedError: an entry is NaN or infinite.
     """
-    total = difference + residual
-    if not np.isfinite(total).all():
-        raise DivergedError("local training diverged: the update holds NaN or infinite values; lower the learning rate")
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow shows as an infinity below
+        total = difference + residual
+    _check(total)
     chosen = uplink.compress(total, layout)
     sent = SparseVector(chosen.size, chosen.indices, quantise(chosen.values, uplink.values))
-    total[sent.indices] -= sent.values
+    if len(sent) == sent.size:
+        total -= sent.values
+    else:
+        total[sent.indices] -= sent.values
     return sent, total
 
 
 def restore(residual: Float32, sent: SparseVector, weight: float) -> Float32:
-    """Return the residual with what the coordinator's weight left out of `sent`; weight 0: it was rejected.
+    """Return `residual` plus what the coordinator did not apply of `sent`: (1 - weight) of it, all at weight 0.
 
-    A new float32 array of shape (sent.size,).
+    A weight above 1 is the coordinator's over-relaxation, no debt of the device: nothing is taken away. `residual` is
+    left alone, and returned as it is where nothing comes back.
     """
+    if weight >= 1.0:
+        return residual
     restored = residual.copy()
     sent.add_to(restored, 1.0 - weight)
     return restored
+
+
+def _check(total: Float32) -> None:
+    """Raise DivergedError unless every entry is finite."""
+    # Both extremes propagate NaN and show infinities, and need no temporary as long as the vector.
+    if len(total) and not (np.isfinite(total.min()) and np.isfinite(total.max())):
+        bad = np.count_nonzero(~np.isfinite(total))
+        raise DivergedError(
+            f"local training diverged: {bad} of {len(total)} entries of the update are NaN or infinite; "
+            "lower the learning rate (decay.initial), or look for extreme values in the data"
+        )

@@ -1,6 +1,6 @@
-"""Stage `federation`: when regions exchange models, and what a peer's model counts: the stage's entries. Pure.
+"""Stage `federation`: when regions exchange models, and how much a peer's model counts.
 
-The token's state machine stands in `token`.
+The entries are settings; `start` gives the machine that decides, see `token`.
 """
 
 from collections.abc import Sequence
@@ -13,41 +13,69 @@ from skerry.algorithms.age_weighting import Merged, merge_by_age
 from skerry.algorithms.token import Alone, TokenMachine, TokenState
 from skerry.values import ValueEncoding
 
+Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
+AgeGap = Annotated[float, Meta(gt=0.0, le=1e12)]
+
+Machine = Alone | TokenMachine
 
 
-class NoFederation(msgspec.Struct, frozen=True, tag="none", tag_field="rule", forbid_unknown_fields=True):
-    """Regions keep to themselves."""
+class NoFederation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="none"):
+    """Every region for itself."""
 
-    def start(self, name: str, peers: Sequence[str], now_s: float, state: TokenState | None) -> Alone:
-        """Return the machine that never does anything."""
-        return Alone()
+    def start(self, name: str, peers: Sequence[str], now_s: float, state: TokenState | None) -> Machine:
+        """Return a machine that never does anything."""
+        return Alone(state)
 
 
-class SpykerToken(msgspec.Struct, frozen=True, tag="spyker_token", tag_field="rule", forbid_unknown_fields=True):
-    """A token decides when all regions exchange models; ages decide what each counts.
+class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="spyker_token"):
+    """One token goes round; who holds it starts an exchange of models when the regions' ages have drifted apart.
 
-    Source: Spyker's released code (arXiv:2406.01439, Middleware '24). Deviations: see `token`.
+    Source: Spyker (2024, arXiv:2406.01439) and its released code. Deviations, for a world with faults: see `token`.
+    Deviation: `exchange_interval_min_s`. The token's ages are old by the time it is back, so the age rule fires at
+    nearly every hop, and without a least interval latency alone would set the period.
     """
 
-    h_inter: Annotated[float, Meta(gt=0.0)] | None = None  # spread of ages; None: round(0.2 * devices), at least 1
-    h_intra: Annotated[float, Meta(gt=0.0)] = 50.0  # growth of the holder's own age since its last exchange
-    eta_a: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
-    phi: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.5
-    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # of the differences that peers are sent
+    h_inter: AgeGap | None = None  # updates between youngest and oldest region; None: 0.2 per device, at least 1
+    h_intra: AgeGap | None = None  # updates since the last merge; None: 10 per device
+    eta_a: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5  # rate of a merge
+    phi: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.5  # how sharply age tells in a merge
+    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # share of the entries in a difference to a peer's replica
     values: ValueEncoding = ValueEncoding.FLOAT32
-    exchange_interval_min_s: Annotated[float, Meta(ge=0.0, le=86400.0)] = 0.0  # between two exchanges a holder begins
-    hold_max_s: PositiveSeconds = 1.0  # a holder without updates decides after so long
-    peer_timeout_s: PositiveSeconds = 5.0  # a peer not heard of for so long counts as gone
-    token_timeout_s: PositiveSeconds = 10.0  # a token not heard of for so long is made anew
+    exchange_interval_min_s: Seconds = 1.0  # between two exchanges
+    hold_min_s: Seconds = 0.1  # the token stays so long: bounds messages and disk syncs
+    hold_max_s: PositiveSeconds = 1.0  # and no longer than that where no update comes
+    peer_timeout_s: PositiveSeconds = 10.0  # without a sign of life a peer is dead; the longest an exchange waits
+    token_timeout_s: PositiveSeconds = 20.0  # plus hold_max_s per coordinator, without a sign of the token: it is lost
 
-    def start(self, name: str, peers: Sequence[str], now_s: float, state: TokenState | None) -> "TokenMachine | Alone":
-        """Return the machine of server `name`; `state` is what `snapshot` gave before a restart."""
-        return TokenMachine(self, name, peers, now_s, state) if peers else Alone()
+    def __post_init__(self) -> None:
+        """Check what one key alone cannot say."""
+        if self.hold_min_s > self.hold_max_s:
+            raise ValueError(f"hold_min_s is {self.hold_min_s}, above hold_max_s, {self.hold_max_s}")
+        if self.token_timeout_s <= self.peer_timeout_s:
+            raise ValueError(
+                f"token_timeout_s is {self.token_timeout_s}, not above peer_timeout_s, {self.peer_timeout_s}: "
+                "a token would count as lost while its holder waits for a dead peer"
+            )
 
-    def threshold(self, devices: int) -> float:
-        """Return the spread of ages at which the holder calls for an exchange."""
+    def start(self, name: str, peers: Sequence[str], now_s: float, state: TokenState | None) -> Machine:
+        """Return the machine of coordinator `name`; without peers, one that never does anything.
+
+        Args:
+            name: of this coordinator.
+            peers: names of all others; every coordinator must list the same federation.
+            now_s: on the clock of all later events.
+            state: of `snapshot`; None at the first start, or where the state is lost.
+        """
+        return TokenMachine(self, name, peers, now_s, state) if peers else Alone(state)
+
+    def spread_max(self, devices: int) -> float:
+        """Return the difference of ages between regions from which on the holder starts an exchange."""
         return self.h_inter if self.h_inter is not None else float(max(1, round(0.2 * devices)))
+
+    def growth_max(self, devices: int) -> float:
+        """Return the growth of the own age since the last merge above which the holder starts an exchange."""
+        return self.h_intra if self.h_intra is not None else 10.0 * max(1, devices)
 
     def merge(self, age: float, peer_age: float) -> Merged:
         """Return what a peer's model weighs, and the merged age."""

@@ -1,6 +1,6 @@
 """The regularised error correction of FLARE, without automatic differentiation.
 
-Source: Qu et al. 2023, arXiv:2312.13795, and its released code. The loss of the first local steps gains
+Source: FLARE (2023, arXiv:2312.13795) and its released code. The loss of the first local steps gains
 tau * sum(mask * |w - (base + residual)|); its gradient is a sign, so one descent step on it is one push.
 """
 
@@ -9,8 +9,8 @@ import numpy as np
 from skerry.vector import Float32, Layout
 
 
-def push_towards(parameters: Float32, target: Float32, residual: Float32, layout: Layout, length: float) -> None:
-    """Move the masked trainable entries of `parameters` in place by `length` towards `target`.
+def push_towards(parameters: Float32, base: Float32, residual: Float32, layout: Layout, length: float) -> None:
+    """Move the masked trainable entries of `parameters` in place by `length` towards base + residual.
 
     The mask of a tensor: entries whose residual's magnitude is above the tensor's median. An entry that stands on its
     target stays. All vectors: float32, shape (layout.size,).
@@ -21,7 +21,9 @@ def push_towards(parameters: Float32, target: Float32, residual: Float32, layout
         entries = slice(tensor.offset, tensor.offset + tensor.size)
         magnitudes = np.abs(residual[entries])
         mask = magnitudes > np.median(magnitudes)
-        move = np.sign(target[entries] - parameters[entries])
+        move = base[entries] + residual[entries]
+        move -= parameters[entries]
+        np.sign(move, out=move)
         move *= mask
         move *= np.float32(length)
         parameters[entries] += move

@@ -1,115 +1,115 @@
-"""Spyker's token: when do the servers of a federation exchange models? A state machine over scalars, without I/O.
+"""Spyker's token, as one coordinator sees it: who starts an exchange of models, who answers. Scalars only, no I/O.
 
-Exactly one token exists as a rule. Its holder looks, after each client update, whether the servers' ages have grown
-apart; if so it publishes its model under a new id and waits for every live peer's, else it hands the token on. A
-server that sees an id for the first time publishes its own model under that id before it merges.
+Source: Spyker (2024, arXiv:2406.01439) and its released code: exactly one token; its holder starts an exchange by
+publishing its model under the token's id; whoever sees an id for the first time publishes its own model under it
+*before* merging; with a model of every peer the holder passes the token on.
 
-Source: Spyker's released code (arXiv:2406.01439, Middleware '24). Deviations: the token's id rises with every hop as
-well, so that a token delivered twice is taken once and of two tokens one dies; a token that nobody has heard of is
-made anew, with a higher epoch, by the live server of lowest name; a holder whose region is silent decides after
-`hold_max_s`; a peer that is gone is not waited for. A second token for a while costs extra exchanges, never
-correctness: a peer's model is merged once for each id.
+Deviations, for a world in which messages get lost, repeated and late, and coordinators die and come back:
+
+- The token's id is (epoch, number), and `number` rises with every hop as well as with every exchange. A repeated
+  hand-over is therefore recognised, and any rise of the id that a peer reports is a sign of the token's life.
+- A token without a sign of life for a time-out is made anew, with a higher epoch, by the live coordinator of lowest
+  name. Epochs are dealt by rank (epoch modulo coordinators), so two coordinators that cannot see each other never
+  make the same one; once they do, the lower epoch is dropped.
+- A coordinator that restarts as holder makes the token anew at once: it may have handed it on before it died.
+- A model is merged once by (peer, id). Ids of one peer only rise, so the last one is all that has to be remembered.
+- An exchange waits for the peers that were alive when it began, and no longer than `peer_timeout_s`; a model that
+  comes later is merged all the same.
+- The rule is asked for updates that came while the token was elsewhere, too: slow regions get few while they hold it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from skerry.algorithms.age_weighting import Merged
+if TYPE_CHECKING:
+    from skerry.algorithms.federation import SpykerToken
 
-Id = tuple[int, int]  # (epoch, number)
-NO_ID: Id = (0, 0)
-
-
-class TokenState(msgspec.Struct, frozen=True):
-    """What must outlive a restart: nothing is published or merged twice under one id."""
-
-    token: Id  # highest id of a token, held or heard of
-    published: Id  # highest id this server has published under
-    merged: dict[str, Id]  # highest id merged, by peer
-    exchange_age: float  # own age after the last exchange
+Id = tuple[int, int]  # (epoch, number); ordered
+Ages = Mapping[str, float]  # by coordinator
+NO_ID: Id = (0, 0)  # below the id of every token
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish the own model to every peer under this id, as it is now."""
+    """Publish the own model, as it is at this place among the effects, to all peers under this id."""
 
     broadcast: Id
 
 
 @dataclass(frozen=True, slots=True)
 class MergePeer:
-    """Move the own model towards the peer's: W += weight (W_peer - W); the own age becomes `age`."""
+    """W += weight * (replica of `peer` - W); the own age becomes `age`."""
 
     peer: str
-    weight: float
+    weight: float  # in (0, 1)
     age: float
 
 
 @dataclass(frozen=True, slots=True)
 class PassToken:
-    """Hand the token to a peer."""
+    """Hand the token on. Lost on the way, it is made anew after a time-out."""
 
     to: str
     broadcast: Id
-    ages: Mapping[str, float]
+    ages: dict[str, float]
 
 
 TokenEffect = Publish | MergePeer | PassToken
 
 
-class TokenRule(Protocol):
-    """The settings that the machine reads; `federation.SpykerToken` says what they mean."""
+class TokenState(msgspec.Struct, frozen=True):
+    """What a coordinator must not forget."""
 
-    @property
-    def h_intra(self) -> float:
-        """Growth of the own age since its last exchange, above which the holder calls for one."""
+    known: Id = NO_ID  # the newest id of any token or exchange
+    last_token: Id = NO_ID  # the newest token that was here or was handed on from here
+    holds_token: bool = False
+    published: Id = NO_ID  # the newest id the own model was published under
+    merged: dict[str, Id] = {}  # by peer: the newest id that was merged
+    age_merged: float = 0.0  # the own age right after the last merge
 
-    @property
-    def exchange_interval_min_s(self) -> float:
-        """Least time between two exchanges that this server calls for."""
 
-    @property
-    def hold_max_s(self) -> float:
-        """How long a holder waits for a client update."""
+@dataclass(slots=True)
+class _Held:
+    """The token while it is here."""
 
-    @property
-    def peer_timeout_s(self) -> float:
-        """How long a peer may be silent."""
-
-    @property
-    def token_timeout_s(self) -> float:
-        """How long the token may be silent."""
-
-    def threshold(self, devices: int) -> float:
-        """Return the spread of ages at which the holder calls for an exchange."""
-
-    def merge(self, age: float, peer_age: float) -> Merged:
-        """Return what a peer's model weighs, and the merged age."""
+    broadcast: Id
+    since_s: float
+    ages: dict[str, float]
+    awaited: set[str] = field(default_factory=set)  # peers whose model the exchange waits for
+    deadline_s: float | None = None  # of the exchange; None: there is none
 
 
 class Alone:
-    """A server without peers, or whose recipe has no federation: every event leads to nothing."""
+    """The machine of a coordinator without peers, or whose recipe has no federation: nothing ever happens.
+
+    It keeps the state of a federation that it may join again.
+    """
 
     wake_at_s: float | None = None
-    token: Id = NO_ID
+    holds = False
+
+    def __init__(self, state: TokenState | None) -> None:
+        self._state = state or TokenState()
+
+    @property
+    def token(self) -> Id:
+        """The newest id that was known."""
+        return self._state.known
 
     def updated(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
         """Return nothing."""
         return []
 
-    def token_arrived(
-        self, sender: str, broadcast: Id, ages: Mapping[str, float], age: float, now_s: float
-    ) -> list[TokenEffect]:  # fmt: skip
+    def token_arrived(self, sender: str, broadcast: Id, ages: Ages, age: float, now_s: float) -> list[TokenEffect]:
         """Return nothing."""
         return []
 
-    def model_arrived(
-        self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float
-    ) -> list[TokenEffect]:  # fmt: skip
-        """Return nothing: a peer that federates is kept as a replica but not merged."""
+    def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
+        """Return nothing: the replica of a peer that federates is kept, but not merged."""
         return []
 
     def peer_seen(self, name: str, broadcast: Id, now_s: float) -> None:
@@ -120,170 +120,215 @@ class Alone:
         return []
 
     def snapshot(self) -> TokenState:
-        """Return the empty state."""
-        return TokenState(NO_ID, NO_ID, {}, 0.0)
+        """Return the state it was started with."""
+        return self._state
 
 
 class TokenMachine:
-    """One server's part in the token rule. Times are seconds of any one monotonic clock; ages come from outside."""
+    """The machine of one coordinator among peers.
+
+    Every event returns what the shell must do, in order. `age` is the own model's age, which after `MergePeer` is that
+    effect's; `devices` are the region's. Times are seconds on one clock that never goes back.
+    """
 
     def __init__(
-        self, rule: TokenRule, name: str, peers: Sequence[str], now_s: float, state: TokenState | None
+        self, rule: "SpykerToken", name: str, peers: Sequence[str], now_s: float, state: TokenState | None
     ) -> None:
+        assert peers
+        assert name not in peers
         self._rule = rule
         self._name = name
-        self._ring = sorted({name, *peers})
-        state = state or TokenState(NO_ID, NO_ID, {}, 0.0)
-        self.token: Id = state.token
-        self._published = state.published
-        self._merged = {peer: tuple_id(id_) for peer, id_ in state.merged.items() if peer in self._ring}
-        self._exchange_age = state.exchange_age
-        self._heard_s = dict.fromkeys(peers, now_s)  # at the start everybody counts as live for one time-out
-        self._token_heard_s = now_s
-        self._exchanged_s = float("-inf")
-        self._ages: dict[str, float] | None = None  # the token's table; None: not held
-        self._held_s = now_s
-        self._awaited: set[str] | None = None  # whose models of the running exchange are still missing
-        self._exchange: Id = NO_ID
-        if self.token == NO_ID and name == self._ring[0]:
-            self._take((1, 1), {}, now_s)
+        self._names = sorted({name, *peers})
+        self._rank = self._names.index(name)
+        self._alive_until_s: dict[str, float] = {}  # peers that gave a sign of life
+        self._sign_s = now_s  # of the token's life
+        self._news = False  # updates since the token's rule was last asked
+        self._exchanged_s: float | None = None  # last own publication
+        self._held: _Held | None = None
+
+        remembered = state or TokenState()
+        self._known = remembered.known
+        self._last_token = remembered.last_token
+        self._published = remembered.published
+        self._merged = {name: id_ for name, id_ in remembered.merged.items() if name in self._names}
+        self._age_merged = remembered.age_merged
+        if state is None and self._rank == 0:
+            self._hold((0, 1), {}, now_s)
+        elif remembered.holds_token:
+            self._make_token(now_s)
+
+    @property
+    def token(self) -> Id:
+        """The newest id of any token or exchange that is known here; peers learn it from the status."""
+        return self._known
 
     @property
     def holds(self) -> bool:
         """Whether the token is here."""
-        return self._ages is not None
+        return self._held is not None
 
     @property
     def wake_at_s(self) -> float | None:
-        """When `tick` has something to do at the latest, if no other event comes first."""
-        if self.holds:
-            return self._held_s + (self._rule.hold_max_s if self._awaited is None else self._rule.peer_timeout_s)
-        return self._token_heard_s + self._rule.token_timeout_s
+        """When `tick` wants to be called next; None: not before another event."""
+        held, rule = self._held, self._rule
+        if held is None:
+            return max([self._lost_at_s(), *(self._alive_until_s.get(name, 0.0) for name in self._names[: self._rank])])
+        if held.deadline_s is not None:
+            return held.deadline_s
+        if not self._alive_until_s:
+            return None
+        return held.since_s + (rule.hold_min_s if self._news else rule.hold_max_s)
+
+    def snapshot(self) -> TokenState:
+        """Return what a restart needs: on disk before the effects of the event that changed it are performed."""
+        return TokenState(
+            known=self._known,
+            last_token=self._last_token,
+            holds_token=self._held is not None,
+            published=self._published,
+            merged=dict(self._merged),
+            age_merged=self._age_merged,
+        )
 
     def updated(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
-        """A client update was applied; `age` is the own age after it, `devices` the region's number of devices."""
-        if self._ages is None or self._awaited is not None:
-            return []
+        """A device's update was applied; `age` counts it."""
+        self._news = True
         return self._decide(age, devices, now_s)
 
-    def token_arrived(
-        self, sender: str, broadcast: Id, ages: Mapping[str, float], age: float, now_s: float
-    ) -> list[TokenEffect]:
-        """A peer handed the token on. One that is older than what was heard of is dropped."""
-        self._hear(sender, now_s)
-        if broadcast > self.token:
-            self._take(broadcast, ages, now_s)
-            assert self._ages is not None
-            self._ages[self._name] = age
+    def tick(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
+        """Time has passed."""
+        self._forget_silent_peers(now_s)
+        held = self._held
+        if held is None:
+            lower_alive = any(name in self._alive_until_s for name in self._names[: self._rank])
+            if now_s >= self._lost_at_s() and not lower_alive:
+                self._make_token(now_s)
+            return []
+        if held.deadline_s is not None and now_s >= held.deadline_s:
+            return self._end_exchange(held, age, now_s)
+        return self._decide(age, devices, now_s)
+
+    def peer_seen(self, name: str, broadcast: Id, now_s: float) -> None:
+        """A peer answered, or its status came: it lives, and knows of `broadcast`."""
+        if self._is_peer(name):
+            self._heard(name, broadcast, now_s)
+
+    def token_arrived(self, sender: str, broadcast: Id, ages: Ages, age: float, now_s: float) -> list[TokenEffect]:
+        """A peer handed the token on. Repeats and outdated tokens change nothing."""
+        if not self._is_peer(sender):
+            return []
+        self._heard(sender, broadcast, now_s)
+        if broadcast > self._last_token and broadcast[0] == self._known[0]:
+            table = {name: ages[name] for name in self._names if name in ages and isfinite(ages[name])}
+            self._hold(broadcast, table | {self._name: age}, now_s)
         return []
 
     def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
-        """A peer's model is in its replica here; `age` is the own age before the merge."""
-        self._hear(sender, now_s)
-        if broadcast <= self._merged.get(sender, NO_ID):
+        """A peer's published model is in its replica. A repeat is merged only once; an impossible age not at all."""
+        if not self._is_peer(sender) or not (isfinite(peer_age) and peer_age >= 0.0):
             return []
+        self._heard(sender, broadcast, now_s)
         effects: list[TokenEffect] = []
-        self._notice(broadcast, now_s)
-        if broadcast > self._published:
-            self._published = broadcast
-            effects.append(Publish(broadcast))
-        self._merged[sender] = broadcast
-        weight, merged_age = self._rule.merge(age, peer_age)
-        self._exchange_age = merged_age
-        effects.append(MergePeer(sender, weight, merged_age))
-        if self._awaited is not None and broadcast == self._exchange:
-            self._awaited.discard(sender)
-            effects += self._finish_exchange(merged_age, now_s)
+        if broadcast > self._published and broadcast[0] == self._known[0]:
+            effects.append(self._publish(broadcast, now_s))
+        if broadcast > self._merged.get(sender, NO_ID):
+            weight, age = self._rule.merge(age, peer_age)
+            self._merged[sender] = broadcast
+            self._age_merged = age
+            effects.append(MergePeer(sender, weight, age))
+        held = self._held
+        if held is not None and held.deadline_s is not None and broadcast >= held.broadcast:
+            held.awaited.discard(sender)
+            if not held.awaited:
+                effects += self._end_exchange(held, age, now_s)
         return effects
 
-    def peer_seen(self, name: str, broadcast: Id, now_s: float) -> None:
-        """A peer gave a sign of life and said which token it has heard of."""
-        self._hear(name, now_s)
-        self._notice(broadcast, now_s)
-
-    def tick(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
-        """Time has passed: stop waiting for peers that are gone, hand on an idle token, make a lost one anew."""
-        if self._ages is None:
-            if now_s - self._token_heard_s >= self._rule.token_timeout_s and self._lowest_live(now_s):
-                self._take((self.token[0] + 1, 1), {}, now_s)
-            return []
-        if self._awaited is not None:
-            if now_s - self._held_s >= self._rule.peer_timeout_s:
-                self._awaited.clear()
-            self._awaited &= set(self._live(now_s))
-            return self._finish_exchange(age, now_s)
-        if now_s - self._held_s >= self._rule.hold_max_s:
-            return self._decide(age, devices, now_s)
-        return []
-
-    def snapshot(self) -> TokenState:
-        """Return what must be on disk before the effects that led to it are performed."""
-        return TokenState(self.token, self._published, dict(self._merged), self._exchange_age)
+    # --- the token here ---
 
     def _decide(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
-        assert self._ages is not None
-        self._ages[self._name] = age
-        if not self._live(now_s):
-            self._held_s = now_s
+        """Start an exchange, pass the token on, or keep it."""
+        held, rule = self._held, self._rule
+        if held is None or held.deadline_s is not None:
             return []
-        spread = max(self._ages.values()) - min(self._ages.values())
-        apart = spread >= self._rule.threshold(devices) or age - self._exchange_age > self._rule.h_intra
-        if not apart or now_s - self._exchanged_s < self._rule.exchange_interval_min_s:
-            return self._pass_on(now_s)
-        self.token = self._exchange = self._published = (self.token[0], self.token[1] + 1)
-        self._awaited = set(self._live(now_s))
-        self._held_s = self._token_heard_s = self._exchanged_s = now_s
-        return [Publish(self._exchange)]
+        self._forget_silent_peers(now_s)
+        if not self._alive_until_s:
+            return []  # nobody to exchange with, nobody to pass it to
+        held.ages[self._name] = age
+        drifted = self._news and self._has_drifted(held, age, devices)
+        if drifted and (self._exchanged_s is None or now_s >= self._exchanged_s + rule.exchange_interval_min_s):
+            self._news = False
+            held.awaited = set(self._alive_until_s)
+            held.deadline_s = now_s + rule.peer_timeout_s
+            return [self._publish(held.broadcast, now_s)]
+        if now_s >= held.since_s + (rule.hold_min_s if self._news else rule.hold_max_s):
+            self._news = drifted  # too early for an exchange: ask again when the token is back
+            return [self._pass_on(held, now_s)]
+        return []
 
-    def _finish_exchange(self, age: float, now_s: float) -> list[TokenEffect]:
-        if self._awaited:
-            return []
-        self._awaited = None
-        self._exchange_age = age
-        self._ages = {self._name: age}
-        return self._pass_on(now_s)
+    def _has_drifted(self, held: _Held, age: float, devices: int) -> bool:
+        """Say whether the regions' ages, or the own one since the last merge, are too far apart."""
+        # A dead peer's age stands still; it must not make everybody else exchange at every hop.
+        ages = [held.ages[name] for name in held.ages if name == self._name or name in self._alive_until_s]
+        spread, growth = max(ages) - min(ages), age - self._age_merged
+        return spread >= self._rule.spread_max(devices) or growth > self._rule.growth_max(devices)
 
-    def _pass_on(self, now_s: float) -> list[TokenEffect]:
-        assert self._ages is not None
-        live = self._live(now_s)
-        if not live:
-            self._held_s = now_s
-            return []
-        own = self._ring.index(self._name)
-        following = self._ring[own + 1 :] + self._ring[:own]
-        to = next(server for server in following if server in live)
-        self.token = (self.token[0], self.token[1] + 1)
-        passed = PassToken(to, self.token, self._ages)
-        self._ages = None
-        self._token_heard_s = now_s
-        return [passed]
+    def _end_exchange(self, held: _Held, age: float, now_s: float) -> list[TokenEffect]:
+        """Reset the table, raise the id, and pass the token on if there is anybody left."""
+        self._forget_silent_peers(now_s)
+        epoch, number = held.broadcast
+        self._hold((epoch, number + 1), {self._name: age}, now_s)
+        assert self._held is not None
+        return [self._pass_on(self._held, now_s)] if self._alive_until_s else []
 
-    def _take(self, token: Id, ages: Mapping[str, float], now_s: float) -> None:
-        self.token = token
-        self._ages = {server: age for server, age in ages.items() if server in self._ring}
-        self._awaited = None
-        self._held_s = self._token_heard_s = now_s
+    def _pass_on(self, held: _Held, now_s: float) -> PassToken:
+        """Give the token to the next live peer in the order of names."""
+        ring = self._names[self._rank + 1 :] + self._names[: self._rank]
+        to = next(name for name in ring if name in self._alive_until_s)
+        epoch, number = held.broadcast
+        self._last_token = (epoch, number + 1)
+        self._held = None
+        self._learn(self._last_token, now_s)
+        return PassToken(to, self._last_token, held.ages)
 
-    def _notice(self, broadcast: Id, now_s: float) -> None:
-        """A newer token exists elsewhere: one that is held here has been replaced."""
-        if broadcast > self.token:
-            self.token = broadcast
-            self._token_heard_s = now_s
-            self._ages = None
-            self._awaited = None
+    def _hold(self, broadcast: Id, ages: dict[str, float], now_s: float) -> None:
+        self._held = _Held(broadcast, now_s, ages)
+        self._last_token = broadcast
+        self._learn(broadcast, now_s)
 
-    def _hear(self, peer: str, now_s: float) -> None:
-        if peer in self._heard_s:
-            self._heard_s[peer] = now_s
+    def _make_token(self, now_s: float) -> None:
+        """Make a token of the lowest own epoch above every known one."""
+        coordinators = len(self._names)
+        epoch = self._known[0] + 1
+        epoch += (self._rank - epoch) % coordinators
+        self._hold((epoch, 1), {}, now_s)
 
-    def _live(self, now_s: float) -> list[str]:
-        return [peer for peer, heard_s in self._heard_s.items() if now_s - heard_s < self._rule.peer_timeout_s]
+    # --- what is known ---
 
-    def _lowest_live(self, now_s: float) -> bool:
-        return all(self._name < peer for peer in self._live(now_s))
+    def _publish(self, broadcast: Id, now_s: float) -> Publish:
+        self._published = broadcast
+        self._exchanged_s = now_s
+        return Publish(broadcast)
 
+    def _heard(self, name: str, broadcast: Id, now_s: float) -> None:
+        self._alive_until_s[name] = now_s + self._rule.peer_timeout_s
+        self._learn(broadcast, now_s)
 
-def tuple_id(id_: Sequence[int]) -> Id:
-    """Return an id as a tuple, whatever sequence it was stored as."""
-    epoch, number = id_
-    return epoch, number
+    def _learn(self, broadcast: Id, now_s: float) -> None:
+        """Take a rise of the id as a sign of the token's life; drop the own token if it is of an older epoch."""
+        if broadcast <= self._known:
+            return
+        self._known = broadcast
+        self._sign_s = now_s
+        if self._held is not None and broadcast[0] > self._held.broadcast[0]:
+            self._held = None
+
+    def _lost_at_s(self) -> float:
+        """When the token counts as lost: its time-out, and a round in which every holder is idle."""
+        return self._sign_s + self._rule.token_timeout_s + len(self._names) * self._rule.hold_max_s
+
+    def _forget_silent_peers(self, now_s: float) -> None:
+        if any(until_s <= now_s for until_s in self._alive_until_s.values()):
+            self._alive_until_s = {name: until for name, until in self._alive_until_s.items() if until > now_s}
+
+    def _is_peer(self, name: str) -> bool:
+        return name != self._name and name in self._names

@@ -19,24 +19,27 @@ Scope = Literal["tensor", "global"]  # whether tensors compete with one another 
 
 
 class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="top_k"):
-    """The entries of largest magnitude, at least one of every tensor, and the whole untrainable tail."""
+    """The entries of largest magnitude and the whole untrainable tail; the rest waits in the residual.
 
-    density: Density = 0.01
-    scope: Scope = "tensor"
+    Source: sparsified SGD with memory (Stich et al. 2018, arXiv:1809.07599).
+    """
+
+    density: Density = 0.01  # share of the trainable entries that is sent
+    scope: Scope = "tensor"  # the share of every tensor, at least one entry each, or of all together
     values: ValueEncoding = ValueEncoding.FLOAT16
     return_unapplied: bool = True  # what the coordinator's weight left out returns to the residual
 
     push_steps: ClassVar[int] = 0
 
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
-        """Choose entries of `total`, float32 of shape (layout.size,)."""
+        """Choose entries of `total`, finite float32 of shape (layout.size,), with their exact values."""
         return _top_k(total, layout, self.density, self.scope)
 
     def push(
         self,
         step: int,
         parameters: Float32,
-        target: Float32,
+        base: Float32,
         residual: Float32,
         layout: Layout,
         learning_rate: float,
@@ -46,7 +49,7 @@ class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
 
 
 class Dense(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="dense"):
-    """Every entry."""
+    """Every entry. With values other than float32 the rounding error waits in the residual, else nothing does."""
 
     values: ValueEncoding = ValueEncoding.FLOAT32
     return_unapplied: bool = False  # as the published methods that send everything
@@ -61,7 +64,7 @@ class Dense(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         self,
         step: int,
         parameters: Float32,
-        target: Float32,
+        base: Float32,
         residual: Float32,
         layout: Layout,
         learning_rate: float,
@@ -87,25 +90,25 @@ class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     push_steps: Annotated[int, Meta(ge=1, le=1000)] = 1  # p
 
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
-        """Choose entries of `total`, float32 of shape (layout.size,)."""
+        """Choose entries of `total`, finite float32 of shape (layout.size,), with their exact values."""
         return _top_k(total, layout, self.density, self.scope)
 
     def push(
         self,
         step: int,
         parameters: Float32,
-        target: Float32,
+        base: Float32,
         residual: Float32,
         layout: Layout,
         learning_rate: float,
         uploads: int,
     ) -> None:
-        """Move the masked entries of `parameters` towards `target` = base + residual, in place.
+        """Move the masked entries of `parameters` towards base + residual, in place.
 
         Args:
             step: of this run, from 0; nothing happens from `push_steps` on.
             parameters: float32 of shape (layout.size,).
-            target: same shape.
+            base: same shape; what the run started from, or merged last.
             residual: same shape; decides the mask.
             layout: where the tensors lie.
             learning_rate: of this step.
@@ -113,7 +116,7 @@ class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """
         tau = self.strength * self.decay ** -(uploads + 1.0)
         if step < self.push_steps and tau > 0.0:
-            push_towards(parameters, target, residual, layout, learning_rate * tau)
+            push_towards(parameters, base, residual, layout, learning_rate * tau)
 
 
 Uplink = TopK | Dense | Flare
@@ -122,5 +125,5 @@ Uplink = TopK | Dense | Flare
 def _top_k(total: Float32, layout: Layout, density: float, scope: Scope) -> SparseVector:
     choose = largest_per_tensor if scope == "tensor" else largest_of_all
     tail = np.arange(layout.trainable_size, layout.size, dtype=np.int64)
-    indices = np.concatenate((choose(total, layout, density), tail))
+    indices = np.concatenate((choose(total, layout, density), tail))  # half a statistic is none: the tail goes whole
     return SparseVector(layout.size, indices, total[indices])
