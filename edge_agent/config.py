@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from skerry import toml_file
+from skerry import profile, toml_file
 from skerry.errors import ConfigError
 from skerry.protocol.messages import Name
 
@@ -16,14 +16,14 @@ DEFAULT_PATH = Path("/etc/skerry/agent.toml")
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the device's own examples come from."""
 
-    source: str  # npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK?partition=0&of=6; see docs/data.md
+    source: str  # npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK?part=0&parts=6; see docs/data.md
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What training may take from the device."""
 
-    engine: str = "onnx"  # onnx or torch
-    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    engine: profile.EngineName | None = None  # None: the profile's, else onnx
+    threads: Annotated[int, Meta(ge=1, le=256)] | None = None  # None: the profile's, else 1
     batch_examples: Annotated[int, Meta(ge=1, le=65536)] | None = None  # None: the bundle's default
     duty_cycle: Annotated[float, Meta(gt=0.0, le=1.0)] = (
         1.0  # share of the time that a step may compute; it rests for the remainder
@@ -42,6 +42,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_s: Annotated[float, Meta(gt=0.0)] = 5.0
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = 20.0  # no byte received for so long: the stream is dead
     telemetry_s: Annotated[float, Meta(gt=0.0)] = 10.0
+    status_s: Annotated[float, Meta(gt=0.0)] = 5.0  # between two writes of status.json
+    residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] = (
+        100e3  # written to disk on average: see docs/agent.md, flash wear
+    )
+    model_save_s: Annotated[float, Meta(gt=0.0)] = 600.0  # between two writes of the regional model
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,6 +56,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     coordinators: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]  # base URLs, e.g. http://127.0.0.1:8470
     data: Data
     state_dir: Path = Path("/var/lib/skerry/agent")
+    runtime_dir: Path | None = None  # for status.json, which need not survive; None: state_dir
     profile: str = ""  # a name in profiles/ or a path; "": none
     insecure: bool = False  # plain http, loopback labs only; must be spelt out
     training: Training = Training()
@@ -77,6 +83,19 @@ def load(path: Path) -> AgentConfig:
         ConfigError: naming the file, the key and the remedy.
     """
     config = toml_file.read(path, AgentConfig)
-    if config.training.engine not in {"onnx", "torch"}:
-        raise ConfigError(f"{path}: training.engine: {config.training.engine!r} is neither 'onnx' nor 'torch'")
+    if config.profile:
+        try:
+            profile.load(config.profile)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: profile: {error}") from error
     return config
+
+
+def training_with_profile(config: AgentConfig) -> tuple[profile.EngineName, int]:
+    """Return engine and threads: the configuration's own, else the profile's, else the default.
+
+    Raises:
+        ConfigError: the profile cannot be read.
+    """
+    chosen = profile.load(config.profile) if config.profile else profile.Profile(name="none")
+    return config.training.engine or chosen.engine, config.training.threads or chosen.threads

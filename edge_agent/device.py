@@ -1,0 +1,432 @@
+"""The device as a state machine: an event and the time go in, effects come out, in order. No I/O, clock or thread.
+
+Two things run side by side and never wait for each other: training (bundle, calibration, cycle after cycle) and the
+conversation with the coordinator. They meet in the outbox: a finished cycle becomes an update there before anything is
+sent, and a coordinator's answer removes it.
+"""
+
+import logging
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from edge_agent.calibration import SpeedEstimate
+from edge_agent.events import (
+    AdoptTask,
+    BundleOpened,
+    Calibrate,
+    Calibrated,
+    Connected,
+    ContinueAfter,
+    CycleFinished,
+    CycleStarted,
+    Disconnected,
+    Effect,
+    Event,
+    FetchBundle,
+    ModelRefused,
+    Progress,
+    Received,
+    Reconnect,
+    SaveModel,
+    SaveTask,
+    Send,
+    SendTelemetry,
+    SendUpdate,
+    SetModel,
+    SettleUpdate,
+    StartCycle,
+    StopCycle,
+    StoreUpdate,
+    TakeDifference,
+    Tick,
+    UpdateStored,
+)
+from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.limits import PARTS_MAX, PAYLOAD_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
+from skerry.protocol.messages import (
+    Drain,
+    FromCoordinator,
+    Heartbeat,
+    Hello,
+    ModelOffered,
+    ModelVersion,
+    PartialUpdate,
+    Refused,
+    UpdateAccepted,
+    UpdateRejected,
+    Welcome,
+)
+from skerry.protocol.parts import Assembler
+from skerry.recipe import AgentStages
+
+UPLOAD_PART_BYTES = 64 << 10  # small enough that a slow radio loses little when it is cut
+EARLY_OFFERS_MAX = 64  # models that may arrive while the bundle is still on its way
+SECONDS_PER_STEP_MIN = 1e-9  # a clock that did not move between two steps
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the device says of itself."""
+
+    device: str
+    agent_version: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What of the configuration decides something here."""
+
+    outbox_updates_max: int
+    telemetry_s: float
+    model_save_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingUpdate:
+    """A stored update without an answer."""
+
+    payload_bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was on disk when the agent started."""
+
+    last_sequence: int = 0
+    uploads: int = 0
+    welcome: Welcome | None = None
+    model: ModelVersion | None = None
+    waiting: tuple[UpdateStored, ...] = ()
+
+
+class Device:
+    """One device's state; see the module's docstring."""
+
+    def __init__(self, identity: Identity, bounds: Bounds, memory: Memory, now_s: float) -> None:
+        self._identity, self._bounds = identity, bounds
+        self._welcome = memory.welcome  # the newest; may be from before a restart
+        self._stages = AgentStages() if memory.welcome is None else _stages(memory.welcome)
+        self._plan = None if memory.welcome is None else memory.welcome.plan
+        # conversation
+        self._connected = False
+        self._welcomed = False  # on this stream
+        self._assembler = Assembler(PAYLOAD_BYTES_MAX)
+        self._last_sequence = memory.last_sequence
+        self._waiting = {stored.sequence: _waiting(stored) for stored in memory.waiting}
+        self._storing: set[int] = set()
+        self._telemetry_at_s = now_s
+        # training
+        self._opened = False  # the bundle of self._welcome
+        self._estimate: SpeedEstimate | None = None
+        self._model = memory.model  # as it will be when all effects so far are performed
+        self._whole_model_needed = False
+        self._early_offers: list[SetModel] = []
+        self._saved_model, self._saved_at_s = memory.model, now_s
+        self._cycle = 0
+        self._running = False  # from StartCycle to CycleFinished
+        self._stepping = False  # the training thread takes steps
+        self._calibrating = False
+        # counts since start
+        self._uploads = memory.uploads
+        self._started_at_s = self._counted_to_s = now_s
+        self._training_s = self._idle_s = 0.0
+        self._cycles = self._steps = self._steps_per_cycle = 0
+        self._last_loss: float | None = None
+        self._last_error = ""
+
+    # --- what others may read ---
+
+    @property
+    def region(self) -> str:
+        """The region that this device belongs to, "" before the first Welcome."""
+        return "" if self._welcome is None else self._welcome.region
+
+    @property
+    def connected(self) -> bool:
+        """Whether a coordinator has greeted this device on the present stream."""
+        return self._welcomed
+
+    @property
+    def model(self) -> ModelVersion | None:
+        """The newest regional model."""
+        return self._model
+
+    @property
+    def stages(self) -> AgentStages:
+        """The recipe's stages that run here."""
+        return self._stages
+
+    def progress(self, now_s: float) -> Progress:
+        """Return what there is to tell about the time since start."""
+        self._count_time(now_s)
+        return Progress(
+            uptime_s=now_s - self._started_at_s,
+            training_s=self._training_s,
+            idle_s=self._idle_s,
+            cycles=self._cycles,
+            steps=self._steps,
+            steps_per_cycle=self._steps_per_cycle,
+            seconds_per_step=None if self._estimate is None else self._estimate.seconds_per_step,
+            outbox_updates=len(self._waiting) + len(self._storing),
+            last_loss=self._last_loss,
+            last_error=self._last_error,
+        )
+
+    def note_error(self, text: str) -> None:
+        """Keep what went wrong elsewhere, to be told with the rest."""
+        self._last_error = text
+
+    # --- the machine ---
+
+    def start(self) -> list[Effect]:
+        """Return what to do first: a device that knows its task goes on with it, coordinator or not."""
+        return [] if self._welcome is None else [FetchBundle(self._welcome.bundle)]
+
+    def handle(self, event: Event, now_s: float) -> list[Effect]:
+        """Advance by one event and return what the shell must do, in order."""
+        self._count_time(now_s)
+        match event:
+            case Connected():
+                return self._greet()
+            case Disconnected(reason):
+                self._connected = self._welcomed = False
+                self._last_error = reason
+                return []
+            case Received(message):
+                return self._receive(message) if self._connected else []
+            case BundleOpened(sha256):
+                return self._bundle_opened(sha256)
+            case Calibrated(sha256, seconds):
+                return self._calibrated(sha256, seconds, now_s)
+            case CycleStarted(cycle):
+                self._stepping = cycle == self._cycle and self._running
+                return []
+            case CycleFinished() if event.cycle == self._cycle and self._running:
+                return self._cycle_finished(event)
+            case CycleFinished():
+                return []  # of a task that was left
+            case UpdateStored(sequence):
+                return self._update_stored(event, sequence)
+            case ModelRefused(held, detail):
+                self._model = held
+                return self._ask_for_whole_model(detail)
+            case Tick():
+                return [*self._report(now_s), *self._save_model(now_s)]
+
+    # --- conversation ---
+
+    def _greet(self) -> list[Effect]:
+        self._connected, self._welcomed = True, False
+        self._assembler = Assembler(PAYLOAD_BYTES_MAX)
+        if not self._opened:  # what was offered so far is not set in the model yet: start over rather than keep a chain
+            self._early_offers = []
+            self._model = self._saved_model
+        estimate = self._estimate
+        hello = Hello(
+            protocol_major=PROTOCOL_MAJOR,
+            protocol_minor=PROTOCOL_MINOR,
+            device=self._identity.device,
+            agent_version=self._identity.agent_version,
+            profile=self._identity.profile,
+            bundle=self._welcome.bundle.sha256 if self._welcome is not None and self._opened else None,
+            base=None if self._whole_model_needed else self._model,
+            last_sequence=self._last_sequence,
+            seconds_per_step=None if estimate is None else estimate.seconds_per_step,
+        )
+        return [Send(hello)]
+
+    def _receive(self, message: FromCoordinator) -> list[Effect]:
+        match message:
+            case Welcome():
+                return self._welcome_received(message)
+            case UpdateAccepted(sequence=sequence):
+                self._plan = message.plan
+                weight = message.weight if getattr(self._stages.uplink, "return_unapplied", False) else None
+                return self._settle(sequence, weight, accepted=True)
+            case UpdateRejected(sequence=sequence):
+                self._last_error = f"update {sequence} was rejected: {message.reason}: {message.detail}"
+                log.warning(self._last_error)
+                return self._settle(sequence, 0.0, accepted=False)
+            case ModelOffered():
+                return self._model_offered(message)
+            case Heartbeat():
+                return []
+            case Refused():
+                self._last_error = f"refused: {message.reason}: {message.detail}"
+                return [Reconnect(self._last_error, hopeless=not message.retry)]
+            case Drain():
+                return [Reconnect("the coordinator is about to stop", wait_s=message.reconnect_after_s)]
+
+    def _welcome_received(self, welcome: Welcome) -> list[Effect]:
+        try:
+            stages = _stages(welcome)
+        except msgspec.ValidationError as error:
+            self._last_error = (
+                f"a recipe that this agent does not know: {error}; is the agent older than the coordinator?"
+            )
+            return [Reconnect(self._last_error, hopeless=True)]
+        known, self._welcome = self._welcome, welcome
+        self._stages, self._plan, self._welcomed, self._last_error = stages, welcome.plan, True, ""
+        log.info("joined region %s at %s", welcome.region, welcome.coordinator)
+        effects: list[Effect] = []
+        if welcome.last_sequence > self._last_sequence:
+            self._last_sequence = welcome.last_sequence
+            effects.append(ContinueAfter(welcome.last_sequence))
+        if known is None or known.bundle != welcome.bundle:
+            return [*effects, *self._leave_task(), AdoptTask(welcome), FetchBundle(welcome.bundle)]
+        if _lasting(known) != _lasting(welcome):
+            effects.append(SaveTask(welcome))
+        resumable = welcome.partial if known.part_bytes_max == welcome.part_bytes_max else None
+        effects += [self._send_update(sequence, resumable) for sequence in sorted(self._waiting)]
+        return [*effects, *self._next_cycle()]
+
+    def _leave_task(self) -> list[Effect]:
+        """Forget all that belongs to the former task; sequence numbers go on."""
+        stop: list[Effect] = [StopCycle()] if self._running or self._calibrating else []
+        self._opened = self._running = self._stepping = self._calibrating = False
+        self._estimate = self._model = self._saved_model = None
+        self._waiting, self._storing, self._early_offers = {}, set(), []
+        self._uploads = 0
+        return stop
+
+    def _send_update(self, sequence: int, partial: PartialUpdate | None = None) -> SendUpdate:
+        assert self._welcome is not None
+        update = self._waiting[sequence]
+        part_bytes = min(self._welcome.part_bytes_max, max(UPLOAD_PART_BYTES, -(-update.payload_bytes // PARTS_MAX)))
+        parts = max(1, -(-update.payload_bytes // part_bytes))
+        if partial is None or (partial.sequence, partial.crc32) != (sequence, update.crc32) or partial.parts >= parts:
+            return SendUpdate(sequence, part_bytes, 0)
+        return SendUpdate(sequence, part_bytes, partial.parts)
+
+    def _settle(self, sequence: int, weight: float | None, *, accepted: bool) -> list[Effect]:
+        if sequence not in self._waiting:
+            return []  # answered before
+        del self._waiting[sequence]
+        self._uploads += accepted
+        return [SettleUpdate(sequence, weight, accepted), *self._next_cycle()]
+
+    def _model_offered(self, offer: ModelOffered) -> list[Effect]:
+        try:
+            payload = self._assembler.add((offer.version, offer.base), offer.part)
+        except MalformedMessage as error:
+            return self._ask_for_whole_model(str(error))
+        if payload is None:
+            return []
+        if offer.base is not None and offer.base != self._model:
+            return self._ask_for_whole_model(f"a difference to {offer.base}, but the device holds {self._model}")
+        self._model = offer.version
+        set_model = SetModel(offer.version, offer.base, payload)
+        if offer.base is None:
+            self._whole_model_needed = False
+            self._early_offers = []
+        if not self._opened:
+            self._early_offers.append(set_model)
+            return self._ask_for_whole_model("too many models") if len(self._early_offers) > EARLY_OFFERS_MAX else []
+        return [set_model, *self._next_cycle()]
+
+    def _ask_for_whole_model(self, detail: str) -> list[Effect]:
+        self._whole_model_needed = True
+        if not self._opened:
+            self._early_offers = []
+            self._model = self._saved_model
+        self._last_error = f"offered model: {detail}"
+        return [Reconnect(self._last_error)]
+
+    def _report(self, now_s: float) -> list[Effect]:
+        """Telemetry says how fast the device is: it has nothing to say before calibration."""
+        if not self._welcomed or self._estimate is None or now_s < self._telemetry_at_s:
+            return []
+        self._telemetry_at_s = now_s + self._bounds.telemetry_s
+        return [SendTelemetry(self.progress(now_s))]
+
+    # --- training ---
+
+    def _bundle_opened(self, sha256: str) -> list[Effect]:
+        if self._welcome is None or sha256 != self._welcome.bundle.sha256 or self._opened:
+            return []  # of a task that was left
+        self._opened = self._calibrating = True
+        offers, self._early_offers = self._early_offers, []
+        return [*offers, Calibrate()]
+
+    def _calibrated(self, sha256: str, seconds: list[float], now_s: float) -> list[Effect]:
+        if self._welcome is None or sha256 != self._welcome.bundle.sha256:
+            return []
+        self._calibrating = False
+        self._estimate = SpeedEstimate([max(second, SECONDS_PER_STEP_MIN) for second in seconds])
+        log.info("calibrated: %.3g s per step", self._estimate.seconds_per_step)
+        self._telemetry_at_s = now_s
+        return [*self._report(now_s), *self._next_cycle()]
+
+    def _next_cycle(self) -> list[Effect]:
+        """Start a cycle if there is something to train on and room for what comes of it."""
+        if self._running or self._lacks_something() or self._estimate is None or self._plan is None:
+            return []
+        self._cycle += 1
+        self._running = True
+        seconds_per_step = self._estimate.seconds_per_step
+        self._steps_per_cycle = self._stages.local_steps.steps(self._plan.cycle_s, seconds_per_step)
+        return [StartCycle(self._cycle, self._steps_per_cycle, self._plan.learning_rate, self._uploads)]
+
+    def _lacks_something(self) -> bool:
+        """Whether there is nothing to train on: no bundle, no model, or no room in the outbox."""
+        room = len(self._waiting) + len(self._storing) < self._bounds.outbox_updates_max
+        return not self._opened or self._model is None or not room
+
+    def _cycle_finished(self, finished: CycleFinished) -> list[Effect]:
+        assert self._estimate is not None
+        self._running = self._stepping = False
+        self._cycles += 1
+        self._steps += len(finished.seconds)
+        self._estimate.observe([max(second, SECONDS_PER_STEP_MIN) for second in finished.seconds])
+        if not finished.finite:
+            self._last_error = "training diverged: the loss or the model is not finite; the cycle was dropped"
+            log.warning(self._last_error)
+            return self._next_cycle()
+        self._last_loss = finished.loss if isfinite(finished.loss) else None
+        self._last_sequence += 1
+        sequence = self._last_sequence
+        self._storing.add(sequence)
+        taken = TakeDifference(sequence, finished, self._estimate.seconds_per_step)
+        # The next cycle needs the new residual, but not that it is on disk: it starts while the disk is at work.
+        return [taken, *self._next_cycle(), StoreUpdate(sequence)]
+
+    def _update_stored(self, event: UpdateStored, sequence: int) -> list[Effect]:
+        if sequence not in self._storing:
+            return []  # of a task that was left
+        self._storing.discard(sequence)
+        self._waiting[sequence] = _waiting(event)
+        return [self._send_update(sequence)] if self._welcomed else []
+
+    def _save_model(self, now_s: float) -> list[Effect]:
+        due = now_s >= self._saved_at_s + self._bounds.model_save_s
+        if not due or not self._opened or self._model is None or self._model == self._saved_model:
+            return []
+        self._saved_model, self._saved_at_s = self._model, now_s
+        return [SaveModel()]
+
+    def _count_time(self, now_s: float) -> None:
+        elapsed_s, self._counted_to_s = now_s - self._counted_to_s, now_s
+        if self._stepping or self._calibrating:
+            self._training_s += elapsed_s
+        elif not self._running and self._lacks_something():
+            self._idle_s += elapsed_s
+
+
+def _stages(welcome: Welcome) -> AgentStages:
+    return msgspec.convert(welcome.recipe, AgentStages)
+
+
+def _lasting(welcome: Welcome) -> tuple[Any, ...]:
+    """What of a Welcome is worth a write to the disk when it changes: not the plan's every move."""
+    return welcome.coordinator, welcome.region, welcome.recipe, welcome.part_bytes_max
+
+
+def _waiting(stored: UpdateStored) -> WaitingUpdate:
+    return WaitingUpdate(stored.payload_bytes, stored.crc32)

@@ -1,0 +1,62 @@
+"""The order of writes: one at a time, in the order in which they were asked for; training does not wait for them."""
+
+import asyncio
+from collections.abc import Callable
+
+from edge_agent.threads import RunInThread
+
+Done = Callable[[], None]
+
+
+class DiskQueue:
+    """Performs writes in order. A write that fails ends `run` with its error, and with it the agent."""
+
+    def __init__(self, run_in_thread: RunInThread) -> None:
+        self._run_in_thread = run_in_thread
+        self._writes: asyncio.Queue[tuple[Callable[[], None], Done | None]] = asyncio.Queue()
+
+    def submit(self, write: Callable[[], None], done: Done | None = None) -> None:
+        """Ask for `write`; `done` is called on the loop once it is on disk."""
+        self._writes.put_nowait((write, done))
+
+    async def run(self) -> None:
+        """Perform writes until cancelled.
+
+        Raises:
+            StorageError: the disk refused one.
+        """
+        while True:
+            write, done = await self._writes.get()
+            await self._run_in_thread(write)
+            if done is not None:
+                done()
+
+
+class ResidualWear:
+    """Decides when the residual is written along with an update, so that flash memory lasts.
+
+    The residual is as large as the model. Written with every update it is exact after a crash, too; where that would
+    exceed `bytes_per_s` on average, it is written so much less often, and a crash may lose what was not sent since.
+    """
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._due_at_s: float | None = None
+        self._payload_bytes = 0
+
+    def due(self, residual_bytes: int, payload_bytes: int, now_s: float) -> bool:
+        """Return whether to write it with this update of `payload_bytes`; then it counts as written.
+
+        Also due when the updates that are kept in its stead have become as large as itself.
+        """
+        self._payload_bytes += payload_bytes
+        early = self._due_at_s is not None and now_s < self._due_at_s
+        if early and self._payload_bytes < residual_bytes:
+            return False
+        self._due_at_s = now_s + residual_bytes / self._bytes_per_s
+        self._payload_bytes = 0
+        return True
+
+    def forget(self) -> None:
+        """Another task: its first update writes the residual."""
+        self._due_at_s = None

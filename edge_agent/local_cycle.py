@@ -1,0 +1,94 @@
+"""One cycle as the training thread runs it: local steps, newer models let in between, rests kept, each step timed.
+
+Knows no thread: `pauses` is a generator that whoever runs it may leave at any pause.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+from edge_agent.calibration import DutyCycle
+from skerry.protocol.messages import ModelVersion
+from skerry.training.local_run import LocalRun
+from skerry.vector import Float32
+
+DIFFERENCE_MAX = 1e30  # beyond, the sum with the residual might leave float32: training has diverged
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionalModel:
+    """A version of the region's model; the array is never changed."""
+
+    version: ModelVersion
+    parameters: Float32
+
+
+class Mailbox:
+    """Where the event loop leaves the newest regional model for the training thread. One slot; the newest wins."""
+
+    def __init__(self) -> None:
+        self._newest: RegionalModel | None = None
+
+    def put(self, model: RegionalModel) -> None:
+        """Leave a model; one that was not fetched is replaced."""
+        self._newest = model
+
+    def take(self) -> RegionalModel | None:
+        """Fetch what is there. One thread puts, one takes: a model put in between stays for the next look."""
+        newest = self._newest
+        if newest is not None and self._newest is newest:
+            self._newest = None
+        return newest
+
+
+class LocalCycle:
+    """Takes `steps` local steps in `run`; says afterwards against which base, and what each step took."""
+
+    def __init__(
+        self, run: LocalRun, steps: int, base: ModelVersion | None, mailbox: Mailbox, duty: DutyCycle, clock: Clock
+    ) -> None:
+        assert steps >= 1
+        self._run, self._steps, self._mailbox, self._duty, self._clock = run, steps, mailbox, duty, clock
+        self.base = base  # of the difference; changes with a merge
+        self.seconds: list[float] = []  # of each step, rests included
+
+    def pauses(self) -> Iterator[float | None]:
+        """Take the steps. Yields None after each, then the seconds to rest before the next one, if any.
+
+        A rest is measured from its yield to the next call.
+        """
+        resumed_s = self._clock()
+        for number in range(1, self._steps + 1):
+            self._let_newer_model_in()
+            self._run.step()
+            yield None
+            worked_s = self._clock()
+            rest_s = self._duty.worked(worked_s - resumed_s, last=number == self._steps)
+            resumed_s = worked_s
+            if rest_s is not None:
+                if rest_s > 0.0:
+                    yield rest_s
+                    resumed_s = self._clock()
+                self.seconds += self._duty.rested(resumed_s - worked_s)
+
+    @property
+    def loss(self) -> float:
+        """Mean over the steps."""
+        return self._run.mean_loss
+
+    def difference(self) -> Float32:
+        """Return what was learned since `base`, float32 of shape (size,)."""
+        return self._run.difference()
+
+    def is_finite(self, difference: Float32) -> bool:
+        """Whether the loss and every entry of `difference` are numbers to go on with."""
+        return isfinite(self.loss) and bool(np.all(np.abs(difference) < DIFFERENCE_MAX))
+
+    def _let_newer_model_in(self) -> None:
+        newer = self._mailbox.take()
+        if newer is not None and self._run.merge(newer.parameters):
+            self.base = newer.version

@@ -1,0 +1,87 @@
+"""The device's own mass: what was sent and waits for an answer, and what was not sent yet. In memory, no I/O.
+
+Mass is conserved: every local difference is, entry by entry, either in the residual, in an update that waits, or
+applied by the coordinator. Only `Outbox` changes the residual, and it never changes an array in place: whoever has
+been given one may read it from any thread.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skerry.algorithms.error_feedback import compress_with_error_feedback, restore
+from skerry.algorithms.uplink import Uplink
+from skerry.protocol import sparse
+from skerry.protocol.messages import ModelVersion
+from skerry.values import ValueEncoding
+from skerry.vector import Float32, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update as it stands in the outbox. `event` and `settled_event` order what happened to the residual."""
+
+    sequence: int
+    base: ModelVersion
+    steps: int
+    examples: int
+    loss: float
+    seconds_per_step: float
+    payload: bytes  # sparse vector, see skerry.protocol.sparse
+    event: int
+    settled_event: int | None = None
+    settled_weight: float | None = None  # what the coordinator applied of it; None: nothing returns
+
+
+class Outbox:
+    """Updates that wait for their answer, and the residual."""
+
+    def __init__(self, size: int, events: int = 0, residual: Float32 | None = None) -> None:
+        """Start with `residual`, float32 of shape (size,), None being zero, as it was after event number `events`."""
+        self.size = size
+        self.events = events
+        self.residual = np.zeros(size, np.float32) if residual is None else residual
+        self.waiting: dict[int, Update] = {}
+
+    def take(self, update: Update, difference: Float32, uplink: Uplink, layout: Layout) -> Update:
+        """Take an update out of `difference` and the residual; what is not sent stays in the residual.
+
+        Returns `update` with payload and event filled in; it waits from now on.
+        """
+        sent, self.residual = compress_with_error_feedback(uplink, difference, self.residual, layout)
+        self.events += 1
+        taken = replace(update, payload=sparse.encode(sent, ValueEncoding(uplink.values)), event=self.events)
+        self.waiting[taken.sequence] = taken
+        return taken
+
+    def settle(self, sequence: int, weight: float | None) -> Update:
+        """Remove the update that was answered; (1 - weight) of it returns to the residual, nothing if None."""
+        self.events += 1
+        update = self.waiting.pop(sequence)
+        self._give_back(update, weight)
+        return replace(update, settled_event=self.events, settled_weight=weight)
+
+    def replay(self, updates: list[Update], after: int) -> None:
+        """Redo what happened after event number `after`, when the residual was stored: see `Store.load`.
+
+        What a later update left unsent was never stored: the entries that it did send are empty now, all others are as
+        they were stored. So the mass of some unsent differences is lost, but none is counted twice.
+        """
+        happened = [(update.event, update, False) for update in updates if update.event > after]
+        happened += [
+            (update.settled_event, update, True)
+            for update in updates
+            if update.settled_event is not None and update.settled_event > after
+        ]
+        for _, update, settled in sorted(happened, key=lambda entry: entry[0]):
+            if settled:
+                self._give_back(update, update.settled_weight)
+            else:
+                sent = sparse.decode(update.payload, size=self.size)
+                self.residual = self.residual.copy()
+                self.residual[sent.indices[sent.values != 0.0]] = 0.0
+        self.waiting = {update.sequence: update for update in updates if update.settled_event is None}
+
+    def _give_back(self, update: Update, weight: float | None) -> None:
+        if weight is not None and weight != 1.0:
+            self.residual = restore(self.residual, sparse.decode(update.payload, size=self.size), weight)

@@ -1,0 +1,325 @@
+"""Performs what the device's core asks for, in order. The only place that holds arrays: model, outbox, running cycle.
+
+Effects run one after another in one task, arithmetic on whole vectors in a worker thread meanwhile; so nothing else
+touches the residual while an update is taken out of it or returns to it. Disk writes have a queue of their own, in the
+same order: what is on disk is always what memory once was.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from zlib import crc32
+
+from edge_agent import vitals
+from edge_agent.bundle_file import BundleFiles
+from edge_agent.calibration import DutyCycle
+from edge_agent.device import Device
+from edge_agent.disk import DiskQueue, ResidualWear
+from edge_agent.events import (
+    AdoptTask,
+    BundleOpened,
+    Calibrate,
+    Calibrated,
+    ContinueAfter,
+    CycleFinished,
+    CycleStarted,
+    Effect,
+    Event,
+    FetchBundle,
+    ModelRefused,
+    Reconnect,
+    SaveModel,
+    SaveTask,
+    Send,
+    SendTelemetry,
+    SendUpdate,
+    SetModel,
+    SettleUpdate,
+    StartCycle,
+    StopCycle,
+    StoreUpdate,
+    TakeDifference,
+    UpdateStored,
+)
+from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
+from edge_agent.outbox import Outbox, Update
+from edge_agent.store import Store, Stored, StoredModel
+from edge_agent.stream import Stream
+from edge_agent.task import OpenTask
+from edge_agent.threads import RunInThread, TrainingRunner
+from skerry.errors import StorageError
+from skerry.protocol import sparse
+from skerry.protocol.errors import MalformedVector
+from skerry.protocol.messages import BundleReference, ModelVersion, Telemetry
+from skerry.tasks.bundle import Bundle
+from skerry.training.local_run import LocalRun
+from skerry.vector import Float32
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """The shells that effects act on."""
+
+    store: Store
+    bundles: BundleFiles
+    training: TrainingRunner
+    run_in_thread: RunInThread
+    open_task: Callable[[Bundle], OpenTask]
+    tasks: asyncio.TaskGroup  # an error in one of them ends the agent
+
+
+class Performer:
+    """The device's body; `device` is its mind."""
+
+    def __init__(
+        self,
+        device: Device,
+        stored: Stored,
+        surroundings: Surroundings,
+        wear: ResidualWear,
+        duty: DutyCycle,
+        calibration_steps: int,
+    ) -> None:
+        self.device = device
+        self.stream: Stream | None = None  # set by `attach`
+        self._store, self._bundles = surroundings.store, surroundings.bundles
+        self._training, self._run_in_thread = surroundings.training, surroundings.run_in_thread
+        self._open_task, self._tasks = surroundings.open_task, surroundings.tasks
+        self._wear, self._duty, self._calibration_steps = wear, duty, calibration_steps
+        self._clock = asyncio.get_running_loop().time
+        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self._disk = DiskQueue(surroundings.run_in_thread)
+        self._fetching: asyncio.Task[None] | None = None
+        self._task: OpenTask | None = None
+        self._outbox = _restore(stored)
+        self._model = None if stored.model is None else RegionalModel(stored.model.version, stored.model.parameters)
+        self._mailbox = Mailbox()
+
+    def attach(self, stream: Stream) -> None:
+        """Give it the stream that it sends on."""
+        self.stream = stream
+
+    def report(self, event: Event) -> None:
+        """Tell the core what happened; its effects come to pass in their turn."""
+        for effect in self.device.handle(event, self._clock()):
+            self._effects.put_nowait(effect)
+
+    async def run(self) -> None:
+        """Perform effects until cancelled.
+
+        Raises:
+            StorageError: the disk refused a write.
+            DataError: the task cannot be trained on this device.
+        """
+        self._tasks.create_task(self._disk.run())
+        for effect in self.device.start():
+            self._effects.put_nowait(effect)
+        while True:
+            await self._perform(await self._effects.get())
+
+    def save_model(self) -> None:
+        """Write the model down now: the last thing before a stop in good order."""
+        if self._model is not None:
+            self._store.save_model(StoredModel(self._model.version, self._model.parameters))
+
+    async def _perform(self, effect: Effect) -> None:
+        assert self.stream is not None
+        match effect:
+            case Send(message):
+                self.stream.send(message)
+            case SendUpdate(sequence, part_bytes, first_part):
+                if self._outbox is not None and sequence in self._outbox.waiting:
+                    self.stream.send_update(self._outbox.waiting[sequence], part_bytes, first_part)
+            case SendTelemetry():
+                self.stream.send(self._telemetry(effect))
+            case Reconnect(reason, wait_s, hopeless):
+                self.stream.leave(reason, wait_s=wait_s, hopeless=hopeless)
+            case FetchBundle(bundle):
+                if self._fetching is not None:
+                    self._fetching.cancel()
+                self._fetching = self._tasks.create_task(self._fetch(bundle))
+            case AdoptTask(welcome):
+                self._task = self._outbox = self._model = None
+                self._mailbox = Mailbox()
+                self._wear.forget()
+                self._disk.submit(lambda: self._store.adopt_task(welcome))
+            case SaveTask(welcome):
+                self._disk.submit(lambda: self._store.save_task(welcome))
+            case ContinueAfter(sequence):
+                self._disk.submit(lambda: self._store.continue_after(sequence))
+            case SetModel():
+                await self._set_model(effect)
+            case SaveModel():
+                self._write_model()
+            case Calibrate():
+                assert self._task is not None
+                self._tasks.create_task(self._calibrate(self._task))
+            case StartCycle():
+                self._start_cycle(effect)
+            case StopCycle():
+                self._training.stop()
+            case TakeDifference():
+                await self._take_difference(effect)
+            case StoreUpdate(sequence):
+                self._store_update(sequence)
+            case SettleUpdate():
+                await self._settle(effect)
+
+    # --- task and model ---
+
+    async def _fetch(self, wanted: BundleReference) -> None:
+        assert self.stream is not None
+        stream = self.stream
+        bundle = await self._bundles.get(wanted, lambda: stream.url, self.device.note_error)
+        task = await self._run_in_thread(lambda: self._open_task(bundle))
+        size = task.layout.size
+        if self._outbox is None:
+            self._outbox = Outbox(size)
+        kept = [self._outbox.residual] + ([] if self._model is None else [self._model.parameters])
+        if any(len(vector) != size for vector in kept):
+            raise StorageError(f"the stored model has another size than bundle {wanted.sha256}: move the state away")
+        self._task = task
+        log.info("task %s: %d parameters, %d examples", bundle.manifest.name, size, task.examples)
+        self.report(BundleOpened(wanted.sha256))
+
+    async def _set_model(self, effect: SetModel) -> None:
+        held = self._model
+        if self._task is None or (effect.base is not None and (held is None or held.version != effect.base)):
+            return  # of a task that was left, or behind a model that was refused
+        start = None if effect.base is None or held is None else held.parameters
+        size = self._task.layout.size
+        try:
+            parameters = await self._run_in_thread(lambda: _patched(start, effect.payload, size))
+        except MalformedVector as error:
+            self.report(ModelRefused(None if held is None else held.version, str(error)))
+            return
+        self._model = RegionalModel(effect.version, parameters)
+        self._mailbox.put(self._model)
+
+    def _write_model(self) -> None:
+        model = self._model
+        if model is not None:
+            self._disk.submit(lambda: self._store.save_model(StoredModel(model.version, model.parameters)))
+
+    # --- training ---
+
+    async def _calibrate(self, task: OpenTask) -> None:
+        run = self._local_run(task, task.initial, task.learning_rate, uploads=0)
+        cycle = LocalCycle(run, 2 * self._calibration_steps, None, Mailbox(), self._duty, self._clock)
+        if await self._training.run(cycle.pauses()):
+            self.report(Calibrated(task.sha256, cycle.seconds[self._calibration_steps :]))
+
+    def _start_cycle(self, effect: StartCycle) -> None:
+        if self._task is None or self._model is None:
+            return  # of a task that was left
+        run = self._local_run(self._task, self._model.parameters, effect.learning_rate, effect.uploads)
+        self._mailbox = Mailbox()
+        cycle = LocalCycle(run, effect.steps, self._model.version, self._mailbox, self._duty, self._clock)
+        self._tasks.create_task(self._train(effect.cycle, cycle, self._task.examples))
+
+    def _local_run(self, task: OpenTask, start: Float32, learning_rate: float, uploads: int) -> LocalRun:
+        assert self._outbox is not None
+        stages = self.device.stages
+        return LocalRun(
+            task.trainer,
+            task.batches,
+            optimizer=stages.optimizer,
+            uplink=stages.uplink,
+            merge=stages.merge,
+            start=start,
+            residual=self._outbox.residual,
+            learning_rate=learning_rate,
+            uploads=uploads,
+        )
+
+    async def _train(self, number: int, cycle: LocalCycle, examples: int) -> None:
+        self.report(CycleStarted(number))
+        if not await self._training.run(cycle.pauses()):
+            return
+        assert isinstance(cycle.base, ModelVersion)
+        difference = await self._run_in_thread(cycle.difference)
+        finite = cycle.is_finite(difference)
+        self.report(CycleFinished(number, cycle.base, cycle.loss, examples, cycle.seconds, difference, finite))
+
+    # --- outbox ---
+
+    async def _take_difference(self, effect: TakeDifference) -> None:
+        outbox, task = self._outbox, self._task
+        if outbox is None or task is None:
+            return  # of a task that was left
+        finished = effect.finished
+        update = Update(
+            sequence=effect.sequence,
+            base=finished.base,
+            steps=len(finished.seconds),
+            examples=finished.examples,
+            loss=finished.loss,
+            seconds_per_step=effect.seconds_per_step,
+            payload=b"",
+            event=0,
+        )
+        uplink, layout = self.device.stages.uplink, task.layout
+        await self._run_in_thread(lambda: outbox.take(update, finished.difference, uplink, layout))
+
+    def _store_update(self, sequence: int) -> None:
+        if self._outbox is None or sequence not in self._outbox.waiting:
+            return  # of a task that was left
+        update, residual = self._outbox.waiting[sequence], self._outbox.residual
+        due = self._wear.due(residual.nbytes, len(update.payload), self._clock())
+        stored = UpdateStored(sequence, len(update.payload), crc32(update.payload))
+        self._disk.submit(
+            lambda: self._store.put_update(update, residual if due else None), lambda: self.report(stored)
+        )
+
+    async def _settle(self, effect: SettleUpdate) -> None:
+        outbox = self._outbox
+        if outbox is None or effect.sequence not in outbox.waiting:
+            return  # of a task that was left
+        settled = await self._run_in_thread(lambda: outbox.settle(effect.sequence, effect.weight))
+        self._disk.submit(lambda: self._store.settle(settled, accepted=effect.accepted))
+
+    def _telemetry(self, effect: SendTelemetry) -> Telemetry:
+        assert self.stream is not None
+        progress = effect.progress
+        return Telemetry(
+            uptime_s=progress.uptime_s,
+            training_s=progress.training_s,
+            idle_s=progress.idle_s,
+            cycles=progress.cycles,
+            steps=progress.steps,
+            seconds_per_step=progress.seconds_per_step or 0.0,
+            resident_bytes=vitals.resident_bytes(),
+            sent_bytes=self.stream.traffic.sent_bytes,
+            received_bytes=self.stream.traffic.received_bytes,
+            outbox_updates=progress.outbox_updates,
+            temperature_c=vitals.temperature_c(),
+        )
+
+
+def _restore(stored: Stored) -> Outbox | None:
+    """Return the outbox as it was, None where nothing was ever in it: the first update brings a residual along."""
+    if stored.residual is None:
+        return None
+    outbox = Outbox(len(stored.residual), stored.events, stored.residual)
+    try:
+        outbox.replay(stored.updates, after=stored.residual_event)
+    except MalformedVector as error:
+        raise StorageError(f"the stored outbox is damaged: {error}; move the state away to start afresh") from error
+    return outbox
+
+
+def _patched(start: Float32 | None, payload: bytes, size: int) -> Float32:
+    """Return `start`, None being zeros, with the values in `payload` set.
+
+    Raises:
+        MalformedVector: they are no sparse vector of that size.
+    """
+    values = sparse.decode(payload, size=size)
+    if start is None:
+        return values.dense()
+    patched = start.copy()
+    values.set_in(patched)
+    return patched

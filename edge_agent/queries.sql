@@ -1,0 +1,57 @@
+-- Every statement that the agent runs on its database, by name. The tables: schema/.
+
+-- name: agent
+SELECT last_sequence, uploads, events, task FROM agent;
+
+-- name: residual
+SELECT event, data FROM residual;
+
+-- name: model
+SELECT lineage, number, data FROM model;
+
+-- name: outbox
+SELECT sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event, settled_event, settled_weight
+FROM outbox ORDER BY sequence;
+
+-- name: take_sequence
+-- One update more was taken out of the residual.
+UPDATE agent SET last_sequence = :sequence, events = :event;
+
+-- name: put_update
+INSERT INTO outbox
+    (sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event)
+VALUES (:sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :payload, :event);
+
+-- name: put_residual
+INSERT OR REPLACE INTO residual (id, event, data) VALUES (1, :event, :data);
+
+-- name: drop_settled
+-- The residual just stored contains what these rows did to it.
+DELETE FROM outbox WHERE settled_event < :event;
+
+-- name: settle_update
+UPDATE outbox SET settled_event = :event, settled_weight = :weight WHERE sequence = :sequence;
+
+-- name: count_settlement
+UPDATE agent SET events = :event, uploads = uploads + :accepted;
+
+-- name: continue_after
+UPDATE agent SET last_sequence = max(last_sequence, :sequence);
+
+-- name: put_task
+UPDATE agent SET task = :task;
+
+-- name: put_model
+INSERT OR REPLACE INTO model (id, lineage, number, data) VALUES (1, :lineage, :number, :data);
+
+-- name: forget_uploads
+UPDATE agent SET uploads = 0;
+
+-- name: forget_outbox
+DELETE FROM outbox;
+
+-- name: forget_residual
+DELETE FROM residual;
+
+-- name: forget_model
+DELETE FROM model;

@@ -1,0 +1,85 @@
+"""What the agent says of itself to whoever stands beside the device: status.json, replaced in one piece."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from skerry.errors import StorageError
+from skerry.protocol.messages import ModelVersion
+
+FILE_NAME = "status.json"
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One look at the agent. Counts are since its process started; bytes are those of frames."""
+
+    device: str
+    region: str  # "" before the first contact
+    connected: bool
+    base: ModelVersion | None  # the newest regional model it holds
+    uptime_s: float
+    training_s: float  # inside local steps
+    idle_s: float  # nothing to train on
+    idle_share: float  # idle_s / uptime_s
+    cycles: int
+    steps: int
+    steps_per_cycle: int
+    seconds_per_step: float | None  # None before calibration
+    outbox_updates: int  # not acknowledged yet
+    sent_bytes: int
+    received_bytes: int
+    resident_bytes: int
+    temperature_c: float | None
+    last_loss: float | None
+    last_error: str
+    pid: int
+    process_started_at_s: float  # with `pid`, names the process for good
+    written_at_s: float  # Unix time
+    running: bool  # False once it has stopped in good order
+
+
+def write(folder: Path, status: Status) -> None:
+    """Replace the file. Not synced: it need not survive a power cut.
+
+    Raises:
+        StorageError: the disk refused it.
+    """
+    path = folder / FILE_NAME
+    beside = path.with_suffix(".json.new")
+    try:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1) + b"\n")
+        beside.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read(folder: Path) -> Status | None:
+    """Return what the agent wrote last, `running` telling whether that process still lives; None: it never ran here.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    path = folder / FILE_NAME
+    try:
+        status = msgspec.json.decode(path.read_bytes(), type=Status)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"{path}: is no status of this version: {error}") from error
+    return msgspec.structs.replace(status, running=status.running and _lives(status))
+
+
+def this_process() -> tuple[int, float]:
+    """Return pid and start time of the calling process."""
+    return os.getpid(), psutil.Process().create_time()
+
+
+def _lives(status: Status) -> bool:
+    try:
+        return abs(psutil.Process(status.pid).create_time() - status.process_started_at_s) < 1.0
+    except psutil.NoSuchProcess:
+        return False

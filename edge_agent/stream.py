@@ -1,0 +1,295 @@
+"""The agent's one connection: a WebSocket outwards, kept up for ever. Decides nothing about training.
+
+A stream counts as dead when it makes no progress for a while, not when something takes long: any byte that arrives is
+progress, and so is every byte of a large update that the kernel takes on its way out. Heartbeats keep bytes coming
+when there is nothing to say; they are this file's own business and do not depend on training.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.backoff import Backoff
+from edge_agent.events import Connected, Disconnected, Event, Received
+from edge_agent.outbox import Update
+from edge_agent.progress import ByteCounter
+from skerry.protocol import frames, parts
+from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.limits import FRAME_BYTES_MAX
+from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, UpdateOffered, Welcome
+
+if TYPE_CHECKING:
+    import aiohttp
+
+STREAM_PATH = "/v1/agents/stream"
+UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that nothing moves, and delay heartbeats
+CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
+CLOSE_S = 2.0  # grace for a closing handshake
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """How long to wait for what; see the configuration's `limits`."""
+
+    reconnect_min_s: float
+    reconnect_max_s: float
+    heartbeat_s: float
+    progress_timeout_s: float
+
+
+@dataclass
+class Traffic:
+    """Bytes of frames since the agent started."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+class StreamEnded(Exception):  # noqa: N818 - an end, not always an error
+    """Why the present stream is over."""
+
+    def __init__(self, reason: str, *, wait_s: float = 0.0, hopeless: bool = False) -> None:
+        super().__init__(reason)
+        self.wait_s, self.hopeless = wait_s, hopeless
+
+
+class Stream:
+    """Connects, reports events, writes what it is given, reconnects; until cancelled."""
+
+    def __init__(
+        self,
+        urls: tuple[str, ...],
+        limits: StreamLimits,
+        rng: random.Random,
+        report: Callable[[Event], None],
+        connector: "Callable[[], aiohttp.BaseConnector] | None" = None,
+    ) -> None:
+        """`urls`: base URLs, tried in turn. `connector` makes another network than the machine's own."""
+        self._urls = tuple(url.rstrip("/") for url in urls)
+        self._limits = limits
+        self._rng = rng
+        self._report = report
+        self._connector = connector
+        self._turn = 0
+        self._connection: _Connection | None = None
+        self.traffic = Traffic()
+
+    @property
+    def url(self) -> str:
+        """Base URL of the coordinator whose turn it is."""
+        return self._urls[self._turn % len(self._urls)]
+
+    def send(self, message: FromAgent) -> None:
+        """Queue one message; it is lost with the stream, and dropped if there is none."""
+        if self._connection is not None:
+            self._connection.queue(message)
+
+    def send_update(self, update: Update, part_bytes: int, first_part: int) -> None:
+        """Queue one update, in parts; other messages go in between. Lost with the stream."""
+        if self._connection is not None:
+            self._connection.queue_update(_offers(update, part_bytes, first_part))
+
+    def leave(self, reason: str, *, wait_s: float = 0.0, hopeless: bool = False) -> None:
+        """End the present stream; the next one comes not before `wait_s`, and later still where it is `hopeless`."""
+        if self._connection is not None:
+            self._connection.end(StreamEnded(reason, wait_s=wait_s, hopeless=hopeless))
+
+    async def run(self) -> None:
+        """Keep a stream up; returns only by being cancelled."""
+        import aiohttp
+
+        backoff = Backoff(self._limits.reconnect_min_s, self._limits.reconnect_max_s, self._rng)
+        counter = ByteCounter()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.progress_timeout_s)
+        async with aiohttp.ClientSession(
+            connector=None if self._connector is None else self._connector(),
+            timeout=timeout,
+            trace_configs=[counter.trace_config()],
+        ) as session:
+            while True:
+                ended = await self._attempt(session, counter, backoff)
+                wait_s = ended.wait_s + backoff.failed(hopeless=ended.hopeless)
+                self._turn += 1
+                log.info("stream: %s; next attempt at %s in %.1f s", ended, self.url, wait_s)
+                await asyncio.sleep(wait_s)
+
+    async def _attempt(self, session: "aiohttp.ClientSession", counter: ByteCounter, backoff: Backoff) -> StreamEnded:
+        """Run one stream to its end and return why it ended."""
+        import aiohttp
+
+        connected = False
+        try:
+            async with asyncio.timeout(self._limits.progress_timeout_s) as opening:
+                async with session.ws_connect(
+                    self.url + STREAM_PATH,
+                    max_msg_size=FRAME_BYTES_MAX,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+                ) as websocket:
+                    opening.reschedule(None)
+                    _keep_little_unsent(websocket)
+                    self._connection = connection = _Connection(
+                        websocket, self._limits, self.traffic, counter, self._report, backoff
+                    )
+                    connected = True
+                    self._report(Connected())
+                    ended = await connection.run()
+        except TimeoutError:
+            ended = StreamEnded(f"{self.url} does not answer")
+        except aiohttp.WSServerHandshakeError as error:
+            ended = StreamEnded(f"{self.url} answers {error.status} instead of a stream")
+        except (aiohttp.ClientError, OSError) as error:
+            ended = StreamEnded(f"{self.url}: {str(error) or type(error).__name__}")
+        finally:
+            self._connection = None
+        if connected:
+            self._report(Disconnected(str(ended)))
+        return ended
+
+
+class _Connection:
+    """One WebSocket from Connected to its end."""
+
+    def __init__(
+        self,
+        websocket: "aiohttp.ClientWebSocketResponse[Any]",
+        limits: StreamLimits,
+        traffic: Traffic,
+        counter: ByteCounter,
+        report: Callable[[Event], None],
+        backoff: Backoff,
+    ) -> None:
+        self._websocket, self._limits, self._traffic = websocket, limits, traffic
+        self._counter, self._report, self._backoff = counter, report, backoff
+        self._control: deque[FromAgent] = deque()
+        self._updates: deque[Iterator[UpdateOffered]] = deque()
+        self._something_to_write = asyncio.Event()
+        self._ended: asyncio.Future[StreamEnded] = asyncio.get_running_loop().create_future()
+
+    def queue(self, message: FromAgent) -> None:
+        if len(self._control) >= CONTROL_FRAMES_MAX:
+            self.end(StreamEnded("the link does not carry even control messages"))
+            return
+        self._control.append(message)
+        self._something_to_write.set()
+
+    def queue_update(self, offers: Iterator[UpdateOffered]) -> None:
+        self._updates.append(offers)
+        self._something_to_write.set()
+
+    def end(self, reason: StreamEnded) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
+
+    async def run(self) -> StreamEnded:
+        """Read, write, beat and watch until one of them, or `end`, ends the stream."""
+        workers = [asyncio.create_task(work()) for work in (self._read, self._write, self._beat, self._watch)]
+        try:
+            await asyncio.wait([self._ended, *workers], return_when=asyncio.FIRST_COMPLETED)
+            for worker in workers:
+                if worker.done():
+                    self.end(await worker)
+            return self._ended.result()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _read(self) -> StreamEnded:
+        from aiohttp import WSMsgType
+
+        async for message in self._websocket:
+            if message.type is not WSMsgType.BINARY:
+                return StreamEnded(f"the coordinator sent a {message.type.name} frame")
+            self._traffic.received_bytes += len(message.data)
+            try:
+                parsed: FromCoordinator = frames.decode(message.data, FromCoordinator, bytes_max=FRAME_BYTES_MAX)
+            except MalformedMessage as error:
+                return StreamEnded(f"the coordinator sent nonsense: {error}", hopeless=True)
+            if isinstance(parsed, Welcome):
+                self._backoff.succeeded()
+            self._report(Received(parsed))
+        lost = self._websocket.exception()
+        if lost is not None:
+            return StreamEnded(f"stream lost: {str(lost) or type(lost).__name__}")
+        return StreamEnded(f"stream closed with code {self._websocket.close_code}")
+
+    async def _write(self) -> StreamEnded:
+        while True:
+            message = self._next_message()
+            if message is None:
+                self._something_to_write.clear()
+                await self._something_to_write.wait()
+                continue
+            frame = frames.encode(message)
+            try:
+                await self._websocket.send_bytes(frame)
+            except (ConnectionError, RuntimeError) as error:  # aiohttp: RuntimeError where the transport is gone
+                return StreamEnded(f"stream lost: {error}")
+            self._traffic.sent_bytes += len(frame)
+            await asyncio.sleep(0)  # a write that fits the buffers never suspends: let the reader have its turn
+
+    def _next_message(self) -> FromAgent | None:
+        if self._control:
+            return self._control.popleft()
+        while self._updates:
+            for offer in self._updates[0]:
+                return offer
+            self._updates.popleft()
+        return None
+
+    async def _beat(self) -> StreamEnded:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._limits.heartbeat_s)
+            if not any(isinstance(message, Heartbeat) for message in self._control):
+                self.queue(Heartbeat(stamp_s=max(0.0, loop.time())))
+
+    async def _watch(self) -> StreamEnded:
+        """Return when neither a byte came in nor a waiting one went out for `progress_timeout_s`."""
+        loop = asyncio.get_running_loop()
+        look_s = self._limits.progress_timeout_s / 8
+        moved_at_s = loop.time()
+        received, unsent = self._counter.received_bytes, self._unsent_bytes()
+        while loop.time() - moved_at_s < self._limits.progress_timeout_s:
+            await asyncio.sleep(look_s)
+            now_received, now_unsent = self._counter.received_bytes, self._unsent_bytes()
+            if now_received != received or now_unsent < unsent:
+                moved_at_s = loop.time()
+            received, unsent = now_received, now_unsent
+        transport = self._counter.transport
+        if transport is not None:
+            transport.abort()  # a closing handshake would wait for the same dead link
+        return StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s")
+
+    def _unsent_bytes(self) -> int:
+        transport = self._counter.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
+
+
+def _offers(update: Update, part_bytes: int, first_part: int) -> Iterator[UpdateOffered]:
+    """Yield the update's messages; nothing is cut before it is due."""
+    for part in parts.split(update.payload, part_bytes, first_part):
+        yield UpdateOffered(
+            sequence=update.sequence,
+            base=update.base,
+            steps=update.steps,
+            examples=update.examples,
+            loss=update.loss,
+            seconds_per_step=update.seconds_per_step,
+            part=part,
+        )
+
+
+def _keep_little_unsent(websocket: "aiohttp.ClientWebSocketResponse[Any]") -> None:
+    """Where the kernel can, keep most of what is not sent yet on this side of it, where its progress is seen."""
+    sock = websocket.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if sock is not None and option is not None and hasattr(sock, "setsockopt"):
+        sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)

@@ -1,0 +1,70 @@
+"""Where work leaves the event loop: the only threads of the agent. A simulation replaces all of this file."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class RunInThread(Protocol):
+    """Runs short blocking work, such as a disk write, without blocking the loop."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
+        """Run `work` and return its result, or raise its error."""
+
+
+class TrainingRunner(Protocol):
+    """Runs a cycle's steps, see `LocalCycle.pauses`, one cycle at a time."""
+
+    async def run(self, pauses: Iterator[float | None]) -> bool:
+        """Exhaust `pauses`, resting as they say; return False if `stop` came in between."""
+
+    def stop(self) -> None:
+        """End the present run at its next pause, also in the middle of a rest."""
+
+
+class WorkThreads:
+    """Two threads for disk and arithmetic: a write that waits for the disk does not hold up a merge."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(2, "skerry-work")
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
+        """Run `work` in one of them."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._executor.shutdown()
+
+
+class TrainingThread:
+    """One thread that takes local steps; numpy and the engine let go of the interpreter while they compute."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "skerry-training")
+        self._stop = threading.Event()
+
+    async def run(self, pauses: Iterator[float | None]) -> bool:
+        """See TrainingRunner."""
+        self._stop = stop = threading.Event()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, _exhaust, pauses, stop)
+
+    def stop(self) -> None:
+        """See TrainingRunner."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop, and wait for the step under way."""
+        self.stop()
+        self._executor.shutdown()
+
+
+def _exhaust(pauses: Iterator[float | None], stop: threading.Event) -> bool:
+    for rest_s in pauses:  # noqa: SIM110 - plainer than all()
+        if stop.wait(rest_s) if rest_s else stop.is_set():
+            return False  # the generator is left where it stands
+    return True
