@@ -37,6 +37,7 @@ def build(definition: TaskDefinition) -> Built:
     try:
         x, y = _example(definition)
         _check_logits(definition, model, x)
+        _check_single_example(model, x, y)
         graphs = export_graphs(model, x, y)
         report = check_graphs(model, graphs, definition.input, definition.label)
     finally:
@@ -149,5 +150,32 @@ def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.T
             (logits,) = model.predict(torch.from_numpy(model.vector()), x)
     except Exception as error:  # the model's own code
         raise ExportError(f"the model does not take x of shape {tuple(x.shape)}: {error}") from error
-    if tuple(logits.shape) != wanted:
-        raise ExportError(f"the model gives logits of shape {tuple(logits.shape)}, must be {wanted}")
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != wanted:
+        raise ExportError(f"the model gives logits of shape {found}, must be {wanted}")
+
+
+def _check_single_example(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Check that a step works with one example: a device with little data makes such batches."""
+    running: list[tuple[str, torch.nn.Module]] = []  # the layers whose forward has begun and not ended
+    hooks = []
+
+    def ended(_layer: torch.nn.Module, _given: object, _output: object) -> None:
+        running.pop()
+
+    for name, module in model.model.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda layer, _given, name=name: running.append((name, layer))))
+        hooks.append(module.register_forward_hook(ended))
+    try:
+        model.step(torch.from_numpy(model.vector()), x[:1], y[:1])
+    except ExportError:
+        raise
+    except Exception as error:  # the model's own code
+        name, layer = running[-1] if running else ("model", model.model)
+        raise ExportError(
+            f"layer {name!r} ({type(layer).__name__}) cannot be exported: "
+            f"it does not train on a single example: {error}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -73,7 +73,8 @@ class TorchGraph:
         values: dict[str, Any] = {**self._constants, **inputs}
         for node in self._nodes:
             result = node.operator(node.attributes, [values[name] if name else None for name in node.inputs])
-            values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+            # Outputs at the end of an operator's list may be left out.
+            values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
         return tuple(values[name] for name in self._outputs)
 
 
@@ -154,6 +155,16 @@ def _argmax(attributes: Attributes, inputs: Sequence[Any]) -> torch.Tensor:
     return torch.argmax(inputs[0], attributes.get("axis", 0), keepdim=bool(attributes.get("keepdims", 1)))
 
 
+def _layer_normalization(attributes: Attributes, inputs: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+    tensor, scale, *bias = inputs
+    axes = list(range(attributes.get("axis", -1) % tensor.dim(), tensor.dim()))
+    mean = tensor.mean(axes, keepdim=True)
+    variance = (tensor - mean).square().mean(axes, keepdim=True)
+    inverse = torch.rsqrt(variance + attributes.get("epsilon", 1e-5))
+    normal = (tensor - mean) * inverse * scale
+    return (normal + bias[0] if bias and bias[0] is not None else normal), mean, inverse
+
+
 def _where(_attributes: Attributes, inputs: Sequence[Any]) -> torch.Tensor:
     return torch.where(*inputs)
 
@@ -177,6 +188,7 @@ OPERATORS: dict[str, Operator] = {
     "And": _plain(torch.logical_and),
     "ArgMax": _argmax,
     "Cast": lambda attributes, inputs: inputs[0].to(_TYPES[attributes["to"]]),
+    "Clip": _plain(torch.clamp),
     "Concat": lambda attributes, inputs: torch.cat(list(inputs), attributes["axis"]),
     "Constant": lambda attributes, _inputs: attributes["value"],
     "ConstantOfShape": _constant_of_shape,
@@ -195,6 +207,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": _plain(functional.hardswish),
     "Identity": _plain(lambda tensor: tensor),
     "LeakyRelu": lambda attributes, inputs: functional.leaky_relu(inputs[0], attributes.get("alpha", 0.01)),
+    "LayerNormalization": _layer_normalization,
     "Less": _plain(torch.lt),
     "LessOrEqual": _plain(torch.le),
     "Log": _plain(torch.log),
