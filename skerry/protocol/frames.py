@@ -1,11 +1,12 @@
 """Messages to bytes and back: msgpack under explicit limits for the bytes, msgspec for the shape. No I/O.
 
-A frame is one msgpack map, the message's fields and its `type`. Nothing else is ever allocated for it than what its
-bytes can fill; see docs/wire_format.md for the limits.
+A frame is one msgpack map, the message's fields and its `type`. What a peer can make us allocate for it is bounded by
+its length and the limits, whatever it claims; see docs/wire_format.md.
 """
 
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
+from itertools import count
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, get_args
 
@@ -13,13 +14,14 @@ import msgpack
 import msgspec
 
 from skerry.protocol.errors import MalformedMessage
-from skerry.protocol.limits import MAP_ENTRIES_MAX, TEXT_CHARS_MAX
+from skerry.protocol.limits import CONTAINERS_MAX, MAP_ENTRIES_MAX, TEXT_CHARS_MAX
 from skerry.protocol.messages import FromAgent, FromCoordinator, FromPeer, Welcome
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
+C = TypeVar("C")
 Message = FromAgent | FromCoordinator | FromPeer
 
 _TEXT_BYTES_MAX = 4 * TEXT_CHARS_MAX  # UTF-8
@@ -42,20 +44,7 @@ def decode(frame: bytes, kind: "TypeForm[T]", *, bytes_max: int) -> T:
     """
     if len(frame) > bytes_max:
         raise MalformedMessage(f"frame of {len(frame)} bytes, at most {bytes_max}")
-    try:
-        fields = msgpack.unpackb(
-            frame,
-            raw=False,
-            strict_map_key=True,
-            ext_hook=_refuse_extension,
-            max_str_len=_TEXT_BYTES_MAX,
-            max_bin_len=bytes_max,
-            max_array_len=MAP_ENTRIES_MAX,
-            max_map_len=MAP_ENTRIES_MAX,
-            max_ext_len=0,
-        )
-    except (ValueError, msgpack.UnpackException) as error:  # every refusal of msgpack is one of the two
-        raise MalformedMessage(f"no msgpack within the limits: {error}") from error
+    fields = _unpack(frame, bytes_max)
     if not isinstance(fields, dict):
         raise MalformedMessage("a frame is a map")
     tag = fields.get("type")
@@ -71,6 +60,34 @@ def decode(frame: bytes, kind: "TypeForm[T]", *, bytes_max: int) -> T:
     return message
 
 
+def _unpack(frame: bytes, bytes_max: int) -> Any:
+    """Return the one value in `frame`; every limit holds for fields that nobody knows too."""
+    containers = count(1)
+
+    def count_container(container: C) -> C:
+        """Bound the memory of a frame full of empty maps, 64 bytes of objects for one byte on the wire."""
+        if next(containers) > CONTAINERS_MAX:
+            raise ValueError(f"more than {CONTAINERS_MAX} maps and lists")
+        return container
+
+    try:
+        return msgpack.unpackb(
+            frame,
+            raw=False,
+            strict_map_key=True,
+            object_hook=count_container,
+            list_hook=count_container,
+            ext_hook=_refuse_extension,
+            max_str_len=_TEXT_BYTES_MAX,
+            max_bin_len=bytes_max,
+            max_array_len=MAP_ENTRIES_MAX,
+            max_map_len=MAP_ENTRIES_MAX,
+            max_ext_len=0,
+        )
+    except (ValueError, msgpack.UnpackException) as error:  # every refusal of msgpack is one of the two
+        raise MalformedMessage(f"no msgpack within the limits: {error}") from error
+
+
 @lru_cache
 def _types_by_tag(kind: Hashable) -> Mapping[str, Any]:
     """Return the message types of a union; picking one ourselves is three times faster than converting to the union."""
@@ -83,7 +100,7 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 
 
 def _check_finite(untyped: object) -> None:
-    """Refuse NaN and infinite numbers where no schema says so. A loop: depth is up to the peer."""
+    """Refuse NaN and infinite numbers where no schema does. A loop, not a recursion: the peer chooses the depth."""
     waiting = [untyped]
     while waiting:
         match waiting.pop():

@@ -10,5 +10,6 @@ PARTS_MAX = 4096  # PAYLOAD_BYTES_MAX in smaller parts than the default
 TEXT_CHARS_MAX = 1024  # any one string of a message
 NAME_CHARS_MAX = 64  # a device, region or coordinator name
 MAP_ENTRIES_MAX = 256  # any one map or list of a message
+CONTAINERS_MAX = 256  # maps and lists of a message, nested ones too
 HEARTBEAT_S = 5.0  # between two heartbeats of an agent
 PROGRESS_TIMEOUT_S = 20.0  # without one byte from the other side, the stream counts as dead
