@@ -198,6 +198,7 @@ class JournalMerge:
     position: int
     version: int
     peer: str
+    publication: int  # which one of the peer the replica is
     weight: float
     age: float
 

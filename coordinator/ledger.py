@@ -4,7 +4,7 @@ A device numbers its updates; the coordinator takes a number at most once. Numbe
 here from a coordinator that is gone goes on counting.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -44,8 +44,9 @@ class Ledger:
         """Updates so far, one number for each device; kept up to date, not to be changed."""
         return self._updates
 
-    def __contains__(self, device: str) -> bool:
-        return device in self._entries
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the devices."""
+        return iter(self._entries)
 
     def entry(self, device: str) -> LedgerEntry | None:
         """Return the line of a device, None before its first update."""

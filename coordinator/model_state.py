@@ -4,13 +4,14 @@ The engine and the replay after a restart change these vectors through the same 
 what makes a replayed model equal to the lost one, bit for bit.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from skerry.algorithms.top_k import entries_kept, largest
 from skerry.protocol import sparse
+from skerry.protocol.messages import BroadcastId
 from skerry.values import ValueEncoding
 from skerry.vector import Float32, SparseVector
 
@@ -19,16 +20,32 @@ Versions = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Replica:
-    """A peer's model as that peer last published it."""
+    """A coordinator's model as it last published it: the sum of its publications."""
 
     lineage: str
-    publication: int
+    number: int  # of the last publication
+    broadcast: BroadcastId  # the exchange that it was part of
     age: float
     values: Float32  # shape (size,)
 
     def copy(self) -> "Replica":
         """Return a replica that shares nothing with this one."""
-        return Replica(self.lineage, self.publication, self.age, self.values.copy())
+        return replace(self, values=self.values.copy())
+
+    def whole(self) -> bytes:
+        """Encode it for a peer that does not hold the publication before."""
+        return sparse.encode(SparseVector.full(self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What one publication says of itself; see `skerry.protocol.messages.PeerModel`."""
+
+    lineage: str
+    number: int
+    broadcast: BroadcastId
+    age: float
+    whole: bool  # its values stand for themselves, not on the publication before
 
 
 @dataclass(slots=True)
@@ -39,8 +56,7 @@ class ModelState:
     changed_at: Versions  # shape (size,): the version that last changed each entry
     version: int = 0
     age: float = 0.0
-    published: Float32 | None = None  # None before the first publication
-    publication: int = 0
+    published: Replica | None = None  # what the peers hold of this region; None before the first publication
     replicas: dict[str, Replica] = field(default_factory=dict)
 
     @classmethod
@@ -61,7 +77,6 @@ class ModelState:
             version=self.version,
             age=self.age,
             published=None if self.published is None else self.published.copy(),
-            publication=self.publication,
             replicas={peer: replica.copy() for peer, replica in self.replicas.items()},
         )
 
@@ -78,15 +93,9 @@ class ModelState:
         self.model[:] = moved
         self.version, self.age = version, age
 
-    def take_peer_model(
-        self, peer: str, values: SparseVector, *, lineage: str, publication: int, age: float, whole: bool
-    ) -> None:
-        """Bring the replica of `peer` to `publication`: `values` added to the one before, or to zero where `whole`."""
-        if whole:
-            self.replicas[peer] = Replica(lineage, publication, age, np.zeros(self.size, np.float32))
-        replica = self.replicas[peer]
-        values.add_to(replica.values)  # also to zero: -0.0 becomes 0.0 on both sides
-        replica.publication, replica.age = publication, age
+    def take_peer_model(self, peer: str, publication: Publication, values: SparseVector) -> None:
+        """Bring the replica of `peer` to what it published."""
+        self.replicas[peer] = self._sum(self.replicas.get(peer), publication, values)
 
     def difference_to_publish(self, density: float, values: ValueEncoding) -> bytes:
         """Encode what the next publication adds to the last one.
@@ -96,24 +105,16 @@ class ModelState:
         """
         if self.published is None:
             return sparse.encode(SparseVector.full(self.model))
-        difference = self.model - self.published
+        difference = self.model - self.published.values
         indices = np.flatnonzero(difference)
         count = entries_kept(self.size, density)
         if len(indices) > count:
             indices = indices[largest(difference[indices], count)]
         return sparse.encode(SparseVector(self.size, indices, difference[indices]), values)
 
-    def publish(self, difference: bytes, publication: int) -> None:
-        """Make the encoded `difference` part of what is published: exactly what the peers will add."""
-        if self.published is None:
-            self.published = np.zeros(self.size, np.float32)
-        sparse.decode(difference, size=self.size).add_to(self.published)
-        self.publication = publication
-
-    def whole_publication(self) -> bytes:
-        """Encode the last publication for a peer that does not hold the one before it."""
-        assert self.published is not None
-        return sparse.encode(SparseVector.full(self.published))
+    def publish(self, publication: Publication, values: SparseVector) -> None:
+        """Make `values`, as the peers decode them, part of what is published."""
+        self.published = self._sum(self.published, publication, values)
 
     def changes_since(self, base: int | None) -> bytes:
         """Encode the exact values of the entries that changed after version `base`, or all where that is smaller.
@@ -124,3 +125,9 @@ class ModelState:
             return sparse.encode(SparseVector.full(self.model))
         indices = np.flatnonzero(self.changed_at > base)
         return sparse.encode(SparseVector(self.size, indices, self.model[indices]), background=self.model)
+
+    def _sum(self, before: Replica | None, publication: Publication, values: SparseVector) -> Replica:
+        # Added to zero, not set, where it is whole: -0.0 becomes 0.0 on both sides.
+        total = np.zeros(self.size, np.float32) if before is None or publication.whole else before.values
+        values.add_to(total)
+        return Replica(publication.lineage, publication.number, publication.broadcast, publication.age, total)

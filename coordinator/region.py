@@ -148,6 +148,16 @@ class Region:
         return self._state.ages.age
 
     @property
+    def position(self) -> int:
+        """Newest position in the journal."""
+        return self._state.position
+
+    @property
+    def publication(self) -> int:
+        """Newest publication of this coordinator."""
+        return self._state.publication
+
+    @property
     def lineage(self) -> str:
         """The history that the versions count in."""
         return self._state.lineage
@@ -394,7 +404,8 @@ class Region:
                     self._state.position += 1
                     self.counts.merges += 1
                     version = self._next_version(age)
-                    effects.append(JournalMerge(self._state.position, version, peer, weight, age))
+                    publication = self._state.peers[peer].publication
+                    effects.append(JournalMerge(self._state.position, version, peer, publication, weight, age))
                     effects.append(Merge(version, peer, weight, age))
                 case ring.PassToken(to, broadcast, ages):
                     token = TokenPassed(self._settings.name, BroadcastId(*broadcast), dict(ages))

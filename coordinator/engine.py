@@ -1,0 +1,533 @@
+"""Performs what the region decides: group by group, on disk first, then in memory, then outwards.
+
+Everything that was submitted while a group is being written forms the next one, so that groups grow with the load and
+a lone update pays one sync. Decides nothing itself but when to take a checkpoint.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Literal, Protocol
+
+from coordinator import recovery
+from coordinator.checkpoint import Checkpoint
+from coordinator.checkpointer import Checkpointer
+from coordinator.config import CoordinatorConfig
+from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus
+from coordinator.events import (
+    Apply,
+    Effect,
+    Event,
+    Merge,
+    OfferModel,
+    PeerModelArrived,
+    Publish,
+    Reply,
+    SendPublication,
+    SendToDevice,
+    SendToken,
+    TakePeerModel,
+    Tick,
+    TokenArrived,
+    UpdateArrived,
+)
+from coordinator.group import Group, collect, publication_row
+from coordinator.model_state import ModelState, Publication
+from coordinator.recovery import StateDir
+from coordinator.region import Region, RegionSettings
+from coordinator.store import RegionRow
+from coordinator.threads import RunInThread
+from skerry.algorithms.age_weighting import federated_model
+from skerry.algorithms.federation import SpykerToken
+from skerry.errors import StorageError
+from skerry.protocol import sparse
+from skerry.protocol.messages import (
+    BundleReference,
+    ModelVersion,
+    PeerModel,
+    PeerModelNeeded,
+    PeerModelTaken,
+    PeerStatus,
+    TokenPassed,
+    TokenTaken,
+    UpdateAccepted,
+    UpdateRejected,
+    Welcome,
+)
+from skerry.recipe import Recipe
+from skerry.values import ValueEncoding
+from skerry.vector import Float32, SparseVector
+
+__all__ = ["DeviceStatus", "Engine", "EngineStatus", "ModelSnapshot", "Observer", "Outlet", "ReplicaStatus"]
+
+GROUP_EVENTS_MAX = 1024  # bounds how long one group keeps the event loop from anything else
+TICK_S = 1.0
+TICK_MIN_S = 0.01  # however soon the federation wants to be woken
+
+Answer = PeerModelTaken | PeerModelNeeded | TokenTaken
+
+
+class Outlet(Protocol):
+    """Where messages leave. Nothing here may block; what is for a device that is gone is dropped."""
+
+    def send_to_device(self, device: str, message: Welcome | UpdateAccepted | UpdateRejected) -> None:
+        """Queue a message on the device's stream."""
+
+    def offer_model(
+        self, device: str, version: ModelVersion, base: ModelVersion | None, age: float, payload: bytes
+    ) -> None:
+        """Queue a model, in parts; `OfferDone` is to be submitted when the last one is written."""
+
+    def send_to_peer(self, peer: str, message: PeerModel | TokenPassed) -> None:
+        """Queue a message to a peer."""
+
+
+class Observer(Protocol):
+    """Who counts what happens."""
+
+    def committed(self, seconds: float, updates: int) -> None:
+        """A group was brought to disk."""
+
+    def update_applied(self, staleness: float) -> None:
+        """An update was journalled."""
+
+
+class Engine:
+    """One region at work. Open, run, close; all within one event loop."""
+
+    def __init__(
+        self,
+        settings: RegionSettings,
+        state_dir: StateDir,
+        checkpointer: Checkpointer,
+        outlet: Outlet,
+        observer: Observer | None,
+        *,
+        updates_max: int,
+        run_in_thread: RunInThread,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        """Put the parts together; `Engine.open` makes them."""
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._state_dir = state_dir
+        self._state: ModelState = state_dir.recovered.vectors
+        self._vectors: dict[int, SparseVector] = state_dir.recovered.held  # journalled, not in the model yet
+        self._region = Region(settings, state_dir.recovered.region, self._loop.time())
+        self._checkpointer = checkpointer
+        self._outlet = outlet
+        self._observer = observer
+        self._updates_max = updates_max
+        self._run_in_thread = run_in_thread
+        self._wall_clock = wall_clock
+
+        self._events: list[Event] = []
+        self._arrived = asyncio.Event()
+        self._uncommitted_updates = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._keys = count(1)
+        self._prepared: dict[int, _Prepared] = {}  # by number: the publications of the group at hand
+        self._group: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed = False
+        self._commits = 0
+        self._perform: dict[type[Any], Callable[[Any], None]] = {
+            Apply: self._apply,
+            TakePeerModel: self._take_peer_model,
+            Merge: self._merge,
+            Publish: self._publish,
+            SendToDevice: self._send_to_device,
+            OfferModel: self._offer_model,
+            SendPublication: self._send_publication,
+            SendToken: self._send_token,
+            Reply: self._reply,
+        }
+
+    @classmethod
+    def open(
+        cls,
+        config: CoordinatorConfig,
+        bundle: BundleReference,
+        initial: Float32,
+        outlet: Outlet,
+        observer: Observer | None = None,
+        *,
+        run_in_thread: RunInThread,
+        wall_clock: Callable[[], float],
+        rng: random.Random,
+    ) -> "Engine":
+        """Open or create the state of a region, and bring it to memory as it was. Synchronous, in a running loop.
+
+        Args:
+            config: of the coordinator, its recipe read.
+            bundle: of the task.
+            initial: the model to start with, where there is no state yet; float32 of shape (size,).
+            outlet: takes what leaves.
+            observer: counts.
+            run_in_thread: runs what waits for the disk.
+            wall_clock: seconds since 1970, for stamps.
+            rng: draws the lineage.
+
+        Raises:
+            ConfigError: the state is of another coordinator or another bundle.
+            SchemaTooNewError: a newer Skerry wrote it.
+            StorageError: it cannot be read or written, or another coordinator is running on it.
+        """
+        assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
+        lineage = f"{config.region}/{rng.getrandbits(32):08x}"
+        expected = RegionRow(config.name, config.region, bundle.sha256, lineage)
+        state_dir = recovery.open_state(config.state_dir, expected, initial, wall_clock())
+        settings = RegionSettings(
+            name=config.name,
+            region=config.region,
+            peers=tuple(sorted(config.peers)),
+            recipe=config.recipe,
+            bundle=bundle,
+            part_bytes_max=config.limits.part_bytes_max,
+        )
+        checkpointer = Checkpointer(
+            config.state_dir,
+            config.checkpoints,
+            state_dir.store.checkpoints(),
+            run_in_thread,
+            wall_clock,
+            asyncio.get_running_loop().time(),
+        )
+        return cls(
+            settings,
+            state_dir,
+            checkpointer,
+            outlet,
+            observer,
+            updates_max=config.limits.commit_queue_updates_max,
+            run_in_thread=run_in_thread,
+            wall_clock=wall_clock,
+        )
+
+    # --- what comes in ---
+
+    def submit(self, event: Event) -> None:
+        """Hand over what happened. Its effects follow when it is on disk."""
+        if isinstance(event, UpdateArrived):
+            self._uncommitted_updates += 1
+            if self._uncommitted_updates > self._updates_max:
+                self._room.clear()
+        self._events.append(event)
+        self._arrived.set()
+
+    async def ask(self, event: PeerModelArrived | TokenArrived) -> Answer:
+        """Hand over a peer's message; return the answer once what it promises is on disk.
+
+        Raises:
+            StorageError: it will never be.
+        """
+        key = next(self._keys)
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        if self._failed:
+            raise StorageError("the coordinator is stopping: its disk refused a write")
+        self._answers[key] = answer
+        self.submit(replace(event, key=key))
+        try:
+            return await answer
+        finally:
+            self._answers.pop(key, None)
+
+    async def room(self) -> None:
+        """Wait while too many updates are on their way to the disk."""
+        await self._room.wait()
+
+    # --- what can be asked ---
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the model."""
+        return self._state.size
+
+    @property
+    def lineage(self) -> str:
+        """The history that the model's versions count in."""
+        return self._region.lineage
+
+    @property
+    def version(self) -> ModelVersion:
+        """Of the model: everything in it is on disk."""
+        return ModelVersion(self.lineage, self._state.version)
+
+    @property
+    def age(self) -> float:
+        """Of the model."""
+        return self._state.age
+
+    def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
+        """Copy a model as it is now."""
+        state = self._state
+        if kind == "regional":
+            return ModelSnapshot(self.version, state.age, state.model.copy())
+        replicas = {peer: (replica.values, replica.age) for peer, replica in state.replicas.items()}
+        return ModelSnapshot(self.version, state.age, federated_model(state.model, state.age, replicas))
+
+    def peer_status(self, bundle: str) -> PeerStatus:
+        """Return what peers are told; `bundle` is its sha256."""
+        return PeerStatus(
+            coordinator=self._settings.name,
+            region=self._settings.region,
+            lineage=self.lineage,
+            version=self._state.version,
+            age=self._state.age,
+            bundle=bundle,
+            broadcast=self._region.broadcast,
+            devices=len(self._region.links),
+        )
+
+    def status(self) -> EngineStatus:
+        """Return the state in numbers."""
+        region, state = self._region, self._state
+        names = sorted({*region.links, *region.ledger})
+        return EngineStatus(
+            lineage=self.lineage,
+            version=state.version,
+            age=state.age,
+            cycle_s=region.planner.cycle_s(self._loop.time()),
+            uncommitted_updates=self._uncommitted_updates,
+            held_updates=len(region.held),
+            checkpoint_version=self._checkpointer.version,
+            publication=0 if state.published is None else state.published.number,
+            holds_token=region.holds_token,
+            peers={
+                peer: ReplicaStatus(replica.lineage, replica.number, replica.age)
+                for peer, replica in sorted(state.replicas.items())
+            },
+            devices={name: self._device_status(name) for name in names},
+            commits=self._commits,
+            updates_accepted=region.counts.accepted,
+            repeats=region.counts.repeats,
+            rejected=dict(region.counts.rejected),
+            merges=region.counts.merges,
+        )
+
+    def _device_status(self, device: str) -> DeviceStatus:
+        region = self._region
+        link = region.links.get(device)
+        return DeviceStatus(
+            connected=link is not None,
+            last_sequence=region.ledger.last_sequence(device),
+            updates=region.ledger.updates_of(device),
+            seconds_per_step=region.planner.seconds_per_step(device),
+            base=None if link is None else link.base,
+            offered=None if link is None else link.in_flight,
+        )
+
+    # --- the life of a group ---
+
+    async def run(self) -> None:
+        """Work until cancelled; then `close`.
+
+        Raises:
+            StorageError: the disk refused a write. What was not acknowledged by then never will be.
+        """
+        self._schedule_tick()
+        try:
+            while True:
+                await self._arrived.wait()
+                # Cancelling must not tear a group apart: its write goes on in its thread whatever happens here.
+                self._group = self._loop.create_task(self._work())
+                await asyncio.shield(self._group)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._failed = True
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(StorageError("the coordinator is stopping: its disk refused a write"))
+            raise
+        finally:
+            self._stop_timer()
+
+    async def close(self) -> None:
+        """Bring everything that was submitted to disk, take a last checkpoint, close the state.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        try:
+            if self._group is not None:
+                await asyncio.wait([self._group])
+                if not self._failed:
+                    self._group.result()
+            await self._checkpointer.settle()
+            if not self._failed:
+                while self._events:
+                    await self._work()
+                if self._checkpointer.position != self._region.position:
+                    self._start_checkpoint()
+                    await self._checkpointer.settle()
+                await self._work()
+        finally:
+            self._stop_timer()
+            self._state_dir.close()
+
+    async def _work(self) -> None:
+        """Handle what has arrived, bring it to disk, then perform it."""
+        events, self._events = self._events[:GROUP_EVENTS_MAX], self._events[GROUP_EVENTS_MAX:]
+        if not self._events:
+            self._arrived.clear()
+        now_s = self._loop.time()
+        effects: list[Effect] = []
+        for event in events:
+            effects += self._region.handle(event, now_s)
+        group = collect(effects, self._region.ledger_entries, self._wall_clock())
+        if (taken := self._checkpointer.finished()) is not None:
+            group.batch.checkpoint, group.batch.cut = taken
+        self._vectors |= group.vectors
+
+        if group.publishes or group.batch:
+            await self._run_in_thread(lambda: self._write(group))
+            self._commits += 1
+        for effect in effects:
+            perform = self._perform.get(type(effect))
+            if perform is not None:
+                perform(effect)
+        self._prepared.clear()
+        if group.batch.cut is not None:
+            self._region.forget_before(group.batch.cut.version + 1)
+
+        self._account(events, group, now_s)
+        if self._checkpointer.due(self._state.version, self._region.position, now_s):
+            self._start_checkpoint()
+        self._schedule_tick()
+
+    def _write(self, group: Group) -> None:
+        """Write a group to disk. Runs in a thread; the event loop leaves the vectors alone meanwhile."""
+        if group.publishes:
+            self._prepare_publications(group)
+        store = self._state_dir.store
+        store.write(group.batch)
+        if group.batch.cut is not None:
+            self._checkpointer.remove(group.batch.cut.checkpoints)
+
+    def _prepare_publications(self, group: Group) -> None:
+        """Find out what is published: the model as it will be at that point of the group, which nobody may see yet."""
+        federation = self._settings.recipe.federation
+        assert isinstance(federation, SpykerToken), "no other rule publishes"
+        ahead = self._state.copy()
+        at_s = self._wall_clock()
+        for effect in group.effects:
+            match effect:
+                case Apply(position, version, weight, age):
+                    ahead.apply(self._vectors[position], weight, version, age)
+                case TakePeerModel(arrived):
+                    ahead.take_peer_model(arrived.message.coordinator, _publication(arrived.message), arrived.values)
+                case Merge(version, peer, weight, age):
+                    ahead.merge(peer, weight, version, age)
+                case Publish(_, number, broadcast, age):
+                    payload = ahead.difference_to_publish(federation.density, ValueEncoding(federation.values))
+                    whole = ahead.published is None
+                    publication = Publication(self.lineage, number, broadcast, age, whole)
+                    values = sparse.decode(payload, size=self.size)
+                    ahead.publish(publication, values)
+                    self._prepared[number] = _Prepared(publication, payload, values)
+                    row = publication_row(effect, publication, self._settings.name, payload, at_s)
+                    group.batch.publications.append(row)
+                case _:
+                    pass  # changes no vector
+
+    def _account(self, events: Sequence[Event], group: Group, started_s: float) -> None:
+        updates = sum(type(event) is UpdateArrived for event in events)
+        self._uncommitted_updates -= updates
+        if self._uncommitted_updates <= self._updates_max:
+            self._room.set()
+        if self._observer is not None and updates:
+            self._observer.committed(self._loop.time() - started_s, updates)
+            for row in group.batch.journal:
+                if row.kind == "update":
+                    self._observer.update_applied(row.staleness)
+
+    def _start_checkpoint(self) -> None:
+        checkpoint = Checkpoint(self.lineage, self._region.position, self._state.copy())
+        self._checkpointer.start(checkpoint, self._loop.time(), self._arrived.set)
+
+    def _schedule_tick(self) -> None:
+        """Have time pass for the region after a second, or sooner if the federation wants it."""
+        now_s = self._loop.time()
+        at_s = now_s + TICK_S
+        if (wake_at_s := self._region.wake_at_s) is not None:
+            at_s = min(at_s, max(wake_at_s, now_s + TICK_MIN_S))
+        if self._timer is not None and not self._timer.cancelled() and now_s < self._timer.when() <= at_s:
+            return
+        self._stop_timer()
+        self._timer = self._loop.call_at(at_s, self.submit, Tick())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- effects that change the vectors ---
+
+    def _apply(self, effect: Apply) -> None:
+        self._state.apply(self._vectors.pop(effect.position), effect.weight, effect.version, effect.age)
+
+    def _take_peer_model(self, effect: TakePeerModel) -> None:
+        message = effect.arrived.message
+        self._state.take_peer_model(message.coordinator, _publication(message), effect.arrived.values)
+
+    def _merge(self, effect: Merge) -> None:
+        self._state.merge(effect.peer, effect.weight, effect.version, effect.age)
+
+    def _publish(self, effect: Publish) -> None:
+        prepared = self._prepared[effect.number]
+        self._state.publish(prepared.publication, prepared.values)
+
+    # --- effects that leave ---
+
+    def _send_to_device(self, effect: SendToDevice) -> None:
+        self._outlet.send_to_device(effect.device, effect.message)
+
+    def _offer_model(self, effect: OfferModel) -> None:
+        base = None if effect.base is None else ModelVersion(self.lineage, effect.base)
+        payload = self._state.changes_since(effect.base)
+        self._outlet.offer_model(effect.device, self.version, base, self._state.age, payload)
+
+    def _send_publication(self, effect: SendPublication) -> None:
+        published = self._state.published
+        assert published is not None
+        if effect.whole:
+            base, payload = None, published.whole()
+        else:
+            prepared = self._prepared[published.number]
+            base, payload = None if prepared.publication.whole else published.number - 1, prepared.payload
+        message = PeerModel(
+            coordinator=self._settings.name,
+            lineage=self.lineage,
+            broadcast=published.broadcast,
+            age=published.age,
+            publication=published.number,
+            base=base,
+            values=payload,
+        )
+        for peer in effect.peers:
+            self._outlet.send_to_peer(peer, message)
+
+    def _send_token(self, effect: SendToken) -> None:
+        self._outlet.send_to_peer(effect.to, effect.message)
+
+    def _reply(self, effect: Reply) -> None:
+        answer = self._answers.get(effect.key)
+        if answer is not None and not answer.done():  # whoever asked may have gone
+            answer.set_result(effect.message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A publication that is being written."""
+
+    publication: Publication
+    payload: bytes
+    values: SparseVector
+
+
+def _publication(message: PeerModel) -> Publication:
+    return Publication(message.lineage, message.publication, message.broadcast, message.age, whole=message.base is None)

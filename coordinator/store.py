@@ -1,0 +1,302 @@
+"""The coordinator's database: journal, ledger and what else must survive. See schema/ and queries.sql.
+
+Synchronous; the engine calls it from a worker thread, one call at a time. Rows go in and come out; what they mean is
+decided elsewhere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from coordinator.ledger import LedgerEntry, RecentUpdate
+from skerry.algorithms.token import TokenState
+from skerry.database import Database
+from skerry.errors import StorageError
+from skerry.protocol.messages import Telemetry
+
+FILE_NAME = "coordinator.db"
+WAL_BYTES = 32 << 20  # copied into the database in one go; each time costs two more syncs
+
+
+class RegionRow(NamedTuple):
+    """Whose state this is."""
+
+    coordinator: str
+    region: str
+    bundle_sha256: str
+    lineage: str
+
+
+class JournalRow(NamedTuple):
+    """One update or merge, as in the table `journal`."""
+
+    position: int
+    version: int | None
+    kind: str  # "update" or "merge"
+    sender: str
+    sequence: int
+    base_number: int
+    weight: float | None
+    age: float | None
+    steps: int
+    examples: int
+    loss: float
+    seconds_per_step: float
+    staleness: float
+    frame_bytes: int
+    received_at_s: float
+    payload: bytes
+
+
+class ReleaseRow(NamedTuple):
+    """How an update that was held is applied."""
+
+    version: int
+    weight: float
+    age: float
+    position: int
+
+
+class PublicationRow(NamedTuple):
+    """One publication, of this coordinator or a peer, as in the table `publication`."""
+
+    position: int
+    coordinator: str
+    lineage: str
+    number: int
+    whole: int
+    epoch: int
+    broadcast: int
+    age: float
+    payload: bytes
+    received_at_s: float
+
+
+class EvaluationRow(NamedTuple):
+    """One evaluation, as in the table `evaluation`."""
+
+    at_s: float
+    version: int
+    age: float
+    kind: str
+    examples: int
+    correct: int
+    loss: float
+
+
+class TrafficRow(NamedTuple):
+    """Bytes to be added to those of a party."""
+
+    party: str
+    name: str
+    sent_bytes: int
+    received_bytes: int
+
+
+class CheckpointRow(NamedTuple):
+    """A checkpoint file that is whole and on disk."""
+
+    version: int
+    position: int
+    written_at_s: float
+
+
+class HeldRow(NamedTuple):
+    """An update that the arrival rule holds."""
+
+    position: int
+    device: str
+    sequence: int
+    staleness: float
+    steps: int
+    examples: int
+    loss: float
+    payload: bytes
+
+
+class ReplayRow(NamedTuple):
+    """What made one version."""
+
+    position: int
+    version: int
+    kind: str
+    sender: str
+    weight: float
+    age: float
+    payload: bytes
+
+
+class ReplayPublication(NamedTuple):
+    """What made one publication."""
+
+    position: int
+    coordinator: str
+    lineage: str
+    number: int
+    whole: int
+    epoch: int
+    broadcast: int
+    age: float
+    payload: bytes
+
+
+class Cut(NamedTuple):
+    """How far the journal is not needed any more."""
+
+    version: int  # updates and merges up to it
+    position: int  # publications up to it
+    checkpoints: tuple[int, ...]  # versions whose files are about to be removed
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything that one transaction writes."""
+
+    journal: list[JournalRow] = field(default_factory=list)
+    releases: list[ReleaseRow] = field(default_factory=list)
+    publications: list[PublicationRow] = field(default_factory=list)
+    ledger: list[LedgerEntry] = field(default_factory=list)
+    token: TokenState | None = None
+    telemetry: dict[str, tuple[float, Telemetry]] = field(default_factory=dict)
+    evaluations: list[EvaluationRow] = field(default_factory=list)
+    traffic: list[TrafficRow] = field(default_factory=list)
+    checkpoint: CheckpointRow | None = None
+    cut: Cut | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.journal
+            or self.releases
+            or self.publications
+            or self.token
+            or self.telemetry
+            or self.evaluations
+            or self.traffic
+            or self.checkpoint
+            or self.cut
+        )
+
+
+class Store:
+    """The database, open."""
+
+    def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
+        """Open or create the database of `state_dir`.
+
+        Raises:
+            SchemaTooNewError: a newer Skerry wrote it.
+            StorageError: it cannot be opened, read or written.
+        """
+        self.path = state_dir / FILE_NAME
+        if read_only and not self.path.exists():
+            raise StorageError(f"{self.path}: is missing: no coordinator has run here")
+        self._db = Database(self.path, "coordinator", wal_bytes=WAL_BYTES, read_only=read_only)
+        self._queries = self._db.queries
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    # --- writing ---
+
+    def create_region(self, region: RegionRow, checkpoint: CheckpointRow) -> None:
+        """Write down whose state this is, and where version 0 lies."""
+        with self._db.transaction():
+            self._run("create_region", (*region, checkpoint.written_at_s))
+            self._run("put_checkpoint", checkpoint)
+
+    def write(self, batch: Batch) -> None:
+        """Write all of `batch`, or nothing of it where this raises; on disk when it returns.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        with self._db.transaction():
+            self._run_each("append_journal", batch.journal)
+            self._run_each("release_update", batch.releases)
+            self._run_each("append_publication", batch.publications)
+            self._run_each("put_ledger", [_ledger_row(entry) for entry in batch.ledger])
+            if batch.token is not None:
+                self._run("put_token", (_json(batch.token),))
+            self._run_each("put_telemetry", [(name, at_s, _json(one)) for name, (at_s, one) in batch.telemetry.items()])
+            self._run_each("append_evaluation", batch.evaluations)
+            self._run_each("add_traffic", batch.traffic)
+            if batch.checkpoint is not None:
+                self._run("put_checkpoint", batch.checkpoint)
+            if batch.cut is not None:
+                self._run("cut_journal", (batch.cut.version,))
+                self._run("cut_publications", (batch.cut.position,))
+                self._run_each("forget_checkpoint", [(version,) for version in batch.cut.checkpoints])
+
+    # --- reading ---
+
+    def region(self) -> RegionRow | None:
+        """Return whose state this is, None in a database that was just made."""
+        rows = self._rows("region")
+        return RegionRow(*rows[0]) if rows else None
+
+    def checkpoints(self) -> list[tuple[int, int]]:
+        """Return (version, position) of the checkpoints, the newest first."""
+        return self._rows("checkpoints")
+
+    def ages(self) -> list[tuple[int, float]]:
+        """Return (version, age) of every version in the journal, ascending."""
+        return self._rows("ages")
+
+    def last_position(self) -> int:
+        """Return the newest position in the journal, 0 where it is empty."""
+        return self._rows("last_position")[0][0]  # type: ignore[no-any-return]
+
+    def held(self) -> list[HeldRow]:
+        """Return the updates that the arrival rule holds, in their order."""
+        return [HeldRow(*row) for row in self._rows("held")]
+
+    def ledger(self) -> list[LedgerEntry]:
+        """Return every device's line."""
+        return [
+            LedgerEntry(device, last_sequence, updates, msgspec.json.decode(recent, type=list[RecentUpdate]))
+            for device, last_sequence, updates, recent in self._rows("ledger")
+        ]
+
+    def token(self) -> TokenState | None:
+        """Return the federation's token state."""
+        rows = self._rows("token")
+        return msgspec.json.decode(rows[0][0], type=TokenState) if rows else None
+
+    def replay(self, after: int, up_to: int) -> Iterator[ReplayRow]:
+        """Yield what made the versions behind `after`, in order, up to version `up_to`."""
+        with self._db.errors():
+            for row in self._db.connection.execute(self._queries["replay"], (after, up_to)):
+                yield ReplayRow(*row)
+
+    def publications(self, after: int) -> Iterator[ReplayPublication]:
+        """Yield the publications behind position `after`, in order."""
+        with self._db.errors():
+            for row in self._db.connection.execute(self._queries["publications"], (after,)):
+                yield ReplayPublication(*row)
+
+    def history(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the rows of the query `history_<name>`."""
+        return self._rows(f"history_{name}")
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        with self._db.errors():
+            return self._db.connection.execute(self._queries[query]).fetchall()
+
+    def _run(self, query: str, values: tuple[Any, ...]) -> None:
+        self._db.connection.execute(self._queries[query], values)
+
+    def _run_each(self, query: str, rows: list[Any]) -> None:
+        if rows:
+            self._db.connection.executemany(self._queries[query], rows)
+
+
+def _ledger_row(entry: LedgerEntry) -> tuple[str, int, int, str]:
+    return entry.device, entry.last_sequence, entry.updates, _json(entry.recent)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,137 @@
+"""A service's SQLite database: opened durable, migrated in one transaction, its errors turned into ours.
+
+A package brings numbered scripts in `schema/` and named statements in `queries.sql`. Synchronous; one thread at a
+time may use a database, but not always the same one.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from skerry.errors import SchemaTooNewError, StorageError
+
+PAGE_BYTES = 4096
+
+
+class Database:
+    """An open database of one package. A transaction that has ended is on disk (WAL, synchronous=FULL)."""
+
+    def __init__(self, path: Path, package: str, *, wal_bytes: int = 8 << 20, read_only: bool = False) -> None:
+        """Open or create `path`; migrate an older schema of `package`.
+
+        Args:
+            path: of the database; its directory exists.
+            package: where `schema/` and `queries.sql` are.
+            wal_bytes: about how long the write-ahead log gets before it is copied into the database.
+            read_only: nothing is created, migrated or changed.
+
+        Raises:
+            SchemaTooNewError: a newer Skerry wrote it, or, where `read_only`, an older one.
+            StorageError: it cannot be opened, read or written.
+        """
+        self._path = path
+        self._wal_bytes = wal_bytes
+        self.queries = _queries(package)
+        with self.errors():
+            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            self.connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            with self.errors():
+                self._open(_schema(package), read_only=read_only)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close it; what was committed stays."""
+        with self.errors():
+            self.connection.close()
+
+    def begin(self) -> None:
+        """Start a transaction that writes."""
+        with self.errors():
+            self.connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction; on disk when it returns."""
+        with self.errors():
+            self.connection.execute("COMMIT")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that happens inside is on disk behind it, or none of it where this raises."""
+        self.begin()
+        try:
+            with self.errors():
+                yield
+            self.commit()
+        except BaseException:
+            if self.connection.in_transaction:
+                with self.errors():
+                    self.connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Name the file in whatever SQLite reports.
+
+        Raises:
+            StorageError: SQLite reported something.
+        """
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path}: {error}") from error
+
+    def _open(self, scripts: list[str], *, read_only: bool) -> None:
+        db = self.connection
+        if not read_only:
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute("PRAGMA secure_delete = OFF")  # a journal that is cut need not be overwritten first
+            db.execute(f"PRAGMA wal_autocheckpoint = {self._wal_bytes // PAGE_BYTES}")
+            db.execute(f"PRAGMA journal_size_limit = {2 * self._wal_bytes}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > len(scripts):
+            raise SchemaTooNewError(
+                f"{self._path}: written by a newer Skerry (schema {version}, this one knows {len(scripts)}): "
+                "install that version, or move the file away to start afresh"
+            )
+        if version == len(scripts):
+            return
+        if read_only:
+            raise SchemaTooNewError(f"{self._path}: has schema {version}, not {len(scripts)}: start the service once")
+        with self.transaction():
+            for script in scripts[version:]:
+                for statement in _statements(script):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {len(scripts)}")
+
+
+def _queries(package: str) -> dict[str, str]:
+    """Return the statements of queries.sql by name."""
+    text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    sections = text.split("-- name: ")[1:]
+    return {name.strip(): statement for name, _, statement in (section.partition("\n") for section in sections)}
+
+
+def _schema(package: str) -> list[str]:
+    """Return the migrations in order; number n leads to schema n."""
+    files = [file for file in resources.files(package).joinpath("schema").iterdir() if file.name.endswith(".sql")]
+    ordered = sorted(files, key=lambda file: file.name)
+    assert [int(file.name[:3]) for file in ordered] == list(range(1, len(ordered) + 1))
+    return [file.read_text(encoding="utf-8") for file in ordered]
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script: `executescript` would commit the transaction that it is part of."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
