@@ -108,9 +108,7 @@ def _status_text(found: status_file.Status) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-@cli.command(
-    epilog="\b\nExamples:\n  skerry-agent bench\n  skerry-agent bench --bundle my.skerry --name my-board --out my-board.toml"
-)
+@cli.command(epilog="\b\nExamples:\n  skerry-agent bench\n  skerry-agent bench --bundle my.skerry --out my-board.toml")
 @click.option("--bundle", default="builtin:activity", show_default=True, help="A bundle's path, or builtin:TASK.")
 @click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)

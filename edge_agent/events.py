@@ -213,7 +213,7 @@ class StopCycle:
     """Stop training after the step under way; what it did is forgotten."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class TakeDifference:
     """Take the update `sequence` out of difference and residual."""
 

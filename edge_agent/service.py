@@ -67,12 +67,15 @@ async def run(
             store = Store(config.state_dir / FILE_NAME)
             try:
                 agent = _Agent(config, store, connector, rng or random.Random(), wall_clock)  # noqa: S311 - jitter
-                await agent.run(stop, work or run_in_thread, thread or training)
+                try:
+                    await agent.run(stop, work or run_in_thread, thread or training)
+                finally:
+                    if thread is not None:
+                        thread.close()
+                    if work is not None:
+                        work.close()  # a write that is under way ends first: the database takes one at a time
+                agent.save_model()
             finally:
-                if thread is not None:
-                    thread.close()
-                if work is not None:
-                    work.close()
                 store.close()
     finally:
         log.info("stopped")
@@ -92,6 +95,7 @@ class _Agent:
         self._config, self._store, self._connector = config, store, connector
         self._rng, self._wall_clock = rng, wall_clock
         self._process = status.this_process()
+        self._performer: Performer | None = None
 
     async def run(
         self, stop: asyncio.Event, run_in_thread: RunInThread | None, training: TrainingRunner | None
@@ -110,14 +114,13 @@ class _Agent:
             run_in_thread,
             self._connector,
         )
-        performer: Performer | None = None
         stream: Stream | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 surroundings = Surroundings(
                     self._store, bundles, training, run_in_thread, lambda bundle: open_task(bundle, config), tasks
                 )
-                performer = Performer(
+                self._performer = performer = Performer(
                     device,
                     stored,
                     surroundings,
@@ -136,12 +139,15 @@ class _Agent:
             error = _cause(group)
             if not isinstance(error, _Stopped):
                 raise error from None
-            assert performer is not None
-            performer.save_model()
         finally:
             training.stop()
             if stream is not None:
                 self._write_status(device, stream, running=False)
+
+    def save_model(self) -> None:
+        """Write the model down: the last thing before a stop in good order."""
+        if self._performer is not None:
+            self._performer.save_model()
 
     def _device(self, stored: Stored) -> Device:
         config = self._config

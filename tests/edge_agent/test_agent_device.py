@@ -1,0 +1,349 @@
+"""The core alone: events in, effects out, in order."""
+
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.device import EARLY_OFFERS_MAX, Bounds, Device, Identity, Memory
+from edge_agent.events import (
+    AdoptTask,
+    BundleOpened,
+    Calibrate,
+    Calibrated,
+    Connected,
+    ContinueAfter,
+    CycleFinished,
+    CycleStarted,
+    Disconnected,
+    Effect,
+    FetchBundle,
+    ModelRefused,
+    Received,
+    Reconnect,
+    SaveModel,
+    SaveTask,
+    Send,
+    SendTelemetry,
+    SendUpdate,
+    SetModel,
+    SettleUpdate,
+    StartCycle,
+    StopCycle,
+    StoreUpdate,
+    TakeDifference,
+    Tick,
+    UpdateStored,
+)
+from skerry.protocol.messages import (
+    BundleReference,
+    Drain,
+    Hello,
+    ModelOffered,
+    ModelVersion,
+    Part,
+    PartialUpdate,
+    Plan,
+    Refused,
+    UpdateAccepted,
+    UpdateRejected,
+    Welcome,
+)
+
+SHA = "a" * 64
+OTHER_SHA = "b" * 64
+PLAN = Plan(cycle_s=1.0, learning_rate=0.05)
+PAYLOAD = b"values"
+
+
+def at(number: int) -> ModelVersion:
+    return ModelVersion("r/00000001", number)
+
+
+def welcome(**changes: Any) -> Welcome:
+    usual = Welcome(
+        protocol_major=1,
+        protocol_minor=0,
+        coordinator="c",
+        region="r",
+        bundle=BundleReference(SHA, 10),
+        recipe={},
+        plan=PLAN,
+        last_sequence=0,
+        partial=None,
+        part_bytes_max=256 << 10,
+    )
+    return msgspec.structs.replace(usual, **changes)
+
+
+def offer(number: int, base: int | None = None) -> Received:
+    part = Part(0, 1, len(PAYLOAD), crc32(PAYLOAD), PAYLOAD)
+    return Received(ModelOffered(version=at(number), base=None if base is None else at(base), age=0.0, part=part))
+
+
+def new_device(memory: Memory | None = None, outbox_updates_max: int = 3) -> Device:
+    identity = Identity("pi-1", "0.1", "")
+    bounds = Bounds(outbox_updates_max, telemetry_s=10.0, model_save_s=600.0)
+    return Device(identity, bounds, memory or Memory(), now_s=0.0)
+
+
+def tell(device: Device, *events: Any, now_s: float = 0.0) -> list[Effect]:
+    """Return the effects of the last event."""
+    effects: list[Effect] = []
+    for event in events:
+        effects = device.handle(event, now_s)
+    return effects
+
+
+def finished(cycle: int, base: int = 1, *, finite: bool = True, seconds: float = 0.1, steps: int = 10) -> CycleFinished:
+    return CycleFinished(cycle, at(base), 0.7, 100, [seconds] * steps, np.zeros(3, np.float32), finite)
+
+
+def stored(sequence: int, payload_bytes: int = 100) -> UpdateStored:
+    return UpdateStored(sequence, payload_bytes, 7)
+
+
+@pytest.fixture
+def training() -> Device:
+    """A device in its first cycle, of ten steps."""
+    device = new_device()
+    effects = tell(device, Connected(), Received(welcome()), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
+    assert effects == [SetModel(at(1), None, PAYLOAD), StartCycle(1, 10, 0.05, 0)]
+    return device
+
+
+def test_a_new_device_asks_for_its_task() -> None:
+    device = new_device()
+    assert device.start() == []
+    (said,) = tell(device, Connected())
+    assert isinstance(said, Send)
+    assert isinstance(said.message, Hello)
+    assert (said.message.base, said.message.bundle, said.message.last_sequence) == (None, None, 0)
+    assert tell(device, Received(welcome())) == [AdoptTask(welcome()), FetchBundle(BundleReference(SHA, 10))]
+    assert tell(device, BundleOpened(SHA)) == [Calibrate()]
+
+
+def test_a_device_that_lost_its_disk_goes_on_after_the_number_that_the_coordinator_knows() -> None:
+    device = new_device()
+    effects = tell(device, Connected(), Received(welcome(last_sequence=41)))
+    assert effects[0] == ContinueAfter(41)
+    tell(device, BundleOpened(SHA), Calibrated(SHA, [0.1]), offer(1))
+    assert StoreUpdate(42) in tell(device, finished(1))
+
+
+def test_the_next_cycle_starts_before_the_update_is_on_disk_and_nothing_is_sent_before(training: Device) -> None:
+    done = finished(1)
+    assert tell(training, done) == [TakeDifference(1, done, 0.1), StartCycle(2, 10, 0.05, 0), StoreUpdate(1)]
+    assert tell(training, stored(1)) == [SendUpdate(1, 64 << 10, 0)]
+
+
+def test_a_full_outbox_pauses_training_until_an_answer_comes(training: Device) -> None:
+    for number in (1, 2):
+        assert any(isinstance(effect, StartCycle) for effect in tell(training, finished(number)))
+        tell(training, stored(number))
+    assert not any(isinstance(effect, StartCycle) for effect in tell(training, finished(3)))
+    tell(training, stored(3), now_s=5.0)
+    effects = tell(training, Received(UpdateAccepted(1, 2, 1.0, PLAN)), now_s=9.0)
+    assert effects == [SettleUpdate(1, 1.0, accepted=True), StartCycle(4, 10, 0.05, 1)]
+    assert training.progress(9.0).idle_s == 9.0
+    assert training.progress(20.0).idle_s == 9.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weight", "returned"),
+    [
+        ({}, 0.25, 0.25),
+        ({}, None, None),
+        ({"uplink": {"rule": "top_k", "return_unapplied": False}}, 0.25, None),
+        ({"uplink": {"rule": "dense"}}, 0.25, None),
+    ],
+)
+def test_what_was_not_applied_returns_if_the_recipe_says_so(
+    recipe: dict[str, Any], weight: float | None, returned: float | None
+) -> None:
+    device = new_device()
+    tell(device, Connected(), Received(welcome(recipe=recipe)), BundleOpened(SHA), Calibrated(SHA, [0.1]), offer(1))
+    tell(device, finished(1), stored(1))
+    effects = tell(device, Received(UpdateAccepted(1, 2, weight, PLAN)))
+    assert effects == [SettleUpdate(1, returned, accepted=True)]
+    assert tell(device, Received(UpdateAccepted(1, 2, weight, PLAN))) == []  # said twice
+
+
+def test_a_rejected_update_returns_whole(training: Device) -> None:
+    tell(training, finished(1), stored(1))
+    effects = tell(training, Received(UpdateRejected(1, "unknown_base", "forgotten")))
+    assert effects == [SettleUpdate(1, 0.0, accepted=False)]
+    assert "unknown_base" in training.progress(0.0).last_error
+
+
+def test_all_that_waits_is_sent_again_in_order_after_a_reconnect(training: Device) -> None:
+    tell(training, finished(1), stored(1), finished(2), stored(2), Disconnected("cut"))
+    assert tell(training, Connected(), Received(welcome())) == [SendUpdate(1, 65536, 0), SendUpdate(2, 65536, 0)]
+
+
+def test_an_update_stored_between_connecting_and_the_welcome_is_sent_once(training: Device) -> None:
+    tell(training, finished(1), Disconnected("cut"), Connected())
+    assert tell(training, stored(1)) == []
+    assert tell(training, Received(welcome())) == [SendUpdate(1, 65536, 0)]
+
+
+@pytest.mark.parametrize(
+    ("partial", "part_bytes_max", "first"),
+    [
+        (PartialUpdate(1, 7, 2), 256 << 10, 2),
+        (PartialUpdate(1, 8, 2), 256 << 10, 0),  # another payload
+        (PartialUpdate(2, 7, 2), 256 << 10, 0),  # another update
+        (PartialUpdate(1, 7, 4), 256 << 10, 0),  # more parts than there are
+        (PartialUpdate(1, 7, 2), 1000, 0),  # counted in other parts
+    ],
+)
+def test_an_update_goes_on_where_it_was_cut(
+    training: Device, partial: PartialUpdate, part_bytes_max: int, first: int
+) -> None:
+    tell(training, finished(1), stored(1, payload_bytes=200_000), Disconnected("cut"), Connected())
+    effects = tell(training, Received(welcome(partial=partial, part_bytes_max=part_bytes_max)))
+    assert effects[-1] == SendUpdate(1, min(part_bytes_max, 65536), first)
+
+
+def test_a_restart_resends_and_trains_at_once() -> None:
+    waiting = (UpdateStored(4, 100, 7), UpdateStored(5, 100, 8))
+    device = new_device(Memory(5, 2, welcome(), at(9), waiting))
+    assert device.start() == [FetchBundle(BundleReference(SHA, 10))]
+    assert tell(device, BundleOpened(SHA)) == [Calibrate()]
+    assert tell(device, Calibrated(SHA, [0.1])) == [StartCycle(1, 10, 0.05, 2)]
+    (said,) = tell(device, Connected())
+    assert isinstance(said, Send)
+    assert isinstance(said.message, Hello)
+    assert (said.message.base, said.message.bundle, said.message.last_sequence) == (at(9), SHA, 5)
+    assert said.message.seconds_per_step == 0.1
+    effects = tell(device, Received(welcome(last_sequence=4)))
+    assert effects == [SendUpdate(4, 65536, 0), SendUpdate(5, 65536, 0)]
+
+
+def test_a_newer_model_reaches_the_cycle_under_way(training: Device) -> None:
+    assert tell(training, offer(2, base=1)) == [SetModel(at(2), at(1), PAYLOAD)]
+    assert training.model == at(2)
+
+
+def test_a_difference_to_another_model_is_not_taken(training: Device) -> None:
+    (effect,) = tell(training, offer(9, base=5))
+    assert isinstance(effect, Reconnect)
+    assert training.model == at(1)
+    (said,) = tell(training, Disconnected("left"), Connected())
+    assert isinstance(said, Send)
+    assert isinstance(said.message, Hello)
+    assert said.message.base is None
+
+
+def test_a_model_that_cannot_be_read_brings_the_whole_one(training: Device) -> None:
+    tell(training, offer(2, base=1))
+    (effect,) = tell(training, ModelRefused(at(1), "truncated"))
+    assert isinstance(effect, Reconnect)
+    assert training.model == at(1)
+    tell(training, Disconnected("left"), Connected(), Received(welcome()))
+    assert tell(training, offer(3)) == [SetModel(at(3), None, PAYLOAD)]
+
+
+def test_models_that_come_before_the_bundle_are_set_when_it_is_open() -> None:
+    device = new_device()
+    assert tell(device, Connected(), Received(welcome()), offer(1)) == []
+    assert tell(device, offer(2, base=1)) == []
+    assert tell(device, BundleOpened(SHA)) == [
+        SetModel(at(1), None, PAYLOAD),
+        SetModel(at(2), at(1), PAYLOAD),
+        Calibrate(),
+    ]
+
+
+def test_models_before_the_bundle_are_bounded_and_forgotten_with_the_stream() -> None:
+    device = new_device()
+    tell(device, Connected(), Received(welcome()), offer(1))
+    effects = [tell(device, offer(number + 1, base=number)) for number in range(1, EARLY_OFFERS_MAX + 1)]
+    assert isinstance(effects[-1][0], Reconnect)
+    assert device.model is None
+    tell(device, Disconnected("left"), Connected(), Received(welcome()), offer(70), Disconnected("cut"), Connected())
+    assert device.model is None
+    assert tell(device, BundleOpened(SHA)) == [Calibrate()]
+
+
+def test_another_bundle_ends_the_task_and_its_late_results_count_for_nothing(training: Device) -> None:
+    tell(training, finished(1), stored(1), finished(2))
+    tell(training, Disconnected("cut"), Connected())
+    other = welcome(bundle=BundleReference(OTHER_SHA, 20), last_sequence=1)
+    assert tell(training, Received(other)) == [StopCycle(), AdoptTask(other), FetchBundle(other.bundle)]
+    assert tell(training, stored(2)) == []
+    assert tell(training, finished(3)) == []
+    assert tell(training, BundleOpened(SHA)) == []
+    assert tell(training, Calibrated(SHA, [0.1])) == []
+    assert training.model is None
+    assert tell(training, BundleOpened(OTHER_SHA)) == [Calibrate()]
+    tell(training, Calibrated(OTHER_SHA, [0.1]), offer(1))
+    assert StoreUpdate(3) in tell(training, finished(4))
+
+
+def test_diverged_training_sends_nothing_and_starts_again(training: Device) -> None:
+    assert tell(training, finished(1, finite=False)) == [StartCycle(2, 10, 0.05, 0)]
+    assert "diverged" in training.progress(0.0).last_error
+
+
+def test_steps_follow_the_plan_and_the_speed(training: Device) -> None:
+    for number in range(1, 4):
+        tell(training, finished(number, seconds=0.2), stored(number))
+        effects = tell(training, Received(UpdateAccepted(number, 2, 1.0, Plan(cycle_s=4.0, learning_rate=0.01))))
+    assert effects == [SettleUpdate(3, 1.0, accepted=True)]
+    started = [effect for effect in tell(training, finished(4)) if isinstance(effect, StartCycle)]
+    assert started == [StartCycle(5, 20, 0.01, 3)]
+
+
+def test_a_changed_recipe_is_written_down_and_a_moved_plan_is_not(training: Device) -> None:
+    tell(training, Disconnected("cut"), Connected())
+    assert tell(training, Received(welcome(plan=Plan(2.0, 0.05)))) == []
+    other = welcome(recipe={"merge": {"rule": "next_cycle"}})
+    tell(training, Disconnected("cut"), Connected())
+    assert tell(training, Received(other)) == [SaveTask(other)]
+
+
+def test_an_unknown_recipe_is_refused_with_the_reason() -> None:
+    device = new_device()
+    (effect,) = tell(device, Connected(), Received(welcome(recipe={"uplink": {"rule": "telepathy"}})))
+    assert isinstance(effect, Reconnect)
+    assert effect.hopeless
+    assert "telepathy" in device.progress(0.0).last_error
+
+
+def test_a_refusal_and_a_drain_say_when_to_come_back(training: Device) -> None:
+    (refused,) = tell(training, Received(Refused("superseded", "two of one name", retry=False)))
+    assert isinstance(refused, Reconnect)
+    assert refused.hopeless
+    assert tell(training, Received(Drain(3.0))) == [Reconnect("the coordinator is about to stop", wait_s=3.0)]
+
+
+def test_what_arrives_after_the_stream_is_gone_is_ignored(training: Device) -> None:
+    tell(training, Disconnected("cut"))
+    assert tell(training, offer(2)) == []
+
+
+def test_the_model_is_written_down_seldom_and_only_if_it_changed(training: Device) -> None:
+    assert SaveModel() not in tell(training, Tick(), now_s=599.0)
+    assert SaveModel() in tell(training, Tick(), now_s=600.0)
+    assert SaveModel() not in tell(training, Tick(), now_s=1300.0)
+    tell(training, offer(2, base=1), now_s=1301.0)
+    assert SaveModel() in tell(training, Tick(), now_s=1302.0)
+
+
+def test_time_is_training_idle_or_neither(training: Device) -> None:
+    tell(training, CycleStarted(1), now_s=1.0)
+    tell(training, finished(1), now_s=4.0)
+    tell(training, CycleStarted(2), now_s=5.0)
+    progress = training.progress(7.0)
+    assert (progress.training_s, progress.idle_s, progress.uptime_s) == (5.0, 0.0, 7.0)
+
+
+def test_telemetry_comes_at_its_interval_and_not_before_calibration() -> None:
+    device = new_device()
+    assert tell(device, Connected(), Received(welcome()), BundleOpened(SHA), Tick()) == []
+    assert isinstance(tell(device, Calibrated(SHA, [0.1]), now_s=1.0)[0], SendTelemetry)
+    assert tell(device, Tick(), now_s=10.9) == []
+    assert isinstance(tell(device, Tick(), now_s=11.0)[0], SendTelemetry)

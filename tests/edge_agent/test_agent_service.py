@@ -1,0 +1,222 @@
+"""The agent as a whole, in this process, against a real server on a real socket."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent import status
+from edge_agent.config import AgentConfig, Data
+from skerry.algorithms.uplink import Dense
+from skerry.errors import ConfigError, DataError
+from skerry.protocol.messages import ModelVersion
+
+Serve = Callable[..., Awaitable[Any]]
+MakeConfig = Callable[..., AgentConfig]
+Running = Callable[[AgentConfig], AbstractAsyncContextManager[asyncio.Task[None]]]
+
+
+async def test_an_agent_trains_and_its_updates_arrive_in_order_without_gap_or_repeat(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 12 and len(coordinator.telemetry) >= 2)
+    sequences = [offered.sequence for offered in coordinator.offered]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert {offered.steps for offered in coordinator.offered} == {5}
+    assert coordinator.offered[-1].base.number > 0  # newer models were taken up
+    assert coordinator.offered[-1].loss < coordinator.offered[0].loss
+    final = status.read(config.state_dir)
+    assert final is not None
+    assert not final.running
+    assert final.steps >= 60
+    assert final.sent_bytes > 0
+    assert final.idle_share < 0.9
+
+
+async def test_a_restarted_agent_goes_on_where_it_was(serve: Serve, agent_config: MakeConfig, running: Running) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 3)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.hellos) == 2 and len(coordinator.journal) >= 8)
+    again = coordinator.hellos[1]
+    assert again.bundle is None or again.bundle == coordinator.bundle.sha256
+    assert again.base is not None
+    assert again.last_sequence >= 3
+    assert len(coordinator.bundle_requests) == 1  # kept on disk
+    assert sorted(coordinator.journal) == list(range(1, len(coordinator.journal) + 1))
+
+
+async def test_a_restarted_agent_trains_before_it_has_found_a_coordinator(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(answers=False)
+    config = agent_config(coordinator.url, limits={"outbox_updates_max": 3})
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.offered))
+    await coordinator.cut()
+    alone = agent_config("http://127.0.0.1:9", limits={"outbox_updates_max": 6})
+    async with running(alone):
+        await coordinator.until(
+            lambda: (found := status.read(alone.state_dir)) is not None and found.outbox_updates == 6
+        )
+    found = status.read(alone.state_dir)
+    assert found is not None
+    assert not found.connected
+
+
+async def test_unanswered_updates_are_sent_again_with_the_same_numbers(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(answers=False)
+    config = agent_config(coordinator.url, limits={"outbox_updates_max": 4})
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) == 4)
+        coordinator.answers = True
+        await coordinator.cut()
+        await coordinator.until(lambda: len(coordinator.journal) >= 8)
+    numbers = [offered.sequence for offered in coordinator.offered]
+    assert numbers[:8] == [1, 2, 3, 4, 1, 2, 3, 4]
+    assert sorted(coordinator.journal) == list(range(1, len(coordinator.journal) + 1))
+    payloads: dict[int, set[bytes]] = {}
+    for offered in coordinator.offered:
+        payloads.setdefault(offered.sequence, set()).add(offered.part.data)
+    assert all(len(different) == 1 for different in payloads.values())
+
+
+async def test_a_full_outbox_pauses_training_and_counts_as_idle(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(answers=False)
+    config = agent_config(coordinator.url, limits={"outbox_updates_max": 2})
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) == 2)
+        await asyncio.sleep(0.5)
+        assert len(coordinator.journal) == 2
+    final = status.read(config.state_dir)
+    assert final is not None
+    assert final.idle_s > 0.4
+
+
+async def test_a_large_update_goes_on_where_the_link_was_cut(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(part_bytes_max=1024, cut_after_parts=3)
+    coordinator.stages = msgspec.structs.replace(coordinator.stages, uplink=Dense())
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: 2 in coordinator.journal)
+    numbers = [offered.part.number for offered in coordinator.offered if offered.sequence == 1]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 3
+
+
+async def test_rejected_mass_returns_and_is_sent_again(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(rejects=True)
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.offered) >= 3)
+        coordinator.rejects = False
+        await coordinator.until(lambda: bool(coordinator.journal))
+    first = np.abs(next(iter(coordinator.journal.values())).values).max()
+    assert first > 0
+
+
+async def test_the_next_coordinator_is_tried_when_one_is_down(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve()
+    config = agent_config("http://127.0.0.1:9", coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 1)
+
+
+async def test_a_silent_coordinator_is_left_after_the_progress_timeout(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    silent = await serve(silent=True)
+    good = await serve()
+    config = agent_config(silent.url, good.url, limits={"progress_timeout_s": 0.5})
+    async with running(config):
+        await good.until(lambda: len(good.journal) >= 1)
+    assert silent.heartbeats >= 2
+
+
+async def test_a_foreign_bundle_is_never_trained_on(serve: Serve, agent_config: MakeConfig, running: Running) -> None:
+    coordinator = await serve()
+    true = coordinator.bundle.path.read_bytes()
+    coordinator.bundle_bytes = true[:-1] + bytes([true[-1] ^ 1])
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.bundle_requests) >= 2)
+        await asyncio.sleep(0.2)
+        found = status.read(config.state_dir)
+        assert found is not None
+        assert hashlib.sha256(coordinator.bundle_bytes).hexdigest() in found.last_error
+        assert "foreign" in found.last_error
+        coordinator.bundle_bytes = None
+        await coordinator.until(lambda: bool(coordinator.journal))
+
+
+async def test_a_bundle_that_ends_early_is_fetched_on_from_there(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve()
+    coordinator.bundle_bytes = coordinator.bundle.path.read_bytes()[:5000]
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.bundle_requests))
+        coordinator.bundle_bytes = None
+        await coordinator.until(lambda: bool(coordinator.journal))
+    assert "bytes=5000-" in coordinator.bundle_requests
+
+
+async def test_data_that_do_not_fit_end_the_agent_with_the_reason(
+    serve: Serve, agent_config: MakeConfig, tmp_path: Path, running: Running
+) -> None:
+    coordinator = await serve()
+    file = tmp_path / "mine.npz"
+    np.savez(file, x=np.zeros((10, 7), np.float32), y=np.zeros(10, np.int64))
+    config = agent_config(coordinator.url)
+    config = msgspec.structs.replace(config, data=Data(f"npz:{file}"))
+    with pytest.raises(DataError, match=r"mine\.npz"):
+        async with running(config) as task:
+            await asyncio.wait([task], timeout=20)
+
+
+async def test_two_agents_never_share_a_state(serve: Serve, agent_config: MakeConfig, running: Running) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.hellos))
+        with pytest.raises(ConfigError, match="another agent"):
+            async with running(config) as task:
+                await asyncio.wait([task], timeout=5)
+
+
+async def test_an_offered_difference_to_an_unknown_model_brings_the_whole_model(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 2)
+        coordinator.sent_model = (999, coordinator.model.copy())
+        await coordinator.offer(whole=False)
+        await coordinator.until(lambda: len(coordinator.hellos) == 2)
+        assert coordinator.hellos[1].base is None
+        before = len(coordinator.journal)
+        await coordinator.until(lambda: len(coordinator.journal) >= before + 2)
+    assert coordinator.offered[-1].base != ModelVersion("test/00000001", 999)
