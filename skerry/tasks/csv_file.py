@@ -164,7 +164,12 @@ class _Parser:
             raise DataError(
                 f"{self._path}: line {line}, column {column!r}: {cell[:40]!r} is no class: give its number{names}"
             ) from None
-        return max(-1, min(number, self._manifest.label.classes))  # out of range stays so, and is reported with its row
+        if not 0 <= number < self._manifest.label.classes:
+            raise DataError(
+                f"{self._path}: line {line}, column {column!r}: class {text[:40]}, "
+                f"task {self._manifest.name!r} has 0 to {self._manifest.label.classes - 1}"
+            )
+        return number
 
     def _is_held_out(self, cell: str, line: int) -> bool:
         match cell.strip().lower():

@@ -16,8 +16,9 @@ def to_safetensors(layout: Layout, vector: Float32, metadata: Mapping[str, str] 
     from safetensors.numpy import save
 
     assert vector.shape == (layout.size,)
+    vector = np.ascontiguousarray(vector, np.float32)
     tensors = {
-        tensor.name: np.ascontiguousarray(vector[tensor.offset : tensor.offset + tensor.size].reshape(tensor.shape))
+        tensor.name: vector[tensor.offset : tensor.offset + tensor.size].reshape(tensor.shape)
         for tensor in layout.tensors
     }
     return save(tensors, metadata=dict(metadata) if metadata else None)
