@@ -1,0 +1,212 @@
+"""The coordinator's HTTP resources, but for the agents' stream. Bodies are bounded; answers say what was wrong."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from coordinator.engine import EngineStatus, ModelSnapshot
+from coordinator.events import PeerModelArrived, TokenArrived
+from coordinator.metrics import CONTENT_TYPE, Metrics
+from coordinator.peers import BUNDLE_HEADER, Peers
+from coordinator.stream import Agents
+from coordinator.threads import RunInThread
+from skerry.protocol import frames, sparse
+from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.messages import PeerModel, PeerModelNeeded, PeerModelTaken, PeerStatus, TokenPassed, TokenTaken
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.model_file import to_safetensors
+from skerry.vector import Float32
+
+MSGPACK = "application/msgpack"
+MESSAGE_BYTES_MAX = 64 << 10  # of a peer's message, its values aside
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+class Region(Protocol):
+    """What the resources need of the engine."""
+
+    @property
+    def size(self) -> int:
+        """Entries of the model."""
+
+    async def ask(self, event: PeerModelArrived | TokenArrived) -> PeerModelTaken | PeerModelNeeded | TokenTaken:
+        """Hand over a peer's message; return the answer once it may be sent."""
+
+    def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
+        """Copy a model as it is now."""
+
+    def status(self) -> EngineStatus:
+        """Return the state in numbers."""
+
+    def peer_status(self, bundle: str) -> PeerStatus:
+        """Return what peers are told."""
+
+
+class Api:
+    """Handlers over one region."""
+
+    def __init__(
+        self,
+        region: Region,
+        bundle: Bundle,
+        peers: Peers,
+        metrics: Metrics,
+        run_in_thread: RunInThread,
+        *,
+        about: Callable[[], Mapping[str, Any]],
+        ready: Callable[[], bool],
+        progress_timeout_s: float,
+    ) -> None:
+        self._region = region
+        self._bundle = bundle
+        self._peers = peers
+        self._metrics = metrics
+        self._run_in_thread = run_in_thread
+        self._about = about
+        self._ready = ready
+        self._progress_timeout_s = progress_timeout_s
+
+    def application(self, agents: Agents) -> web.Application:
+        """Return the routes."""
+        application = web.Application()
+        application.router.add_get("/v1/agents/stream", agents.handle)
+        application.router.add_post("/v1/federation/model", self.take_model)
+        application.router.add_post("/v1/federation/token", self.take_token)
+        application.router.add_get("/v1/federation/status", self.tell_peer)
+        application.router.add_get("/v1/bundles/{sha256}", self.give_bundle)
+        application.router.add_get("/v1/model", self.give_model)
+        application.router.add_get("/v1/admin/status", self.tell_operator)
+        application.router.add_get("/healthz", self.tell_health)
+        application.router.add_get("/readyz", self.tell_readiness)
+        application.router.add_get("/metrics", self.give_metrics)
+        return application
+
+    # --- peers ---
+
+    async def take_model(self, request: web.Request) -> web.Response:
+        """Take a peer's publication; answered once it is on disk."""
+        body = await self._body(request, 4 * self._region.size + MESSAGE_BYTES_MAX)
+        message = _decode(body, PeerModel)
+        self._check_peer(message.coordinator)
+        size = self._region.size
+        try:
+            values = await self._run_in_thread(lambda: sparse.decode(message.values, size=size))
+        except MalformedMessage as error:
+            raise web.HTTPBadRequest(text=f"values: {error}") from None
+        return await self._answer(message.coordinator, body, PeerModelArrived(message, values))
+
+    async def take_token(self, request: web.Request) -> web.Response:
+        """Take the token from a peer; answered once that is on disk."""
+        body = await self._body(request, MESSAGE_BYTES_MAX)
+        message = _decode(body, TokenPassed)
+        self._check_peer(message.sender)
+        return await self._answer(message.sender, body, TokenArrived(message))
+
+    async def tell_peer(self, request: web.Request) -> web.Response:
+        """Give a sign of life."""
+        status = self._region.peer_status(self._bundle.sha256)
+        return web.Response(body=frames.encode(status), content_type=MSGPACK)
+
+    def _check_peer(self, name: str) -> None:
+        if not self._peers.knows(name):
+            raise web.HTTPForbidden(
+                text=f"coordinator {name!r} is no peer of this one: see `peers` in its configuration"
+            )
+
+    async def _body(self, request: web.Request, bytes_max: int) -> bytes:
+        """Return the body of a peer's request, which must be about the same bundle."""
+        bundle = request.headers.get(BUNDLE_HEADER)
+        if bundle != self._bundle.sha256:
+            raise web.HTTPConflict(text=f"this region trains bundle {self._bundle.sha256}, not {bundle}")
+        if (request.content_length or 0) > bytes_max:
+            raise web.HTTPRequestEntityTooLarge(max_size=bytes_max, actual_size=request.content_length or 0)
+        body = bytearray()
+        while not request.content.at_eof():
+            try:
+                async with asyncio.timeout(self._progress_timeout_s):
+                    body += await request.content.readany()
+            except TimeoutError:
+                raise web.HTTPRequestTimeout(text=f"no byte for {self._progress_timeout_s:g} s") from None
+            if len(body) > bytes_max:
+                raise web.HTTPRequestEntityTooLarge(max_size=bytes_max, actual_size=len(body))
+        return bytes(body)
+
+    async def _answer(self, peer: str, body: bytes, event: PeerModelArrived | TokenArrived) -> web.Response:
+        answer = frames.encode(await self._region.ask(event))
+        self._peers.count_received(peer, received_bytes=len(body), sent_bytes=len(answer))
+        return web.Response(body=answer, content_type=MSGPACK)
+
+    # --- agents, and whoever wants the model ---
+
+    async def give_bundle(self, request: web.Request) -> web.StreamResponse:
+        """Send the task's bundle."""
+        if request.match_info["sha256"] != self._bundle.sha256:
+            raise web.HTTPNotFound(text=f"this region trains bundle {self._bundle.sha256}")
+        headers = {"Content-Type": "application/zip", "Cache-Control": "public, max-age=31536000, immutable"}
+        return web.FileResponse(self._bundle.path, headers=headers)
+
+    async def give_model(self, request: web.Request) -> web.Response:
+        """Send a model as safetensors; `kind` is regional or federated."""
+        kind = request.query.get("kind", "regional")
+        if kind not in {"regional", "federated"}:
+            raise web.HTTPBadRequest(text=f"kind={kind!r} is neither regional nor federated")
+        snapshot = self._region.model("federated" if kind == "federated" else "regional")
+        tag = f"{snapshot.version.lineage}@{snapshot.version.number}"
+        if kind == "federated":  # it also changes with the replicas, which have no part in the version
+            digest = await self._run_in_thread(lambda: _digest(snapshot.values))
+            tag += f"-{digest}"
+        if f'"{tag}"' in request.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers={"ETag": f'"{tag}"'})
+        metadata = {
+            "kind": kind,
+            "lineage": snapshot.version.lineage,
+            "version": str(snapshot.version.number),
+            "age": repr(snapshot.age),
+            "bundle": self._bundle.sha256,
+        }
+        layout = self._bundle.manifest.layout
+        body = await self._run_in_thread(lambda: to_safetensors(layout, snapshot.values, metadata))
+        return web.Response(
+            body=body,
+            content_type="application/octet-stream",
+            headers={"ETag": f'"{tag}"', "Content-Disposition": f'attachment; filename="{kind}.safetensors"'},
+        )
+
+    # --- operators ---
+
+    async def tell_operator(self, request: web.Request) -> web.Response:
+        """Return everything that is known, as JSON."""
+        status = {**self._about(), **msgspec.to_builtins(self._region.status())}
+        return web.Response(text=json.dumps(status, indent=1), content_type="application/json")
+
+    async def tell_health(self, request: web.Request) -> web.Response:
+        """Say that the process is alive: whoever reads this has its answer."""
+        return web.Response(text="ok\n")
+
+    async def tell_readiness(self, request: web.Request) -> web.Response:
+        """Say whether agents and peers are served."""
+        if self._ready():
+            return web.Response(text="ready\n")
+        return web.Response(status=503, text="stopping\n")
+
+    async def give_metrics(self, request: web.Request) -> web.Response:
+        """Return the metrics in Prometheus' text form."""
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return frames.decode(body, kind, bytes_max=len(body))
+    except MalformedMessage as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
+
+
+def _digest(values: Float32) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]

@@ -1,0 +1,254 @@
+"""`skerry-coordinator`: run a regional coordinator, look at it, take its model."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import msgspec
+
+from coordinator import config as configuration
+from coordinator import export, remote
+from coordinator.config import CoordinatorConfig
+from skerry import logging_setup
+from skerry.errors import SkerryError, StorageError
+from skerry.tasks import bundle as bundles
+
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 something else went wrong (not running, for example),
+2 wrong usage or configuration, 3 the disk refused, 4 the state was written by
+a newer version, 5 a bundle or data that does not fit."""
+
+log = logging.getLogger(__name__)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+config_option = click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=configuration.DEFAULT_PATH,
+    show_default=True,
+    help="The configuration file.",
+)
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+def coordinator() -> None:
+    """Coordinate the devices of one region, and federate with other regions.
+
+    \b
+    Examples:
+      skerry-coordinator config check --config coordinator.toml
+      skerry-coordinator run --config coordinator.toml
+      skerry-coordinator status --url http://127.0.0.1:8470
+      skerry-coordinator model export --format onnx --output model.onnx
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+
+
+@coordinator.command(epilog=EXIT_CODES)
+@config_option
+def run(config_path: Path) -> None:
+    """Run until SIGTERM or SIGINT; then say goodbye to the agents, write a checkpoint, and exit with 0.
+
+    \b
+    Examples:
+      skerry-coordinator run
+      skerry-coordinator run --config lab/eu.toml
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    config = configuration.load(config_path)
+    logging_setup.configure(config.log_json)
+    asyncio.run(_serve(config))
+
+
+@coordinator.command(epilog=EXIT_CODES)
+@config_option
+@click.option("--url", help="Base URL of the coordinator; default: as the configuration says.")
+@as_json
+def status(config_path: Path, url: str | None, as_json: bool) -> None:
+    """Show how a running coordinator is doing.
+
+    \b
+    Examples:
+      skerry-coordinator status
+      skerry-coordinator status --url http://127.0.0.1:8470 --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    base = url or _own_url(configuration.load(config_path))
+    body = asyncio.run(remote.get(base, "/v1/admin/status", bytes_max=export.STATUS_BYTES_MAX))
+    try:
+        report = json.loads(body)
+        text = _status_text(report)
+    except (ValueError, KeyError, TypeError) as error:
+        raise remote.UnexpectedAnswerError(f"{base}: the answer is no coordinator's status: {error!r}") from error
+    click.echo(json.dumps(report) if as_json else text)
+
+
+@coordinator.group()
+def model() -> None:
+    """Take the region's model."""
+
+
+@model.command("export", epilog=EXIT_CODES)
+@config_option
+@click.option("--url", help="Take it from the running coordinator at this base URL, instead of from the state folder.")
+@click.option("--kind", type=click.Choice(["regional", "federated"]), default="federated", show_default=True)
+@click.option("--format", "form", type=click.Choice(["safetensors", "onnx"]), default="safetensors", show_default=True)
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
+)
+@as_json
+def model_export(
+    config_path: Path,
+    url: str | None,
+    kind: Literal["regional", "federated"],
+    form: Literal["safetensors", "onnx"],
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Write the model to a file: named tensors, or an ONNX model that predicts as it stands.
+
+    Without --url the model comes from the state folder that the configuration names, whether the coordinator
+    runs or not.
+
+    \b
+    Examples:
+      skerry-coordinator model export --output model.safetensors
+      skerry-coordinator model export --format onnx --kind regional --url http://127.0.0.1:8470 -o model.onnx
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    if url is None:
+        exported = export.from_state(configuration.load(config_path), kind, form)
+    else:
+        exported = asyncio.run(export.from_running(url, kind, form))
+    _write(output, exported.data)
+    report = {
+        "path": str(output),
+        "kind": kind,
+        "format": form,
+        "version": exported.version,
+        "file_bytes": len(exported.data),
+    }
+    text = f"{output}: {kind} model {exported.version} as {form}, {len(exported.data)} bytes"
+    click.echo(json.dumps(report) if as_json else text)
+
+
+@coordinator.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command("check", epilog=EXIT_CODES)
+@config_option
+@as_json
+def config_check(config_path: Path, as_json: bool) -> None:
+    """Read the configuration and the files that it names; say what is wrong, or show what is in force.
+
+    \b
+    Examples:
+      skerry-coordinator config check
+      skerry-coordinator config check --config lab/eu.toml --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    from coordinator.service import check_exposure
+
+    loaded = configuration.load(config_path)
+    check_exposure(loaded)
+    bundle = bundles.resolve(loaded.bundle)
+    if loaded.evaluation is not None:
+        from skerry.tasks import data
+
+        data.load(loaded.evaluation.source, bundle.manifest, held_out=True)
+    in_force = msgspec.to_builtins(loaded, enc_hook=str)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "config": in_force}))
+    else:
+        click.echo(f"{config_path}: fine\n" + json.dumps(in_force, indent=2))
+
+
+async def _serve(config: CoordinatorConfig) -> None:
+    """Run the service until a signal comes or a part fails."""
+    from coordinator.service import Service
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    service = Service(config)
+    await service.start()
+    working = asyncio.create_task(service.run())
+    waiting = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        waiting.cancel()
+        await service.stop()
+
+
+def _own_url(config: CoordinatorConfig) -> str:
+    """Return where the coordinator of this configuration answers."""
+    from coordinator.service import PORT_FILE
+
+    port = config.listen.port
+    if port == 0:
+        try:
+            port = int((config.state_dir / PORT_FILE).read_text())
+        except (OSError, ValueError) as error:
+            raise remote.NotRunningError(
+                f"coordinator {config.name!r} is not running: no port in {config.state_dir / PORT_FILE}"
+            ) from error
+    return f"http://{config.listen.host}:{port}"
+
+
+def _status_text(report: dict[str, Any]) -> str:
+    """Return the report for people."""
+    devices = report["devices"]
+    lines = [
+        f"coordinator {report['coordinator']}, region {report['region']}, up {report['uptime_s']:.0f} s",
+        f"model       {report['lineage']} version {report['version']}, age {report['age']:.1f}",
+        f"updates     {report['updates_accepted']} accepted, {sum(report['rejected'].values())} rejected, "
+        f"{report['held_updates']} held, {report['uncommitted_updates']} on their way to the disk",
+        f"cycle       {report['cycle_s']:.2f} s",
+        f"devices     {sum(one['connected'] for one in devices.values())} of {len(devices)} connected",
+    ]
+    lines += [
+        f"  {name}: {one['updates']} updates{'' if one['connected'] else ', not connected'}"
+        for name, one in sorted(devices.items())
+    ]
+    lines += [
+        f"peer        {name}: {trouble or 'reachable'}" for name, trouble in sorted(report["peer_troubles"].items())
+    ]
+    for kind, one in sorted(report["evaluations"].items()):
+        accuracy = one["correct"] / one["examples"]
+        lines.append(f"accuracy    {kind}: {accuracy:.4f} at version {one['version']}, loss {one['loss']:.4f}")
+    return "\n".join(lines)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is never seen half-written."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def main() -> None:
+    """Run the command line; errors that a person can act on are one line and an exit code."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        coordinator.main(prog_name="skerry-coordinator")
+    except SkerryError as error:
+        click.echo(f"skerry-coordinator: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

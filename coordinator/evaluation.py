@@ -1,0 +1,95 @@
+"""How well the region's models do on held-out data: measured off the event loop, now and then, when they changed."""
+
+import asyncio
+import hashlib
+import logging
+from functools import partial
+from typing import Literal, Protocol
+
+from coordinator.config import Evaluation as EvaluationConfig
+from coordinator.engine import ModelSnapshot
+from coordinator.events import Evaluated, Event
+from coordinator.metrics import Metrics
+from coordinator.threads import RunInThread
+from skerry.tasks import data
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import Dataset
+from skerry.training.trainer import Evaluation, Trainer, open_trainer
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["regional", "federated"]
+KINDS: tuple[Kind, ...] = ("regional", "federated")
+
+
+class Region(Protocol):
+    """What an evaluation needs of the engine."""
+
+    def submit(self, event: Event) -> None:
+        """Hand over what happened."""
+
+    def model(self, kind: Kind = "regional") -> ModelSnapshot:
+        """Copy a model as it is now."""
+
+
+class Evaluator:
+    """Evaluates the regional and the federated model every `every_s` seconds."""
+
+    def __init__(
+        self,
+        region: Region,
+        trainer: Trainer,
+        held_out: Dataset,
+        metrics: Metrics,
+        run_in_thread: RunInThread,
+        every_s: float,
+    ) -> None:
+        self._region = region
+        self._trainer = trainer
+        self._held_out = held_out
+        self._metrics = metrics
+        self._run_in_thread = run_in_thread
+        self._every_s = every_s
+        self._evaluated: dict[Kind, bytes] = {}  # digest of the model that was evaluated last
+        self.latest: dict[Kind, Evaluated] = {}
+
+    async def run(self) -> None:
+        """Evaluate until cancelled."""
+        while True:
+            await self.once()
+            await asyncio.sleep(self._every_s)
+
+    async def once(self) -> None:
+        """Evaluate what has changed since the last time."""
+        for kind in KINDS:
+            snapshot = self._region.model(kind)
+            result = await self._run_in_thread(partial(self._evaluate, kind, snapshot))
+            if result is None:
+                continue
+            version = snapshot.version.number
+            evaluated = Evaluated(version, snapshot.age, kind, result.examples, result.correct, result.loss)
+            self.latest[kind] = evaluated
+            self._metrics.accuracy[kind] = result.accuracy
+            self._metrics.loss[kind] = result.loss
+            self._region.submit(evaluated)
+            log.info("%s model, version %d: accuracy %.4f", kind, version, result.accuracy)
+
+    def _evaluate(self, kind: Kind, snapshot: ModelSnapshot) -> Evaluation | None:
+        """Evaluate a model, unless it is the one that was evaluated last. In a thread."""
+        digest = hashlib.sha256(snapshot.values.tobytes()).digest()
+        if self._evaluated.get(kind) == digest:
+            return None
+        self._evaluated[kind] = digest
+        return self._trainer.evaluate(snapshot.values, self._held_out)
+
+
+def open_evaluator(
+    config: EvaluationConfig, bundle: Bundle, region: Region, metrics: Metrics, run_in_thread: RunInThread
+) -> Evaluator:
+    """Load data and graphs. Blocks: meant for the start.
+
+    Raises:
+        DataError: the source or the bundle cannot be used.
+    """
+    held_out = data.load(config.source, bundle.manifest, held_out=True)
+    return Evaluator(region, open_trainer(bundle), held_out, metrics, run_in_thread, config.every_s)

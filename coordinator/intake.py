@@ -1,0 +1,125 @@
+"""Updates as they come in: parts put together, payloads read. No I/O; memory is bounded.
+
+What was assembled of an update survives a cut of the stream for a while, so that a device goes on where it was.
+"""
+
+from dataclasses import dataclass
+
+from coordinator.events import Malformed
+from skerry.protocol.errors import MalformedMessage, MalformedVector
+from skerry.protocol.messages import PartialUpdate, UpdateOffered
+from skerry.protocol.parts import Assembler
+from skerry.protocol.sparse import decode as decode_vector
+from skerry.vector import SparseVector
+
+PARTIALS_BYTES_MAX = 1 << 30  # of all devices together
+PARTIAL_KEPT_S = 600.0  # after a device's last part
+
+
+class IntakeFullError(Exception):
+    """No memory is left for more unfinished updates: the device must come back later."""
+
+
+@dataclass(slots=True)
+class _Desk:
+    """What is in hand for one device."""
+
+    assembler: Assembler
+    frame_bytes: int = 0  # of the frames that brought what is in hand
+    held_bytes: int = 0
+    refused_sequence: int = 0  # its remaining parts are ignored: it has been answered
+    last_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A whole update, or why it cannot become one."""
+
+    payload: bytes | Malformed
+    frame_bytes: int
+
+
+class Intake:
+    """The unfinished updates of every device of a region."""
+
+    def __init__(self, update_bytes_max: int, partials_bytes_max: int = PARTIALS_BYTES_MAX) -> None:
+        self._update_bytes_max = update_bytes_max
+        self._partials_bytes_max = partials_bytes_max
+        self._desks: dict[str, _Desk] = {}
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of unfinished updates in memory."""
+        return self._held_bytes
+
+    def partial(self, device: str) -> PartialUpdate | None:
+        """Return what has arrived of the update that `device` was sending when its last stream ended."""
+        desk = self._desks.get(device)
+        if desk is None or desk.assembler.partial is None:
+            return None
+        sequence, parts, crc32 = desk.assembler.partial
+        assert isinstance(sequence, int)
+        return PartialUpdate(sequence, crc32, parts)
+
+    def take(self, device: str, offered: UpdateOffered, frame_bytes: int, now_s: float) -> Assembled | None:
+        """Take one part; return the update with its last one, None before.
+
+        Raises:
+            IntakeFullError: all memory for unfinished updates is in use by others.
+        """
+        desk = self._desks.get(device)
+        if desk is None:
+            desk = self._desks[device] = _Desk(Assembler(self._update_bytes_max))
+        part = offered.part
+        if offered.sequence == desk.refused_sequence and part.number > 0:
+            return None
+        desk.last_s = now_s
+        desk.frame_bytes = frame_bytes + (desk.frame_bytes if part.number > 0 else 0)
+        if part.payload_bytes > self._update_bytes_max:
+            detail = f"{part.payload_bytes} bytes, this coordinator takes at most {self._update_bytes_max}"
+            return self._refuse(desk, offered.sequence, Malformed("too_large", detail))
+        try:
+            payload = desk.assembler.add(offered.sequence, part)
+        except MalformedMessage as error:
+            return self._refuse(desk, offered.sequence, Malformed("malformed", str(error)))
+        if payload is None:
+            held_bytes = len(part.data) + (desk.held_bytes if part.number > 0 else 0)
+            self._hold(device, desk, min(held_bytes, part.payload_bytes))
+            return None
+        self._release(desk)
+        return Assembled(payload, desk.frame_bytes)
+
+    def forget(self, now_s: float) -> None:
+        """Drop what is too old to be resumed."""
+        for device, desk in list(self._desks.items()):
+            if now_s - desk.last_s > PARTIAL_KEPT_S:
+                self._drop(device)
+
+    def _refuse(self, desk: _Desk, sequence: int, why: Malformed) -> Assembled:
+        self._release(desk)
+        desk.assembler = Assembler(self._update_bytes_max)
+        desk.refused_sequence = sequence
+        return Assembled(why, desk.frame_bytes)
+
+    def _hold(self, device: str, desk: _Desk, held_bytes: int) -> None:
+        self._held_bytes += held_bytes - desk.held_bytes
+        desk.held_bytes = held_bytes
+        if self._held_bytes > self._partials_bytes_max:
+            self._drop(device)
+            raise IntakeFullError
+
+    def _release(self, desk: _Desk) -> None:
+        self._held_bytes -= desk.held_bytes
+        desk.held_bytes = 0
+
+    def _drop(self, device: str) -> None:
+        self._release(self._desks.pop(device))
+
+
+def read_vector(payload: bytes, size: int) -> SparseVector | Malformed:
+    """Decode an update of a model of `size` entries, or say what is wrong with it."""
+    try:
+        return decode_vector(payload, size=size)
+    except MalformedVector as error:
+        return Malformed(error.reason, str(error))

@@ -1,0 +1,248 @@
+"""The way to the other coordinators: their signs of life, and what goes to them over HTTP.
+
+Each peer has its own tasks and its own newest message of each kind, so that the trouble of one reaches nobody else.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import aiohttp
+
+from coordinator.events import Event, PeerSeen, PublicationNeeded, TrafficCounted
+from coordinator.metrics import Metrics
+from skerry.protocol import frames
+from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.messages import (
+    PeerModel,
+    PeerModelNeeded,
+    PeerModelTaken,
+    PeerStatus,
+    TokenPassed,
+    TokenTaken,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+log = logging.getLogger(__name__)
+
+BUNDLE_HEADER = "Skerry-Bundle"  # on every request between peers: models of another bundle must not mix
+POLL_S = 1.0  # between two requests for a peer's status
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0  # bounds of the full-jitter back-off
+ANSWER_BYTES_MAX = 64 << 10
+CHUNK_BYTES = 64 << 10  # of a message that is being sent; each must get away within the progress time-out
+
+MODEL_ANSWERS = PeerModelTaken | PeerModelNeeded
+
+T = TypeVar("T")
+
+
+class Region(Protocol):
+    """What the peers' shell needs of the engine."""
+
+    def submit(self, event: Event) -> None:
+        """Hand over what happened."""
+
+
+class PeerError(Exception):
+    """A peer did not answer as it should; its text says how."""
+
+
+class _Newest(asyncio.Event):
+    """A box for one message: a newer one replaces it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message: PeerModel | TokenPassed | None = None
+
+    def put(self, message: PeerModel | TokenPassed) -> None:
+        self.message = message
+        self.set()
+
+
+class _Peer:
+    """What waits for one peer, and what was exchanged with it."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self.model = _Newest()
+        self.token = _Newest()
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.trouble: str | None = "not asked yet"  # None: it answered the last status request
+
+
+class Peers:
+    """The other coordinators, as the configuration names them."""
+
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        bundle_sha256: str,
+        metrics: Metrics,
+        *,
+        connector: Callable[[], aiohttp.BaseConnector],
+        progress_timeout_s: float,
+        rng: random.Random,
+    ) -> None:
+        self._peers = {name: _Peer(name, url) for name, url in urls.items()}
+        self._bundle_sha256 = bundle_sha256
+        self._metrics = metrics
+        self._connector = connector
+        self._progress_timeout_s = progress_timeout_s
+        self._rng = rng
+        self.region: Region  # set once, before `run`: the engine needs us first
+
+    # --- the engine's outlet ---
+
+    def send_to_peer(self, peer: str, message: PeerModel | TokenPassed) -> None:
+        """Send `message` as soon as the peer takes it, instead of an older one that still waits."""
+        box = self._peers[peer].model if isinstance(message, PeerModel) else self._peers[peer].token
+        box.put(message)
+
+    def count_received(self, peer: str, received_bytes: int, sent_bytes: int) -> None:
+        """Add what a peer's own request brought and what it was answered with."""
+        self._peers[peer].received_bytes += received_bytes
+        self._peers[peer].sent_bytes += sent_bytes
+
+    def knows(self, peer: str) -> bool:
+        """Whether the configuration names `peer`."""
+        return peer in self._peers
+
+    def trouble(self) -> dict[str, str | None]:
+        """Return by peer what is wrong with it, None where it answers."""
+        return {name: peer.trouble for name, peer in self._peers.items()}
+
+    # --- tasks ---
+
+    async def run(self) -> None:
+        """Talk to every peer until cancelled."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._progress_timeout_s)
+        headers = {BUNDLE_HEADER: self._bundle_sha256}
+        async with (
+            aiohttp.ClientSession(connector=self._connector(), timeout=timeout, headers=headers) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for peer in self._peers.values():
+                tasks.create_task(self._poll(session, peer), name=f"status of {peer.name}")
+                tasks.create_task(self._deliver(session, peer, peer.model, "model"), name=f"models to {peer.name}")
+                tasks.create_task(self._deliver(session, peer, peer.token, "token"), name=f"token to {peer.name}")
+
+    def housekeep(self) -> None:
+        """Report what was sent and received. Call it now and then."""
+        for peer in self._peers.values():
+            if peer.sent_bytes or peer.received_bytes:
+                self._metrics.peer_bytes[peer.name, "sent"] += peer.sent_bytes
+                self._metrics.peer_bytes[peer.name, "received"] += peer.received_bytes
+                self.region.submit(TrafficCounted("peer", peer.name, peer.sent_bytes, peer.received_bytes))
+                peer.sent_bytes = peer.received_bytes = 0
+
+    async def _poll(self, session: aiohttp.ClientSession, peer: _Peer) -> None:
+        while True:
+            try:
+                status = await self._status(session, peer)
+            except PeerError as error:
+                self._metrics.peer_failures[peer.name] += 1
+                self._metrics.peers_reachable[peer.name] = False
+                if peer.trouble != str(error):
+                    log.warning("peer %s: %s", peer.name, error)
+                peer.trouble = str(error)
+            else:
+                if peer.trouble is not None:
+                    log.info("peer %s: reachable at %s, version %d", peer.name, peer.url, status.version)
+                peer.trouble = None
+                self._metrics.peers_reachable[peer.name] = True
+                self.region.submit(PeerSeen(status))
+            await asyncio.sleep(POLL_S * self._rng.uniform(0.8, 1.2))
+
+    async def _status(self, session: aiohttp.ClientSession, peer: _Peer) -> PeerStatus:
+        """Return the peer's status.
+
+        Raises:
+            PeerError: it does not answer, or it is another coordinator than it should be.
+        """
+        status = _decode(await self._exchange(session, peer, "GET", "status", b""), PeerStatus)
+        if status.coordinator != peer.name:
+            raise PeerError(f"is {status.coordinator!r}: correct peers.{peer.name} in the configuration")
+        if status.bundle != self._bundle_sha256:
+            raise PeerError(f"trains another bundle ({status.bundle[:12]}, here {self._bundle_sha256[:12]})")
+        return status
+
+    async def _deliver(self, session: aiohttp.ClientSession, peer: _Peer, box: _Newest, what: str) -> None:
+        """Send what is put into `box`, again and again until it is taken or replaced."""
+        failures = 0
+        while True:
+            await box.wait()
+            box.clear()
+            message = box.message
+            assert message is not None
+            try:
+                answer = await self._exchange(session, peer, "POST", what, frames.encode(message))
+                needed = isinstance(message, PeerModel) and isinstance(_decode(answer, MODEL_ANSWERS), PeerModelNeeded)
+                if isinstance(message, TokenPassed):
+                    _decode(answer, TokenTaken)
+            except PeerError as error:
+                self._metrics.peer_failures[peer.name] += 1
+                if failures == 0:
+                    log.warning("peer %s: %s not delivered, trying again: %s", peer.name, what, error)
+                failures += 1
+                box.set()
+                await asyncio.sleep(self._rng.uniform(0.0, min(RETRY_MAX_S, RETRY_MIN_S * 2.0**failures)))
+                continue
+            failures = 0
+            if needed and not box.is_set():
+                self.region.submit(PublicationNeeded(peer.name))
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, peer: _Peer, method: str, path: str, body: bytes
+    ) -> bytes:
+        """Return the peer's answer to one request. Only lack of progress times out, not the length of the message.
+
+        Raises:
+            PeerError: no answer, or none that can be used.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._progress_timeout_s) as deadline:
+
+                def progressed() -> None:
+                    deadline.reschedule(loop.time() + self._progress_timeout_s)
+
+                request = session.request(
+                    method,
+                    f"{peer.url}/v1/federation/{path}",
+                    data=_chunks(body, progressed) if body else None,
+                    headers={"Content-Length": str(len(body))} if body else None,
+                )
+                async with request as response:
+                    data = await response.content.read(ANSWER_BYTES_MAX)
+                    while not response.content.at_eof() and len(data) < ANSWER_BYTES_MAX:
+                        data += await response.content.read(ANSWER_BYTES_MAX - len(data))
+        except TimeoutError:
+            raise PeerError(f"no progress for {self._progress_timeout_s:g} s") from None
+        except aiohttp.ClientError as error:
+            raise PeerError(str(error) or type(error).__name__) from None
+        peer.sent_bytes += len(body)
+        peer.received_bytes += len(data)
+        if response.status != 200:
+            raise PeerError(f"HTTP {response.status}: {data[:200].decode(errors='replace')}")
+        return bytes(data)
+
+
+def _decode(answer: bytes, kind: "TypeForm[T]") -> T:
+    try:
+        return frames.decode(answer, kind, bytes_max=ANSWER_BYTES_MAX)
+    except MalformedMessage as error:
+        raise PeerError(f"not an answer: {error}") from None
+
+
+async def _chunks(body: bytes, progressed: Callable[[], None]) -> AsyncIterator[bytes]:
+    """Yield `body` piece by piece; the next piece is asked for when the one before has left."""
+    for start in range(0, len(body), CHUNK_BYTES):
+        progressed()
+        yield body[start : start + CHUNK_BYTES]
+    progressed()

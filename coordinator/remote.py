@@ -1,0 +1,41 @@
+"""Asking a running coordinator over HTTP, for the command line."""
+
+import aiohttp
+
+from skerry.errors import SkerryError
+
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=30.0)
+
+
+class NotRunningError(SkerryError):
+    """Nobody answers at that address."""
+
+
+class UnexpectedAnswerError(SkerryError):
+    """Somebody answers, but not as a coordinator should."""
+
+
+async def get(url: str, path: str, *, bytes_max: int) -> bytes:
+    """Return the body of `url` + `path`.
+
+    Raises:
+        NotRunningError: there is no connection to be had.
+        UnexpectedAnswerError: an error status, or a body of more than `bytes_max` bytes.
+    """
+    where = url.rstrip("/") + path
+    body = bytearray()
+    try:
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(where) as response:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > bytes_max:
+                    raise UnexpectedAnswerError(f"{where}: answers with more than {bytes_max} bytes")
+    except aiohttp.InvalidURL as error:
+        raise UnexpectedAnswerError(f"{url!r} is no http:// or https:// URL") from error
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        raise NotRunningError(f"no coordinator is running at {url}: {str(error) or 'no answer'}") from error
+    except aiohttp.ClientError as error:
+        raise UnexpectedAnswerError(f"{where}: {error}") from error
+    if response.status != 200:
+        raise UnexpectedAnswerError(f"{where}: HTTP {response.status}: {body[:200].decode(errors='replace')}")
+    return bytes(body)

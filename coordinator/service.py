@@ -1,0 +1,259 @@
+"""The composition root of the coordinator: builds every part by hand, starts and stops them in order."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from coordinator.api import Api
+from coordinator.config import CoordinatorConfig
+from coordinator.engine import Engine
+from coordinator.evaluation import Evaluator, open_evaluator
+from coordinator.metrics import Metrics
+from coordinator.network import Network, Sockets
+from coordinator.peers import Peers
+from coordinator.stream import Agents
+from coordinator.threads import RunInThread, in_executor
+from skerry.errors import ConfigError, StorageError
+from skerry.protocol.messages import (
+    BundleReference,
+    ModelVersion,
+    PeerModel,
+    TokenPassed,
+    UpdateAccepted,
+    UpdateRejected,
+    Welcome,
+)
+from skerry.tasks import bundle as bundles
+
+log = logging.getLogger(__name__)
+
+PORT_FILE = "port"
+HOUSEKEEPING_S = 5.0
+SHUTDOWN_S = 2.0  # for requests that are being served when the service stops
+
+
+class Outlet:
+    """The engine's way out: to devices by their streams, to peers by HTTP."""
+
+    def __init__(self, agents: Agents, peers: Peers) -> None:
+        self._agents = agents
+        self._peers = peers
+
+    def send_to_device(self, device: str, message: Welcome | UpdateAccepted | UpdateRejected) -> None:
+        """Queue a message to a device."""
+        self._agents.send_to_device(device, message)
+
+    def offer_model(
+        self, device: str, version: ModelVersion, base: ModelVersion | None, age: float, payload: bytes
+    ) -> None:
+        """Queue a model to a device."""
+        self._agents.offer_model(device, version, base, age, payload)
+
+    def send_to_peer(self, peer: str, message: PeerModel | TokenPassed) -> None:
+        """Queue a message to a peer."""
+        self._peers.send_to_peer(peer, message)
+
+
+class Service:
+    """One coordinator, from configuration to goodbye.
+
+    Clock, randomness, network and threads can be replaced; a coordinator without them uses the real ones.
+    """
+
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        *,
+        network: Network | None = None,
+        run_in_thread: RunInThread | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._network = network or Sockets()
+        # Commits have a thread of their own: they must not wait behind an evaluation.
+        self._executors = [ThreadPoolExecutor(1, "commit"), ThreadPoolExecutor(2, "work")]
+        self._commit = run_in_thread or in_executor(self._executors[0])
+        self._work = run_in_thread or in_executor(self._executors[1])
+        self._wall_clock = wall_clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter and a name, no secret
+        self._tasks: list[asyncio.Task[None]] = []
+        self._parts = contextlib.AsyncExitStack()
+        self._ready = False
+        self._started_at_s = 0.0
+        self.metrics = Metrics()
+        self.engine: Engine  # from `start` on
+        self.port = 0
+
+    async def start(self) -> None:
+        """Open the state, listen, and begin to work. A failed start leaves nothing behind.
+
+        Raises:
+            SkerryError: with the exit code that tells what kind of thing is wrong.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._parts.aclose()
+            raise
+
+    async def run(self) -> None:
+        """Wait for a part to fail; raise what it failed with. Cancel it to go on to `stop`."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        raise AssertionError(f"{', '.join(task.get_name() for task in done)}: ended without an error")
+
+    async def stop(self) -> None:
+        """Say goodbye to the agents, write a last checkpoint, close everything.
+
+        Raises:
+            StorageError: the last checkpoint could not be written.
+        """
+        self._ready = False
+        await self._parts.aclose()
+        log.info("stopped")
+
+    async def _start(self) -> None:
+        config = self._config
+        check_exposure(config)
+        bundle = bundles.resolve(config.bundle)
+        self._parts.callback(self._stop_threads)
+
+        agents = Agents(config.limits, self.metrics, self._work)
+        peers = Peers(
+            config.peers,
+            bundle.sha256,
+            self.metrics,
+            connector=self._network.connector,
+            progress_timeout_s=config.limits.progress_timeout_s,
+            rng=self._rng,
+        )
+        self.engine = Engine.open(
+            config,
+            BundleReference(bundle.sha256, bundle.file_bytes),
+            bundle.initial_parameters(),
+            Outlet(agents, peers),
+            self.metrics,
+            run_in_thread=self._commit,
+            wall_clock=self._wall_clock,
+            rng=self._rng,
+        )
+        self._parts.push_async_callback(self.engine.close)
+        agents.region = peers.region = self.engine
+        self.metrics.status = self.engine.status
+
+        evaluator: Evaluator | None = None
+        if config.evaluation is not None:
+            evaluator = open_evaluator(config.evaluation, bundle, self.engine, self.metrics, self._work)
+
+        def about() -> dict[str, Any]:
+            return {
+                "coordinator": config.name,
+                "region": config.region,
+                "recipe": config.recipe if isinstance(config.recipe, str) else config.recipe.name,
+                "bundle": {"sha256": bundle.sha256, "task": bundle.manifest.name},
+                "uptime_s": asyncio.get_running_loop().time() - self._started_at_s,
+                "evaluations": msgspec.to_builtins(evaluator.latest) if evaluator else {},
+                "peer_troubles": peers.trouble(),
+            }
+
+        self._started_at_s = asyncio.get_running_loop().time()
+        self._parts.push_async_callback(self._stop_tasks)
+        self._begin(self.engine.run(), "engine")
+        if config.peers:
+            self._begin(peers.run(), "peers")
+        if evaluator is not None:
+            self._begin(evaluator.run(), "evaluation")
+        self._begin(self._housekeep(agents, peers), "housekeeping")
+
+        api = Api(
+            self.engine,
+            bundle,
+            peers,
+            self.metrics,
+            self._work,
+            about=about,
+            ready=lambda: self._ready,
+            progress_timeout_s=config.limits.progress_timeout_s,
+        )
+        await self._listen(api.application(agents))
+        self._parts.push_async_callback(agents.drain)
+        self._ready = True
+        log.info(
+            "coordinator %s, region %s: %s at version %d, listening on %s:%d",
+            config.name,
+            config.region,
+            self.engine.lineage,
+            self.engine.version.number,
+            config.listen.host,
+            self.port,
+        )
+
+    async def _listen(self, application: web.Application) -> None:
+        """Open the port and write it down."""
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        await runner.setup()
+        self._parts.push_async_callback(runner.cleanup)
+        self.port = await self._network.listen(runner, self._config.listen)
+        path = self._config.state_dir / PORT_FILE
+        self._parts.callback(path.unlink, missing_ok=True)
+        _write_port(path, self.port)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _housekeep(self, agents: Agents, peers: Peers) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            agents.housekeep()
+            peers.housekeep()
+
+    async def _stop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # a failure was raised by `run` already
+
+    def _stop_threads(self) -> None:
+        for executor in self._executors:
+            executor.shutdown()
+
+
+def check_exposure(config: CoordinatorConfig) -> None:
+    """Refuse to serve plain http anywhere but on this machine.
+
+    Raises:
+        ConfigError: naming the key and the remedy.
+    """
+    if not config.insecure:
+        raise ConfigError(
+            "insecure: this version serves plain http only, without TLS and without knowing who connects; TLS arrives "
+            "together with the enrolment of devices. For a lab on this machine spell out `insecure = true`"
+        )
+    host = config.listen.host
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(f"listen.host: {host!r} is no loopback address, and `insecure = true` serves no other")
+
+
+def _write_port(path: Path, port: int) -> None:
+    """Write the port for whoever started us with port 0; never seen half-written."""
+    beside = path.with_suffix(".tmp")
+    try:
+        beside.write_text(f"{port}\n")
+        beside.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,362 @@
+"""The agents' end of the wire: one WebSocket per device, and the engine's way to it. Decides nothing about training."""
+
+import asyncio
+import logging
+import socket as sockets
+import struct
+from typing import Protocol, cast
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from coordinator.config import Limits
+from coordinator.events import (
+    DeviceConnected,
+    DeviceDisconnected,
+    Event,
+    Malformed,
+    OfferDone,
+    TelemetryArrived,
+    TrafficCounted,
+    UpdateArrived,
+)
+from coordinator.intake import Intake, IntakeFullError, read_vector
+from coordinator.metrics import Metrics
+from coordinator.outgoing import PART_BYTES, Offer, Outgoing
+from coordinator.threads import RunInThread
+from skerry.protocol import frames
+from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.limits import PROTOCOL_MAJOR
+from skerry.protocol.messages import (
+    Drain,
+    FromAgent,
+    Heartbeat,
+    Hello,
+    ModelVersion,
+    Refused,
+    Telemetry,
+    UpdateAccepted,
+    UpdateOffered,
+    UpdateRejected,
+    Welcome,
+)
+
+log = logging.getLogger(__name__)
+
+HELLO_S = 10.0  # a stream without a Hello by then is ended
+CLOSE_S = 2.0  # how long to wait for the other side's goodbye
+RECONNECT_AFTER_S = 1.0  # said in Drain
+DECODE_INLINE_BYTES_MAX = 256 << 10  # a larger payload is decoded in a thread: it would hold all streams up
+_TCP_LAST_DATA_RECEIVED = struct.Struct("=52xI")  # linux/tcp.h: tcp_info.tcpi_last_data_recv, milliseconds
+
+
+class Region(Protocol):
+    """What the streams need of the engine."""
+
+    @property
+    def size(self) -> int:
+        """Entries of the model."""
+
+    def submit(self, event: Event) -> None:
+        """Hand over what happened."""
+
+    async def room(self) -> None:
+        """Wait while too much is on its way to the disk."""
+
+
+class _Refusal(Exception):  # noqa: N818 - no error of ours
+    """The stream has to end, and the agent is told why."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.refused = refused
+
+
+class _Stream:
+    """One connection of one device."""
+
+    def __init__(
+        self,
+        device: str,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport | None,  # None: closed already
+        outgoing: Outgoing,
+    ) -> None:
+        self.device = device
+        self.socket = socket
+        self.transport = transport
+        self.outgoing = outgoing
+        self.ended = False  # nothing that it still receives counts
+        self.heard_at_s = 0.0
+        self.received_bytes = 0
+        self._reported = (0, 0)
+
+    def traffic(self) -> TrafficCounted | None:
+        """Return the bytes since the last call, None where there were none."""
+        now = (self.outgoing.sent_bytes, self.received_bytes)
+        sent, received = (total - before for total, before in zip(now, self._reported, strict=True))
+        self._reported = now
+        return TrafficCounted("device", self.device, sent, received) if sent or received else None
+
+
+class Agents:
+    """Every stream of this coordinator."""
+
+    def __init__(self, limits: Limits, metrics: Metrics, run_in_thread: RunInThread) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._run_in_thread = run_in_thread
+        self._streams: dict[str, _Stream] = {}
+        self._open = 0  # sockets, those without a Hello included
+        self._draining = False
+        self._closing: set[asyncio.Task[None]] = set()
+        self._intake = Intake(limits.update_bytes_max)
+        metrics.partial_updates_bytes = lambda: self._intake.held_bytes
+        self.region: Region  # set once, before the port is opened: the engine needs us first
+
+    # --- the engine's outlet ---
+
+    def send_to_device(self, device: str, message: Welcome | UpdateAccepted | UpdateRejected) -> None:
+        """Queue a message; it is dropped where the device is gone, and repeated by it later."""
+        stream = self._streams.get(device)
+        if stream is not None and not stream.outgoing.put(message):
+            log.warning("device %s: does not read its stream; ending it", device)
+            self._abort(stream)
+
+    def offer_model(
+        self, device: str, version: ModelVersion, base: ModelVersion | None, age: float, payload: bytes
+    ) -> None:
+        """Queue a model; the region hears when it is written."""
+        stream = self._streams.get(device)
+        if stream is not None:
+            stream.outgoing.offer(Offer(version, base, age, payload))
+
+    # --- the server's side of a stream ---
+
+    async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        """Serve one agent until its stream ends."""
+        socket = web.WebSocketResponse(
+            max_msg_size=self._limits.frame_bytes_max, compress=False, timeout=CLOSE_S, writer_limit=PART_BYTES
+        )
+        await socket.prepare(request)
+        self._open += 1
+        try:
+            hello, hello_bytes = await self._hello(socket)
+            await self._serve(hello, hello_bytes, socket, request.transport)
+        except _Refusal as refusal:
+            await self._refuse(socket, refusal.refused, str(request.remote))
+        except ConnectionError:
+            pass  # the other side is gone: an everyday event
+        finally:
+            self._open -= 1
+        return socket
+
+    async def _hello(self, socket: web.WebSocketResponse) -> tuple[Hello, int]:
+        """Return the agent's first message, if it may stay."""
+        if self._draining or self._open > self._limits.connections_max:
+            detail = "is stopping" if self._draining else f"already has {self._limits.connections_max} connections"
+            raise _Refusal(Refused("busy", f"this coordinator {detail}", retry=True))
+        try:
+            async with asyncio.timeout(HELLO_S):
+                frame = await self._frame(socket)
+        except TimeoutError:
+            raise _Refusal(Refused("malformed", f"no Hello within {HELLO_S:g} s", retry=True)) from None
+        if frame is None:
+            raise ConnectionResetError
+        hello = self._decode(frame)
+        if not isinstance(hello, Hello):
+            raise _Refusal(Refused("malformed", "the first frame must be a Hello", retry=True))
+        if hello.protocol_major != PROTOCOL_MAJOR:
+            detail = (
+                f"protocol {hello.protocol_major}.x is not spoken here, {PROTOCOL_MAJOR}.x is; install a matching agent"
+            )
+            raise _Refusal(Refused("protocol", detail, retry=False))
+        return hello, len(frame)
+
+    async def _serve(
+        self, hello: Hello, hello_bytes: int, socket: web.WebSocketResponse, transport: asyncio.Transport | None
+    ) -> None:
+        """Read one device's messages until its stream ends, writing beside it."""
+        device = hello.device
+        outgoing = Outgoing(self._limits.part_bytes_max, lambda version: self._offer_done(stream, version))
+        stream = _Stream(device, socket, transport, outgoing)
+        stream.received_bytes = hello_bytes
+        older = self._streams.get(device)
+        if older is not None:
+            self._supersede(older)
+        self._streams[device] = stream
+        self.region.submit(DeviceConnected(device, hello, self._intake.partial(device)))
+        writer = asyncio.create_task(self._write(stream), name=f"to {device}")
+        self._watch(stream)
+        try:
+            await self._read(stream)
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            self._report(stream)
+            self._end(stream)
+
+    async def _read(self, stream: _Stream) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            frame = await self._frame(stream.socket)
+            if frame is None or stream.ended:
+                return
+            stream.heard_at_s = loop.time()
+            stream.received_bytes += len(frame)
+            message = self._decode(frame)
+            match message:
+                case UpdateOffered():
+                    await self._update(stream, message, len(frame))
+                case Heartbeat():
+                    stream.outgoing.put(message)
+                case Telemetry():
+                    self.region.submit(TelemetryArrived(stream.device, message))
+                case Hello():
+                    raise _Refusal(Refused("malformed", "a second Hello on one stream", retry=True))
+
+    async def _update(self, stream: _Stream, offered: UpdateOffered, frame_bytes: int) -> None:
+        """Take one part of an update; with the last one it goes to the region."""
+        try:
+            assembled = self._intake.take(stream.device, offered, frame_bytes, stream.heard_at_s)
+        except IntakeFullError:
+            detail = "no memory for another unfinished update; come back later"
+            raise _Refusal(Refused("busy", detail, retry=True)) from None
+        if assembled is None:
+            return
+        payload, size = assembled.payload, self.region.size
+        if isinstance(payload, Malformed):
+            event = UpdateArrived(stream.device, offered, b"", payload, assembled.frame_bytes)
+        elif len(payload) <= DECODE_INLINE_BYTES_MAX:
+            event = UpdateArrived(stream.device, offered, payload, read_vector(payload, size), assembled.frame_bytes)
+        else:
+            vector = await self._run_in_thread(lambda: read_vector(payload, size))
+            event = UpdateArrived(stream.device, offered, payload, vector, assembled.frame_bytes)
+        if isinstance(event.vector, Malformed):
+            log.warning(
+                "device %s: update %d rejected: %s: %s",
+                stream.device,
+                offered.sequence,
+                event.vector.reason,
+                event.vector.detail,
+            )
+        self.region.submit(event)
+        await self.region.room()
+
+    async def _frame(self, socket: web.WebSocketResponse) -> bytes | None:
+        """Return the next frame; None: the stream has ended."""
+        message = await socket.receive()
+        match message.type:
+            case WSMsgType.BINARY:
+                frame = cast("bytes", message.data)
+                self._metrics.frames_received += 1
+                self._metrics.frames_received_bytes += len(frame)
+                return frame
+            case WSMsgType.TEXT:
+                raise _Refusal(Refused("malformed", "a text message; frames are binary", retry=True))
+            case WSMsgType.ERROR if socket.close_code == WSCloseCode.MESSAGE_TOO_BIG:
+                self._metrics.frames_refused["too_large"] += 1
+                log.warning("a frame of more than %d bytes; ending its stream", self._limits.frame_bytes_max)
+        return None
+
+    def _decode(self, frame: bytes) -> FromAgent:
+        try:
+            return frames.decode(frame, FromAgent, bytes_max=self._limits.frame_bytes_max)
+        except MalformedMessage as error:
+            raise _Refusal(Refused("malformed", str(error), retry=True)) from None
+
+    async def _write(self, stream: _Stream) -> None:
+        """Write what is queued; when the other side is gone, the reader hears of it too."""
+        try:
+            await stream.outgoing.run(stream.socket)
+        except ConnectionError:
+            self._abort(stream)
+
+    async def _refuse(self, socket: web.WebSocketResponse, refused: Refused, who: str) -> None:
+        self._metrics.frames_refused[refused.reason] += 1
+        log.warning("%s: stream refused: %s: %s", who, refused.reason, refused.detail)
+        try:
+            await socket.send_bytes(frames.encode(refused))
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION)
+        except ConnectionError:
+            pass  # it left before it was told
+
+    # --- ends of streams ---
+
+    def _supersede(self, older: _Stream) -> None:
+        """End a device's older stream; the region hears of it before the newer one says Hello."""
+        self._report(older)
+        self._end(older)
+        refused = Refused("superseded", "the same device has opened a newer stream", retry=False)
+        task = asyncio.create_task(self._refuse(older.socket, refused, f"device {older.device}"))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _end(self, stream: _Stream) -> None:
+        """Let the region know, once."""
+        if not stream.ended:
+            stream.ended = True
+            del self._streams[stream.device]
+            self.region.submit(DeviceDisconnected(stream.device))
+
+    def _offer_done(self, stream: _Stream, version: ModelVersion) -> None:
+        if not stream.ended:
+            self.region.submit(OfferDone(stream.device, version))
+
+    def _abort(self, stream: _Stream) -> None:
+        """Cut the connection; its reader ends and cleans up."""
+        if stream.transport is not None:
+            stream.transport.abort()
+
+    def _watch(self, stream: _Stream) -> None:
+        """Cut the stream if no byte arrives for the progress time-out. One timer a stream, whatever it receives."""
+        loop = asyncio.get_running_loop()
+        timeout_s = self._limits.progress_timeout_s
+        stream.heard_at_s = loop.time()
+
+        def check() -> None:
+            if stream.ended:
+                return
+            silent_s = min(loop.time() - stream.heard_at_s, _silence_s(stream.transport))
+            if silent_s >= timeout_s:
+                log.warning("device %s: no byte for %.0f s; ending its stream", stream.device, silent_s)
+                self._abort(stream)
+            else:
+                loop.call_later(timeout_s - silent_s, check)
+
+        loop.call_later(timeout_s, check)
+
+    async def drain(self) -> None:
+        """Ask every agent to come back later, and end its stream."""
+        self._draining = True
+
+        async def goodbye(stream: _Stream) -> None:
+            try:
+                await stream.socket.send_bytes(frames.encode(Drain(RECONNECT_AFTER_S)))
+                await stream.socket.close(code=WSCloseCode.GOING_AWAY)
+            except ConnectionError:
+                pass  # it left first
+
+        await asyncio.gather(*(goodbye(stream) for stream in self._streams.values()), *self._closing)
+
+    # --- book-keeping ---
+
+    def housekeep(self) -> None:
+        """Report what was sent and received, forget unfinished updates that are too old. Call it now and then."""
+        for stream in self._streams.values():
+            self._report(stream)
+        self._intake.forget(asyncio.get_running_loop().time())
+
+    def _report(self, stream: _Stream) -> None:
+        counted = stream.traffic()
+        if counted is not None and not stream.ended:
+            self._metrics.frames_sent_bytes += counted.sent_bytes
+            self.region.submit(counted)
+
+
+def _silence_s(transport: asyncio.BaseTransport | None) -> float:
+    """Return for how long the kernel has received nothing: less than the stream where a large frame arrives slowly."""
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None:  # closed, or not a TCP connection
+        return float("inf")
+    info = connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _TCP_LAST_DATA_RECEIVED.size)
+    return float(_TCP_LAST_DATA_RECEIVED.unpack(info)[0]) / 1000.0
