@@ -14,7 +14,6 @@ import msgspec
 from coordinator.ledger import LedgerEntry, RecentUpdate
 from skerry.algorithms.token import TokenState
 from skerry.database import Database
-from skerry.errors import StorageError
 from skerry.protocol.messages import Telemetry
 
 FILE_NAME = "coordinator.db"
@@ -184,15 +183,14 @@ class Store:
     """The database, open."""
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
-        """Open or create the database of `state_dir`.
+        """Open or create the database of `state_dir`; `read_only`: see it as it is now, until it is closed.
 
         Raises:
+            NotMadeError: there is none yet to read.
             SchemaTooNewError: a newer Skerry wrote it.
             StorageError: it cannot be opened, read or written.
         """
         self.path = state_dir / FILE_NAME
-        if read_only and not self.path.exists():
-            raise StorageError(f"{self.path}: is missing: no coordinator has run here")
         self._db = Database(self.path, "coordinator", wal_bytes=WAL_BYTES, read_only=read_only)
         self._queries = self._db.queries
 

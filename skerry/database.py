@@ -15,6 +15,10 @@ from skerry.errors import SchemaTooNewError, StorageError
 PAGE_BYTES = 4096
 
 
+class NotMadeError(StorageError):
+    """There is nothing to read yet: the service has not made its database."""
+
+
 class Database:
     """An open database of one package. A transaction that has ended is on disk (WAL, synchronous=FULL)."""
 
@@ -25,15 +29,18 @@ class Database:
             path: of the database; its directory exists.
             package: where `schema/` and `queries.sql` are.
             wal_bytes: about how long the write-ahead log gets before it is copied into the database.
-            read_only: nothing is created, migrated or changed.
+            read_only: nothing is created, migrated or changed; all that is read is as it was when this returns.
 
         Raises:
-            SchemaTooNewError: a newer Skerry wrote it, or, where `read_only`, an older one.
+            NotMadeError: it is not there to be read.
+            SchemaTooNewError: a newer Skerry wrote it.
             StorageError: it cannot be opened, read or written.
         """
         self._path = path
         self._wal_bytes = wal_bytes
         self.queries = _queries(package)
+        if read_only and not path.exists():
+            raise NotMadeError(f"{path}: is missing: no service has run here")
         with self.errors():
             uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
             self.connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
@@ -101,15 +108,22 @@ class Database:
                 f"{self._path}: written by a newer Skerry (schema {version}, this one knows {len(scripts)}): "
                 "install that version, or move the file away to start afresh"
             )
-        if version == len(scripts):
-            return
         if read_only:
-            raise SchemaTooNewError(f"{self._path}: has schema {version}, not {len(scripts)}: start the service once")
+            if version == 0:
+                raise NotMadeError(f"{self._path}: is being made: try again")
+            if version < len(scripts):
+                raise StorageError(f"{self._path}: has schema {version}, not {len(scripts)}: start the service once")
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # the first read takes the snapshot
+        elif version < len(scripts):
+            self._migrate(scripts, version)
+
+    def _migrate(self, scripts: list[str], version: int) -> None:
         with self.transaction():
             for script in scripts[version:]:
                 for statement in _statements(script):
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(scripts)}")
+                    self.connection.execute(statement)
+            self.connection.execute(f"PRAGMA user_version = {len(scripts)}")
 
 
 def _queries(package: str) -> dict[str, str]:
