@@ -12,7 +12,7 @@ from skerry.vector import Float32
 class Merged(NamedTuple):
     """Outcome of `merge_by_age`."""
 
-    weight: float  # of the peer's model, in (0, 1): W += weight * (W_peer - W)
+    weight: float  # of the peer's model, in (0, eta]: W += weight * (W_peer - W)
     age: float  # of the merged model
 
 

@@ -34,9 +34,8 @@ def compress_with_error_feedback(
     chosen = uplink.compress(total, layout)
     sent = SparseVector(chosen.size, chosen.indices, quantise(chosen.values, uplink.values))
     if len(sent) == sent.size:
-        total -= sent.values
-    else:
-        total[sent.indices] -= sent.values
+        return sent, total - sent.values  # not in place: where every entry is sent exactly, its values are `total`
+    total[sent.indices] -= sent.values
     return sent, total
 
 

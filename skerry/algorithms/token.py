@@ -45,7 +45,7 @@ class MergePeer:
     """W += weight * (replica of `peer` - W); the own age becomes `age`."""
 
     peer: str
-    weight: float  # in (0, 1)
+    weight: float  # in (0, eta_a]
     age: float
 
 
@@ -218,14 +218,14 @@ class TokenMachine:
         if not self._is_peer(sender):
             return []
         self._heard(sender, broadcast, now_s)
-        if broadcast > self._last_token and broadcast[0] == self._known[0]:
-            table = {name: ages[name] for name in self._names if name in ages and isfinite(ages[name])}
+        if broadcast > self._last_token and broadcast >= self._known:
+            table = {name: ages[name] for name in self._names if name in ages and _is_age(ages[name])}
             self._hold(broadcast, table | {self._name: age}, now_s)
         return []
 
     def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
         """A peer's published model is in its replica. A repeat is merged only once; an impossible age not at all."""
-        if not self._is_peer(sender) or not (isfinite(peer_age) and peer_age >= 0.0):
+        if not self._is_peer(sender) or not _is_age(peer_age):
             return []
         self._heard(sender, broadcast, now_s)
         effects: list[TokenEffect] = []
@@ -332,3 +332,7 @@ class TokenMachine:
 
     def _is_peer(self, name: str) -> bool:
         return name != self._name and name in self._names
+
+
+def _is_age(age: float) -> bool:
+    return isfinite(age) and age >= 0.0

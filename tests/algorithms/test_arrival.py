@@ -1,0 +1,48 @@
+"""How much an update counts, and when."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skerry.algorithms.arrival import Arrival, Constant, FedBuff, Spyker, staleness_discount
+
+
+def arrival(staleness: float, sequence: int = 1) -> Arrival:
+    return Arrival("pi", sequence, staleness, examples=100, loss=0.5, steps=20)
+
+
+@pytest.mark.parametrize(("staleness", "weight"), [(0.0, 0.6), (3.0, 0.3), (99.0, 0.06), (1e9, 0.6 / 1001**0.5)])
+def test_spyker_discounts_stale_updates(staleness: float, weight: float) -> None:
+    assert list(Spyker().decide([arrival(staleness)]) or ()) == [pytest.approx(weight)]
+
+
+@given(st.floats(0.0, 1e15), st.floats(0.0, 1e15))
+def test_staler_never_counts_more(left: float, right: float) -> None:
+    low, high = sorted([left, right])
+    assert 0.0 < staleness_discount(high, 0.5) <= staleness_discount(low, 0.5) <= 1.0
+
+
+def test_negative_staleness_counts_as_fresh() -> None:
+    assert staleness_discount(-5.0, 0.5) == 1.0
+
+
+def test_constant_ignores_staleness() -> None:
+    assert Constant(0.4).decide([arrival(0.0), arrival(50.0)]) == [0.4, 0.4]
+
+
+def test_fedbuff_waits_for_its_buffer_and_applies_the_mean() -> None:
+    rule = FedBuff(size=3, server_rate=0.9)
+    held = [arrival(0.0), arrival(3.0)]
+    assert rule.decide(held[:1]) is None
+    assert rule.decide(held) is None
+    assert list(rule.decide([*held, arrival(0.0)]) or ()) == [
+        pytest.approx(0.3),
+        pytest.approx(0.15),
+        pytest.approx(0.3),
+    ]
+
+
+def test_only_means_average() -> None:
+    assert FedBuff.averages
+    assert not Spyker.averages
+    assert not Constant.averages

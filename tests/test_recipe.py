@@ -1,0 +1,147 @@
+"""A recipe is a TOML file in which every key may be missing and none may be wrong."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from skerry import toml_file
+from skerry.algorithms.arrival import Constant, FedBuff, Spyker
+from skerry.algorithms.decay import Relative
+from skerry.algorithms.federation import NoFederation, SpykerToken
+from skerry.algorithms.local_steps import Cycle, Fixed
+from skerry.algorithms.merge import CarryOver
+from skerry.algorithms.optimizer import Sgd
+from skerry.algorithms.uplink import Dense, Flare, TopK
+from skerry.errors import ConfigError
+from skerry.recipe import AgentStages, Recipe
+from skerry.values import ValueEncoding
+
+STAGES = ("local_steps", "optimizer", "uplink", "merge", "arrival", "decay", "federation")
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
+
+
+def parse(text: str) -> Recipe:
+    return toml_file.parse(text, Recipe, "recipe.toml")
+
+
+def test_empty_file_is_the_default_recipe() -> None:
+    recipe = parse("")
+    assert recipe == Recipe()
+    assert isinstance(recipe.local_steps, Cycle)
+    assert isinstance(recipe.optimizer, Sgd)
+    assert recipe.uplink == TopK(density=0.01, scope="tensor", values=ValueEncoding.FLOAT16, return_unapplied=True)
+    assert isinstance(recipe.merge, CarryOver)
+    assert isinstance(recipe.arrival, Spyker)
+    assert recipe.arrival.server_rate == 0.6
+    assert isinstance(recipe.decay, Relative)
+    assert recipe.decay.initial == 0.05
+    assert isinstance(recipe.federation, SpykerToken)
+
+
+def test_every_stage_is_chosen_by_name() -> None:
+    recipe = parse(
+        """
+        name = "buffered"
+        [local_steps]
+        rule = "fixed"
+        steps_per_cycle = 5
+        [uplink]
+        rule = "flare"
+        strength = 0.25
+        values = "int8"
+        [arrival]
+        rule = "fedbuff"
+        size = 4
+        [federation]
+        rule = "none"
+        """
+    )
+    assert recipe.local_steps == Fixed(5)
+    assert recipe.uplink == Flare(strength=0.25, values=ValueEncoding.INT8)
+    assert recipe.arrival == FedBuff(4)
+    assert recipe.federation == NoFederation()
+    assert recipe.optimizer == Sgd()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[uplink]\nrule = "top_k"\ndensity = 0.0', ["uplink.density", "> 0.0"]),
+        ('[uplink]\nrule = "top_k"\ndensity = nan', ["uplink.density"]),
+        ('[uplink]\nrule = "top_k"\ndensity = "much"', ["uplink.density", "float"]),
+        ('[uplink]\nrule = "top_k"\nvalues = "float8"', ["uplink.values", "float8"]),
+        ('[uplink]\nrule = "top_k"\ndensty = 0.1', ["uplink", "densty"]),
+        ('[uplink]\nrule = "topk"', ["uplink.rule", "topk"]),
+        ("[uplink]\ndensity = 0.1", ["uplink", "rule"]),
+        ("[uplnk]", ["uplnk"]),
+        ('[local_steps]\nrule = "cycle"\nsteps_max = 0', ["local_steps.steps_max", ">= 1"]),
+        ('[local_steps]\nrule = "cycle"\ncycle_min_s = 5.0\ncycle_max_s = 1.0', ["local_steps", "cycle_min_s is 5.0"]),
+        ('[optimizer]\nrule = "sgd"\nmomentum = 1.0', ["optimizer.momentum", "< 1.0"]),
+        ('[optimizer]\nrule = "sgd"\nmomentum = 0.0\nnesterov = true', ["optimizer", "nesterov"]),
+        ('[arrival]\nrule = "spyker"\nserver_rate = inf', ["arrival.server_rate"]),
+        ('[arrival]\nrule = "fedbuff"\nsize = 1.5', ["arrival.size", "int"]),
+        ('[decay]\nrule = "relative"\nminimum = 1.0', ["decay", "minimum is 1.0"]),
+        ('[federation]\nrule = "spyker_token"\neta_a = 2', ["federation.eta_a"]),
+        ('[federation]\nrule = "spyker_token"\nhold_min_s = 2.0', ["federation", "hold_min_s is 2.0"]),
+        ('[federation]\nrule = "spyker_token"\ntoken_timeout_s = 1.0', ["federation", "token_timeout_s is 1.0"]),
+        ("uplink = ", ["TOML"]),
+    ],
+)
+def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    for word in ["recipe.toml", *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe(), Recipe(uplink=Dense(), arrival=Constant()), Recipe(uplink=Flare(), federation=NoFederation())]
+)
+def test_recipe_travels_as_plain_data(recipe: Recipe) -> None:
+    assert msgspec.convert(msgspec.to_builtins(recipe), Recipe) == recipe
+    stages = msgspec.to_builtins(recipe.agent_stages())
+    assert msgspec.convert(stages, AgentStages) == recipe.agent_stages()
+    assert set(stages) == {"local_steps", "optimizer", "uplink", "merge"}
+
+
+def test_devices_get_their_stages() -> None:
+    recipe = Recipe(uplink=Flare(strength=0.1), optimizer=Sgd(momentum=0.5))
+    assert recipe.agent_stages() == AgentStages(uplink=Flare(strength=0.1), optimizer=Sgd(momentum=0.5))
+
+
+def test_nothing_returns_to_the_residual_where_the_rule_applies_means() -> None:
+    """A weight of 1/10 in a mean of ten is full application."""
+    assert Recipe(arrival=FedBuff()).agent_stages().uplink.return_unapplied is False
+    assert Recipe(arrival=Spyker()).agent_stages().uplink.return_unapplied is True
+
+
+def shown(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
+def described_entries() -> list[tuple[str, str, str]]:
+    """Return stage, entry and the row that each of its keys must have."""
+    stages = {field.name: field.type for field in msgspec.inspect.type_info(Recipe).fields}  # type: ignore[attr-defined]
+    entries = []
+    for stage in STAGES:
+        for entry in getattr(stages[stage], "types", (stages[stage],)):
+            defaults = entry.cls()
+            rows = [f"| `{field.name}` | {shown(getattr(defaults, field.name))} |" for field in entry.fields]
+            entries += [(stage, entry.tag, row) for row in rows or [""]]
+    return entries
+
+
+@pytest.mark.parametrize(("stage", "entry", "row"), described_entries())
+def test_documentation_has_every_entry_and_key_with_its_default(stage: str, entry: str, row: str) -> None:
+    chapter = DOCS.read_text().partition(f"\n## `{stage}`\n")[2].partition("\n## ")[0]
+    _, heading, section = chapter.partition(f"### `{entry}`\n")
+    assert heading
+    assert row in section.partition("\n###")[0]
