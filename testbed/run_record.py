@@ -117,6 +117,10 @@ class RegionRecord(msgspec.Struct, frozen=True, kw_only=True):
     evaluations: tuple[EvaluationPoint, ...]  # in time
     merges: tuple[MergePoint, ...]
 
+    def accuracy(self, kind: Literal["regional", "federated"]) -> float | None:
+        """Return the accuracy of the last evaluation of that kind, None before the first."""
+        return next((point.accuracy for point in reversed(self.evaluations) if point.kind == kind), None)
+
 
 class UpdatePoint(msgspec.Struct, frozen=True, kw_only=True):
     """One update as it stands in a coordinator's journal."""
@@ -154,8 +158,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes in one direction against what the same messages would have cost as dense float32."""
 
-    messages: int  # updates, offered models or publications
-    payload_bytes: int  # encoded vectors alone
+    messages: int  # up: updates; down: models, one for each update; peers: published models that were merged
+    payload_bytes: int | None  # encoded vectors alone; None: not told apart from the rest
     frame_bytes: int  # everything sent: payload, envelope, heartbeats
     dense_bytes: int  # messages * parameters * 4
 

@@ -90,7 +90,6 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     description: str
     task: str = "builtin:activity"  # bundle: a path or builtin:TASK
     data: str = "builtin:activity?part={part}&parts={parts}"  # of each device
-    all_training_data: str = "builtin:activity?split=train"  # what all devices hold together, for the central model
     held_out: str = "builtin:activity?split=test"  # what every model is measured on
     recipe: str = "default"  # a packaged recipe, or a path relative to the scenario's file
     duration_s: Annotated[float, Meta(gt=0.0, le=1e6)] = 60.0  # of training, at most

@@ -35,9 +35,9 @@ def _verdicts(goals: Goals, record: RunRecord) -> Iterator[Verdict]:
 
 def _near_central(points_max: float, region: RegionRecord, record: RunRecord) -> Verdict:
     """Compare the region's own model, as evaluated last, with the central one, in percentage points of accuracy."""
-    own = [point.accuracy for point in region.evaluations if point.kind == "regional"]
-    below = None if record.central is None or not own else 100.0 * (record.central.accuracy - own[-1])
-    reached = f"{own[-1]:.1%}" if own else "not evaluated"
+    own = region.accuracy("regional")
+    below = None if record.central is None or own is None else 100.0 * (record.central.accuracy - own)
+    reached = "not evaluated" if own is None else f"{own:.1%}"
     central = f"{record.central.accuracy:.1%}" if record.central is not None else "not trained"
     return Verdict(
         goal="points_below_central_max",

@@ -108,16 +108,23 @@ class Federation:
             raise SkerryError(f"{coordinator} was not ready within {READY_TIMEOUT_S:g} s; its log is {log}") from error
 
     async def stop(self) -> None:
-        """End everything: agents, then coordinators, then links. Returns when no process is left, also if cancelled."""
+        """End everything: agents, then coordinators, then links. Returns when no process is left, also if cancelled.
+
+        Raises:
+            ProcessFailedError: a process did not end in good order when it was asked to.
+        """
         try:
-            await asyncio.gather(*(process.stop() for process in self.agents.values()))
-            await asyncio.gather(*(process.stop() for process in self.coordinators.values()))
+            agents = await asyncio.gather(*(process.stop() for process in self.agents.values()))
+            coordinators = await asyncio.gather(*(process.stop() for process in self.coordinators.values()))
         finally:
             for process in self.processes():
                 if process.running:
                     await process.kill()
             for relay in self.relays():
                 await relay.close()
+        for process, status in zip(self.processes(), (*coordinators, *agents), strict=True):
+            if status and not self.failure.done():
+                raise ProcessFailedError(process, status)
 
     def processes(self) -> Iterator[Process]:
         """Every process."""

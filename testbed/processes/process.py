@@ -18,11 +18,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ProcessFailedError(SkerryError):
-    """A process ended though nobody had asked it to."""
+    """A process ended though nobody had asked it to, or not in good order when it was."""
 
     def __init__(self, process: "Process", status: int) -> None:
         self.process = process
-        super().__init__(f"{process.name} ended by itself with {describe(status)}; its log is {process.log}")
+        by_itself = "" if process.end_expected else " by itself"
+        super().__init__(f"{process.name} ended{by_itself} with {describe(status)}; its log is {process.log}")
 
 
 def describe(status: int) -> str:
@@ -58,7 +59,7 @@ class Process:
         self._failed = failed
         self._child: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[int] | None = None
-        self._end_expected = False
+        self.end_expected = False  # it was asked to end
 
     @property
     def running(self) -> bool:
@@ -74,7 +75,7 @@ class Process:
     async def start(self) -> None:
         """Start it; its standard output and error are appended to the log."""
         assert not self.running, f"{self.name} runs already"
-        self._end_expected = False
+        self.end_expected = False
         self.starts += 1
         with self.log.open("ab") as log:
             self._child = await asyncio.create_subprocess_exec(
@@ -94,9 +95,9 @@ class Process:
         return await asyncio.shield(self._watch)
 
     async def stop(self, grace_s: float = 10.0) -> int | None:
-        """Ask it to end, and kill it after `grace_s`; return its exit status, None if it never ran."""
+        """Ask it to end, and kill it after `grace_s`; return its exit status, None if it did not run."""
         if not self.running:
-            return await self.wait() if self._watch is not None else None
+            return None
         self._send(signal.SIGTERM)
         try:
             async with asyncio.timeout(grace_s):
@@ -135,13 +136,13 @@ class Process:
             return ()
 
     def _send(self, number: signal.Signals) -> None:
-        self._end_expected = True
+        self.end_expected = True
         if self.running:
             os.killpg(self.pid, number)
             os.killpg(self.pid, signal.SIGCONT)  # a frozen process would never see a SIGTERM
 
     async def _watched(self, child: asyncio.subprocess.Process) -> int:
         status = await child.wait()
-        if not self._end_expected:
+        if not self.end_expected:
             self._failed(ProcessFailedError(self, status))
         return status
