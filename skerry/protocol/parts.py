@@ -44,7 +44,8 @@ class Assembler:
     def add(self, key: Hashable, part: Part) -> bytes | None:
         """Take the next part of payload `key`; return the payload with its last part.
 
-        A part that was taken before is ignored. Part 0 of another payload, or another key, drops the one in hand.
+        A part that was taken before is ignored. Part 0 of another payload or length, or another key, drops the one in
+        hand.
 
         Raises:
             MalformedMessage: out of order, of the wrong length, too large, or a wrong checksum. What was in hand is
@@ -57,7 +58,7 @@ class Assembler:
             raise
 
     def _add(self, key: Hashable, part: Part) -> bytes | None:
-        if self._first is None or key != self._key or (part.number == 0 and not _same_payload(part, self._first)):
+        if self._first is None or key != self._key or (part.number == 0 and not _same_start(part, self._first)):
             self._begin(key, part)
         first = self._first
         assert first is not None
@@ -105,3 +106,8 @@ def _parts(payload_bytes: int, part_bytes: int) -> int:
 
 def _same_payload(part: Part, other: Part) -> bool:
     return (part.of, part.payload_bytes, part.crc32) == (other.of, other.payload_bytes, other.crc32)
+
+
+def _same_start(part: Part, first: Part) -> bool:
+    """Say whether `part` repeats part 0; a payload cut anew may come in as many parts of another length."""
+    return _same_payload(part, first) and len(part.data) == len(first.data)

@@ -82,6 +82,12 @@ def test_part_0_of_another_payload_starts_anew_under_the_same_key() -> None:
     assert [assembler.add("update 1", part) for part in split(PAYLOAD, 6)] == [None, PAYLOAD]
 
 
+def test_a_payload_may_be_cut_anew_into_as_many_parts_of_another_length() -> None:
+    payload = bytes(9)
+    assembler = fed(*split(payload, 3)[:2])
+    assert [assembler.add("update 1", part) for part in split(payload, 4)] == [None, None, payload]
+
+
 FIRST, SECOND, THIRD = split(PAYLOAD, 4)
 
 
