@@ -1,12 +1,13 @@
 """What a region's journal tells of its past: for reports and tests. Reads only, also while the coordinator runs."""
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from coordinator.store import Store
 from skerry.database import NotMadeError
+from skerry.protocol.messages import Telemetry
 
 
 class UpdateEntry(NamedTuple):
@@ -60,6 +61,12 @@ class TrafficEntry(NamedTuple):
     received_bytes: int
 
 
+class TelemetryEntry(Telemetry, frozen=True, kw_only=True):
+    """What a device reported of itself."""
+
+    at_s: float  # seconds since 1970, when it came
+
+
 class History(msgspec.Struct, frozen=True):
     """As far back as the journal reaches."""
 
@@ -67,7 +74,7 @@ class History(msgspec.Struct, frozen=True):
     updates: list[UpdateEntry] = []  # in the order of the journal
     merges: list[MergeEntry] = []
     evaluations: list[EvaluationEntry] = []
-    telemetry: dict[str, dict[str, Any]] = {}  # device -> fields of its latest Telemetry, and at_s
+    telemetry: dict[str, TelemetryEntry] = {}  # by device, the latest
     traffic: list[TrafficEntry] = []
 
 
@@ -90,10 +97,14 @@ def read_history(state_dir: Path) -> History:
             merges=[MergeEntry(*row) for row in store.history("merges")],
             evaluations=[EvaluationEntry(*row) for row in store.history("evaluations")],
             telemetry={
-                device: {**msgspec.json.decode(telemetry), "at_s": at_s}
+                device: TelemetryEntry(**(msgspec.structs.asdict(_read(telemetry)) | {"at_s": at_s}))
                 for device, at_s, telemetry in store.history("telemetry")
             },
             traffic=[TrafficEntry(*row) for row in store.history("traffic")],
         )
     finally:
         store.close()
+
+
+def _read(telemetry: str) -> Telemetry:
+    return msgspec.json.decode(telemetry, type=Telemetry)

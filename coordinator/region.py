@@ -108,7 +108,7 @@ class RegionState:
     ledger: Ledger = field(default_factory=Ledger)
     held: list[HeldUpdate] = field(default_factory=list)
     peers: dict[str, PeerHeld] = field(default_factory=dict)
-    token: ring.TokenState | None = None
+    token: ring.TokenState = field(default_factory=ring.TokenState)
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class Region:
     @property
     def holds_token(self) -> bool:
         """Whether the federation's token is here."""
-        return isinstance(self._ring, ring.TokenMachine) and self._ring.holds
+        return self._ring.holds
 
     @property
     def wake_at_s(self) -> float | None:

@@ -1,0 +1,502 @@
+"""The region's decisions, event by event: no disk, no clock, no network."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.age_history import AgeHistory
+from coordinator.events import (
+    Apply,
+    DeviceConnected,
+    DeviceDisconnected,
+    JournalMerge,
+    JournalPeerModel,
+    JournalUpdate,
+    Malformed,
+    Merge,
+    OfferDone,
+    OfferModel,
+    PeerModelArrived,
+    PublicationNeeded,
+    Publish,
+    ReleaseUpdate,
+    Reply,
+    SaveTelemetry,
+    SaveToken,
+    SendPublication,
+    SendToDevice,
+    SendToken,
+    TakePeerModel,
+    TelemetryArrived,
+    Tick,
+    TokenArrived,
+    UpdateArrived,
+)
+from coordinator.ledger import RECENT_MAX
+from coordinator.region import RegionState
+from skerry.algorithms.arrival import Constant, FedBuff, Spyker
+from skerry.algorithms.decay import Relative
+from skerry.algorithms.federation import NoFederation, SpykerToken
+from skerry.algorithms.local_steps import Cycle
+from skerry.protocol.messages import (
+    BroadcastId,
+    ModelVersion,
+    PeerModel,
+    PeerModelNeeded,
+    PeerModelTaken,
+    Telemetry,
+    TokenPassed,
+    TokenTaken,
+    UpdateAccepted,
+    UpdateRejected,
+    Welcome,
+)
+from skerry.recipe import AgentStages, Recipe
+
+LINEAGE = "here/00000001"
+
+
+def version(number: int) -> ModelVersion:
+    return ModelVersion(LINEAGE, number)
+
+
+def of(kind: type[Any], effects: list[Any]) -> list[Any]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def said(effects: list[Any]) -> list[Any]:
+    """What the device is told."""
+    return [effect.message for effect in of(SendToDevice, effects)]
+
+
+# --- updates ---
+
+
+def test_an_update_is_journalled_then_applied_then_acknowledged(new_region: Any, words: Any) -> None:
+    region = new_region()
+    effects = region.handle(words.update("kite", 1, version(0)), 1.0)
+    assert [type(effect) for effect in effects] == [JournalUpdate, Apply, SendToDevice]
+    journal, apply, told = effects
+    assert (journal.position, journal.version, journal.age, journal.staleness) == (1, 1, 1.0, 0.0)
+    assert (apply.position, apply.version, apply.weight, apply.age) == (1, 1, journal.weight, 1.0)
+    assert told.message == UpdateAccepted(1, 1, journal.weight, told.message.plan)
+    assert journal.weight == pytest.approx(0.6)  # Spyker's server rate, for a fresh update
+
+
+def test_a_repeat_is_acknowledged_as_the_first_time_and_not_applied(new_region: Any, words: Any) -> None:
+    region = new_region()
+    first = said(region.handle(words.update("kite", 1, version(0)), 1.0))
+    region.handle(words.update("kite", 2, version(0)), 1.0)
+    again = region.handle(words.update("kite", 1, version(0)), 2.0)
+    assert not of(JournalUpdate, again)
+    assert not of(Apply, again)
+    assert [(m.sequence, m.version, m.weight) for m in said(again)] == [(1, 1, first[0].weight)]
+    assert region.counts.repeats == 1
+
+
+def test_a_repeat_that_is_malformed_by_now_is_still_a_repeat(new_region: Any, words: Any) -> None:
+    region = new_region()
+    update = words.update("kite", 1, version(0))
+    region.handle(update, 1.0)
+    torn = UpdateArrived("kite", update.offered, b"", Malformed("malformed", "torn"), 90)
+    assert isinstance(said(region.handle(torn, 2.0))[0], UpdateAccepted)
+
+
+def test_the_weight_of_a_repeat_from_long_ago_is_unknown(new_region: Any, words: Any) -> None:
+    region = new_region()
+    for sequence in range(1, RECENT_MAX + 2):
+        region.handle(words.update("kite", sequence, version(0)), 1.0)
+    (forgotten,) = said(region.handle(words.update("kite", 1, version(0)), 2.0))
+    (remembered,) = said(region.handle(words.update("kite", 2, version(0)), 2.0))
+    assert forgotten.weight is None
+    assert remembered.weight is not None
+
+
+def test_numbers_may_be_skipped(new_region: Any, words: Any) -> None:
+    region = new_region()
+    region.handle(words.update("kite", 57, version(0)), 1.0)
+    assert region.version == 1
+    region.handle(words.update("kite", 56, version(0)), 1.0)
+    assert region.version == 1
+    region.handle(words.update("kite", 60, version(0)), 1.0)
+    assert region.version == 2
+
+
+@pytest.mark.parametrize(
+    "base",
+    [ModelVersion("here/0badf00d", 0), ModelVersion(LINEAGE, 6), ModelVersion(LINEAGE, 2)],
+    ids=["another life", "yet to come", "forgotten"],
+)
+def test_an_update_on_an_unknown_base_is_rejected_and_not_remembered(
+    new_region: Any, words: Any, base: ModelVersion
+) -> None:
+    region = new_region()
+    for sequence in range(1, 6):
+        region.handle(words.update("kite", sequence, version(0)), 1.0)
+    region.forget_before(3)
+    (answer,) = said(region.handle(words.update("tern", 1, base), 1.0))
+    assert isinstance(answer, UpdateRejected)
+    assert answer.reason == "unknown_base"
+    assert region.version == 5
+    assert region.ledger.last_sequence("tern") == 0
+    accepted = said(region.handle(words.update("tern", 1, version(3)), 1.0))
+    assert isinstance(accepted[0], UpdateAccepted)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_rejected(new_region: Any, words: Any, loss: float) -> None:
+    region = new_region()
+    (answer,) = said(region.handle(words.update("kite", 1, version(0), loss=loss), 1.0))
+    assert (answer.reason, region.version) == ("not_finite", 0)
+
+
+def test_a_payload_that_is_no_update_is_rejected_with_its_reason(new_region: Any, words: Any) -> None:
+    region = new_region()
+    update = words.update("kite", 1, version(0))
+    bad = UpdateArrived("kite", update.offered, b"", Malformed("wrong_size", "7 entries"), 90)
+    assert said(region.handle(bad, 1.0)) == [UpdateRejected(1, "wrong_size", "7 entries")]
+    assert region.counts.rejected == {"wrong_size": 1}
+
+
+def test_staleness_is_how_far_the_age_moved_since_the_base(new_region: Any, words: Any) -> None:
+    region = new_region()
+    for sequence in range(1, 5):
+        region.handle(words.update("kite", sequence, version(0)), 1.0)
+    (journal,) = of(JournalUpdate, region.handle(words.update("tern", 1, version(1)), 1.0))
+    assert journal.staleness == 3.0
+    assert journal.base_number == 1
+    assert journal.weight == pytest.approx(0.6 / math.sqrt(4.0))
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["kite", "tern", "gull"]),
+        st.sampled_from(["next", "repeat", "gap", "reconnect", "unknown_base", "malformed"]),
+        st.integers(0, 5),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(operations=OPERATIONS, rule=st.sampled_from([Spyker(), Constant(), FedBuff(size=3)]))
+def test_every_acknowledged_update_is_journalled_exactly_once(
+    operations: Any, rule: Any, new_region: Any, words: Any
+) -> None:
+    """Whatever devices repeat, skip or break: one row per acknowledged number, versions without gap or repeat."""
+    region = new_region(Recipe(arrival=rule, federation=NoFederation()))
+    newest: dict[str, int] = defaultdict(int)
+    journal: dict[tuple[str, int], int] = {}
+    applied: list[tuple[int, int, float]] = []
+    acknowledged: dict[tuple[str, int], float | None] = {}
+    for step, (device, operation, argument) in enumerate(operations):
+        base = version(max(0, region.version - argument))
+        match operation:
+            case "reconnect":
+                region.handle(DeviceDisconnected(device), step)
+                event: Any = words.hello(device)
+            case "repeat":
+                event = words.update(device, max(1, newest[device] - argument), base)
+            case "unknown_base":
+                event = words.update(device, newest[device] + 1, ModelVersion("there/00000002", 0))
+            case "malformed":
+                whole = words.update(device, newest[device] + 1, base)
+                event = UpdateArrived(device, whole.offered, b"", Malformed("malformed", ""), 1)
+            case _:
+                event = words.update(device, newest[device] + (1 if operation == "next" else 1 + argument), base)
+        effects = region.handle(event, float(step))
+        written = {effect.position for effect in of(JournalUpdate, effects) + of(ReleaseUpdate, effects)}
+        seen_positions: set[int] = set()
+        for effect in effects:
+            match effect:
+                case JournalUpdate():
+                    key = effect.arrived.device, effect.arrived.offered.sequence
+                    assert key not in journal, "journalled twice"
+                    journal[key] = effect.position
+                    newest[device] = effect.arrived.offered.sequence
+                    seen_positions.add(effect.position)
+                case ReleaseUpdate():
+                    seen_positions.add(effect.position)
+                case Apply():
+                    assert effect.position in seen_positions, "applied ahead of its journal entry"
+                    applied.append((effect.version, effect.position, effect.weight))
+                case SendToDevice(to, UpdateAccepted() as answer):
+                    assert seen_positions == written, "acknowledged ahead of the journal"
+                    assert (to, answer.sequence) in journal or answer.weight is None
+                    if acknowledged.get((to, answer.sequence)) is not None and answer.weight is not None:
+                        assert acknowledged[to, answer.sequence] == answer.weight
+                    acknowledged[to, answer.sequence] = answer.weight
+                case _:
+                    pass
+    assert [one[0] for one in applied] == list(range(1, len(applied) + 1))
+    assert len({one[1] for one in applied}) == len(applied)
+    assert len(applied) + len(region.held) == len(journal)
+    assert sum(region.ledger.updates) == len(journal)
+    assert region.age == float(len(applied))
+
+
+# --- arrival rules that hold ---
+
+
+def test_held_updates_are_acknowledged_at_once_and_applied_together(new_region: Any, words: Any) -> None:
+    region = new_region(Recipe(arrival=FedBuff(size=3), federation=NoFederation()))
+    held = [region.handle(words.update(device, 1, version(0)), 1.0) for device in ("kite", "tern")]
+    for effects in held:
+        assert [type(effect) for effect in effects] == [JournalUpdate, SendToDevice]
+        assert (effects[0].version, effects[0].weight, effects[0].age) == (None, None, None)
+        assert (said(effects)[0].weight, said(effects)[0].version) == (None, 0)
+    assert said(region.handle(words.update("kite", 1, version(0)), 1.0))[0].weight is None
+
+    effects = region.handle(words.update("gull", 1, version(0)), 1.0)
+    kinds = [type(effect) for effect in effects]
+    assert kinds == [ReleaseUpdate, ReleaseUpdate, JournalUpdate, Apply, Apply, Apply, SendToDevice]
+    assert [(one.position, one.version) for one in of(Apply, effects)] == [(1, 1), (2, 2), (3, 3)]
+    assert [one.weight for one in of(ReleaseUpdate, effects)] == pytest.approx([1 / 3, 1 / 3])
+    assert not region.held
+    assert said(region.handle(words.update("kite", 1, version(0)), 1.0))[0].weight == pytest.approx(1 / 3)
+    assert region.age == 3.0
+
+
+# --- the plan ---
+
+
+def test_the_cycle_follows_the_median_speed_of_the_devices(new_region: Any, words: Any) -> None:
+    rule = Cycle(steps_median=10, cycle_min_s=0.1)
+    region = new_region(Recipe(local_steps=rule, federation=NoFederation()))
+    (welcome,) = said(region.handle(words.hello("kite", seconds_per_step=0.1), 0.0))
+    assert welcome.plan.cycle_s == pytest.approx(1.0)
+    region.handle(words.hello("tern", seconds_per_step=0.5), 0.1)
+    region.handle(words.hello("gull", seconds_per_step=0.3), 0.2)
+    (accepted,) = said(region.handle(words.update("kite", 1, version(0), seconds_per_step=0.1), 0.3))
+    assert accepted.plan.cycle_s == pytest.approx(3.0)
+    region.handle(TelemetryArrived("gull", telemetry(seconds_per_step=0.4)), 0.4)
+    assert region.planner.cycle_s(2.0) == pytest.approx(4.0)
+
+
+def test_a_device_not_heard_of_for_long_does_not_set_the_pace(new_region: Any, words: Any) -> None:
+    region = new_region(Recipe(local_steps=Cycle(steps_median=10, cycle_min_s=0.1), federation=NoFederation()))
+    region.handle(words.hello("slow", seconds_per_step=9.0), 0.0)
+    region.handle(words.hello("kite", seconds_per_step=0.1), 700.0)
+    assert region.planner.cycle_s(701.0) == pytest.approx(1.0)
+
+
+def test_a_device_that_contributes_more_than_others_learns_more_slowly(new_region: Any, words: Any) -> None:
+    region = new_region(Recipe(decay=Relative(), federation=NoFederation()))
+    (first,) = said(region.handle(words.update("tern", 1, version(0)), 0.0))
+    for sequence in range(1, 100):
+        last = said(region.handle(words.update("kite", sequence, version(0)), 0.0))[0]
+    assert last.plan.learning_rate < first.plan.learning_rate
+    (other,) = said(region.handle(words.update("tern", 2, version(0)), 0.0))
+    assert other.plan.learning_rate == first.plan.learning_rate
+
+
+def telemetry(seconds_per_step: float = 0.1) -> Telemetry:
+    return Telemetry(1.0, 1.0, 0.0, 1, 20, seconds_per_step, 1, 1, 1, 0, None)
+
+
+def test_telemetry_is_kept(new_region: Any) -> None:
+    assert new_region().handle(TelemetryArrived("kite", telemetry()), 1.0) == [SaveTelemetry("kite", telemetry())]
+
+
+# --- the way down ---
+
+
+def test_a_new_device_is_welcomed_and_offered_the_whole_model(new_region: Any, words: Any) -> None:
+    region = new_region()
+    welcome, offer = region.handle(words.hello("kite"), 0.0)
+    assert isinstance(welcome.message, Welcome)
+    assert welcome.message.last_sequence == 0
+    assert msgspec.convert(welcome.message.recipe, AgentStages) == words.lone.agent_stages()
+    assert offer == OfferModel("kite", None)
+
+
+def test_a_device_that_holds_an_older_version_is_offered_the_difference(new_region: Any, words: Any) -> None:
+    region = new_region()
+    region.handle(words.update("tern", 1, version(0)), 0.0)
+    region.handle(words.update("tern", 2, version(0)), 0.0)
+    assert of(OfferModel, region.handle(words.hello("kite", version(1)), 1.0)) == [OfferModel("kite", 1)]
+    assert of(OfferModel, region.handle(words.hello("gull", version(2)), 1.0)) == []
+    assert of(OfferModel, region.handle(words.hello("skua", ModelVersion("there/1", 2)), 1.0)) == [
+        OfferModel("skua", None)
+    ]
+    region.forget_before(2)
+    assert of(OfferModel, region.handle(words.hello("loon", version(1)), 1.0)) == [OfferModel("loon", None)]
+
+
+def test_one_offer_at_a_time_and_one_per_half_cycle(new_region: Any, words: Any) -> None:
+    region = new_region(
+        Recipe(local_steps=Cycle(steps_median=20, cycle_min_s=1.0, cycle_max_s=1.0), federation=NoFederation())
+    )
+
+    def offers(sequence: int, now_s: float) -> list[Any]:
+        return of(OfferModel, region.handle(words.update("kite", sequence, version(0)), now_s))
+
+    region.handle(words.hello("kite"), 0.0)
+    assert offers(1, 9.0) == []  # the first one is still being written
+    region.handle(OfferDone("kite", version(0)), 9.0)
+    assert offers(2, 9.1) == [OfferModel("kite", 0)]
+    region.handle(OfferDone("kite", version(2)), 9.2)
+    assert offers(3, 9.5) == []
+    assert offers(4, 9.65) == [OfferModel("kite", 2)]
+
+
+def test_a_silent_device_that_is_behind_is_offered_the_model_once_a_cycle(new_region: Any, words: Any) -> None:
+    region = new_region(
+        Recipe(local_steps=Cycle(steps_median=20, cycle_min_s=1.0, cycle_max_s=1.0), federation=NoFederation())
+    )
+    region.handle(words.hello("kite"), 0.0)
+    region.handle(OfferDone("kite", version(0)), 0.0)
+    assert region.handle(Tick(), 5.0) == []  # it has the newest
+    region.handle(words.update("tern", 1, version(0)), 5.0)
+    assert region.handle(Tick(), 5.1) == [OfferModel("kite", 0)]
+    region.handle(OfferDone("kite", version(1)), 5.1)
+    region.handle(words.update("tern", 2, version(0)), 5.2)
+    assert region.handle(Tick(), 6.0) == []
+    assert region.handle(Tick(), 6.2) == [OfferModel("kite", 1)]
+    region.handle(DeviceDisconnected("kite"), 6.3)
+    assert region.handle(Tick(), 99.0) == []
+
+
+def test_what_was_on_its_way_when_the_stream_was_cut_counts_for_nothing(new_region: Any, words: Any) -> None:
+    region = new_region()
+    region.handle(words.hello("kite"), 0.0)
+    region.handle(DeviceDisconnected("kite"), 0.1)
+    region.handle(words.update("tern", 1, version(0)), 0.2)
+    assert of(OfferModel, region.handle(words.hello("kite"), 0.3)) == [OfferModel("kite", None)]
+    region.handle(OfferDone("kite", version(0)), 0.4)  # of the earlier stream
+    assert region.links["kite"].base is None
+
+
+def test_the_welcome_says_how_far_the_devices_updates_are_in_the_journal(new_region: Any, words: Any) -> None:
+    region = new_region()
+    region.handle(words.update("kite", 41, version(0)), 0.0)
+    (welcome,) = said(region.handle(words.hello("kite", version(1)), 1.0))
+    assert welcome.last_sequence == 41
+
+
+# --- the federation ---
+
+TOKEN = SpykerToken(h_inter=1.0, exchange_interval_min_s=0.0, hold_min_s=0.0)
+
+
+def peer_model(
+    publication: int, base: int | None, *, broadcast: int = 1, lineage: str = "there/00000002", age: float = 10.0
+) -> PeerModel:
+    return PeerModel(
+        coordinator="there-1",
+        lineage=lineage,
+        broadcast=BroadcastId(9, broadcast),
+        age=age,
+        publication=publication,
+        base=base,
+        values=b"",
+    )
+
+
+@pytest.fixture
+def federated(new_region: Any) -> Any:
+    return new_region(Recipe(federation=TOKEN), ("there-1",))
+
+
+def arrived(message: PeerModel, words: Any, key: int = 5) -> PeerModelArrived:
+    return PeerModelArrived(message, words.vector(1), key)
+
+
+def test_a_peers_model_is_merged_behind_our_own_publication(federated: Any, words: Any) -> None:
+    effects = federated.handle(arrived(peer_model(1, None), words), 0.0)
+    kinds = [type(effect) for effect in effects]
+    expected = [JournalPeerModel, TakePeerModel, SaveToken, Publish, SendPublication, JournalMerge, Merge, Reply]
+    assert kinds == expected
+    (publish,) = of(Publish, effects)
+    assert (publish.number, publish.broadcast) == (1, BroadcastId(9, 1))
+    (merge,) = of(Merge, effects)
+    assert (merge.version, merge.peer, merge.age) == (1, "there-1", federated.age)
+    (journal,) = of(JournalMerge, effects)
+    assert journal.publication == 1
+    assert [effect.position for effect in effects if hasattr(effect, "position")] == [1, 2, 3]
+    assert effects[-1] == Reply(5, PeerModelTaken(1))
+
+
+def test_a_repeated_publication_is_taken_and_not_merged_again(federated: Any, words: Any) -> None:
+    federated.handle(arrived(peer_model(1, None), words), 0.0)
+    effects = federated.handle(arrived(peer_model(1, None), words), 0.1)
+    assert not of(JournalPeerModel, effects)
+    assert not of(Merge, effects)
+    assert effects[-1] == Reply(5, PeerModelTaken(1))
+
+
+def test_a_publication_on_one_that_is_missing_is_asked_for_whole(federated: Any, words: Any) -> None:
+    for message in (peer_model(2, 1), peer_model(2, 0)):
+        (reply,) = federated.handle(arrived(message, words), 0.0)
+        assert isinstance(reply.message, PeerModelNeeded)
+    federated.handle(arrived(peer_model(1, None), words), 0.1)
+    (gap,) = federated.handle(arrived(peer_model(3, 2, broadcast=2), words), 0.2)
+    assert isinstance(gap.message, PeerModelNeeded)
+    (stranger,) = federated.handle(arrived(peer_model(2, 1, broadcast=2, lineage="there/00000003"), words), 0.2)
+    assert isinstance(stranger.message, PeerModelNeeded)
+    follows = federated.handle(arrived(peer_model(2, 1, broadcast=2), words), 0.3)
+    assert follows[-1] == Reply(5, PeerModelTaken(2))
+    assert of(Merge, follows)
+
+
+def test_a_peer_that_lost_its_disk_starts_anew(federated: Any, words: Any) -> None:
+    federated.handle(arrived(peer_model(7, None, broadcast=7), words), 0.0)
+    effects = federated.handle(arrived(peer_model(1, None, broadcast=8, lineage="there/00000003"), words), 0.1)
+    assert of(JournalPeerModel, effects)
+    assert effects[-1] == Reply(5, PeerModelTaken(1))
+
+
+def test_a_peer_is_sent_the_newest_publication_whole_when_it_asks(federated: Any, words: Any) -> None:
+    assert federated.handle(PublicationNeeded("there-1"), 0.0) == []
+    federated.handle(arrived(peer_model(1, None), words), 0.0)
+    assert federated.handle(PublicationNeeded("there-1"), 0.1) == [SendPublication(("there-1",), whole=True)]
+
+
+def test_the_token_is_on_disk_before_it_is_confirmed(federated: Any) -> None:
+    message = TokenPassed("there-1", BroadcastId(9, 4), {"there-1": 3.0})
+    effects = federated.handle(TokenArrived(message, 8), 0.0)
+    assert [type(effect) for effect in effects[:2]] == [SaveToken, Reply]
+    assert effects[1] == Reply(8, TokenTaken(BroadcastId(9, 4)))
+    assert federated.holds_token
+
+
+def test_drifting_ages_start_an_exchange_and_then_the_token_moves_on(federated: Any, words: Any) -> None:
+    federated.handle(TokenArrived(TokenPassed("there-1", BroadcastId(9, 4), {"there-1": 0.0}), 8), 0.0)
+    effects: list[Any] = []
+    for sequence in range(1, 4):
+        effects += federated.handle(words.update("kite", sequence, version(0)), 0.5 * sequence)
+    (publish,) = of(Publish, effects)
+    applied_before = [e.version for e in effects[: effects.index(publish)] if isinstance(e, Apply)]
+    assert applied_before, "published with the update that started it in the model"
+    reply = peer_model(1, None)
+    answered = PeerModel(**{**{f: getattr(reply, f) for f in reply.__struct_fields__}, "broadcast": publish.broadcast})
+    done = federated.handle(arrived(answered, words), 2.0)
+    assert of(Merge, done)
+    tokens = of(SendToken, effects + done + federated.handle(Tick(), 5.0))
+    assert tokens[-1].to == "there-1"
+    assert not federated.holds_token
+
+
+def test_a_restart_goes_on_with_ledger_ages_and_held_updates(new_region: Any, words: Any) -> None:
+    recipe = Recipe(arrival=FedBuff(size=3), federation=NoFederation())
+    state = RegionState(LINEAGE, AgeHistory(0, [0.0]))
+    before = new_region(recipe, state=state)
+    before.handle(words.update("kite", 1, version(0)), 0.0)
+    before.handle(words.update("tern", 1, version(0)), 0.0)
+    after = new_region(recipe, state=state)
+    assert not of(JournalUpdate, after.handle(words.update("kite", 1, version(0)), 1.0))
+    assert len(of(Apply, after.handle(words.update("gull", 1, version(0)), 1.0))) == 3
+
+
+def test_connected_event_of_an_unknown_partial_reaches_the_welcome(new_region: Any, words: Any) -> None:
+    from skerry.protocol.messages import PartialUpdate
+
+    event = words.hello("kite")
+    partial = PartialUpdate(3, 77, 2)
+    (welcome, _) = new_region().handle(DeviceConnected("kite", event.hello, partial), 0.0)
+    assert welcome.message.partial == partial
