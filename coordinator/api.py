@@ -15,6 +15,7 @@ from coordinator.metrics import CONTENT_TYPE, Metrics
 from coordinator.peers import BUNDLE_HEADER, Peers
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread
+from skerry.errors import StorageError
 from skerry.protocol import frames, sparse
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.messages import PeerModel, PeerModelNeeded, PeerModelTaken, PeerStatus, TokenPassed, TokenTaken
@@ -139,7 +140,10 @@ class Api:
         return bytes(body)
 
     async def _answer(self, peer: str, body: bytes, event: PeerModelArrived | TokenArrived) -> web.Response:
-        answer = frames.encode(await self._region.ask(event))
+        try:
+            answer = frames.encode(await self._region.ask(event))
+        except StorageError as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from None
         self._peers.count_received(peer, received_bytes=len(body), sent_bytes=len(answer))
         return web.Response(body=answer, content_type=MSGPACK)
 

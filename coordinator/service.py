@@ -81,9 +81,9 @@ class Service:
     ) -> None:
         self._config = config
         self._network = network or Sockets()
-        # Commits have a thread of their own: they must not wait behind an evaluation.
-        self._executors = [ThreadPoolExecutor(1, "commit"), ThreadPoolExecutor(2, "work")]
-        self._commit = run_in_thread or in_executor(self._executors[0])
+        # Disk writes have their own threads: they must not wait behind an evaluation.
+        self._executors = [ThreadPoolExecutor(2, "disk"), ThreadPoolExecutor(2, "work")]
+        self._disk = run_in_thread or in_executor(self._executors[0])
         self._work = run_in_thread or in_executor(self._executors[1])
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter and a name, no secret
@@ -145,7 +145,7 @@ class Service:
             bundle.initial_parameters(),
             Outlet(agents, peers),
             self.metrics,
-            run_in_thread=self._commit,
+            run_in_thread=self._disk,
             wall_clock=self._wall_clock,
             rng=self._rng,
         )

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import socket as sockets
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, cast
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -138,23 +140,30 @@ class Agents:
             max_msg_size=self._limits.frame_bytes_max, compress=False, timeout=CLOSE_S, writer_limit=PART_BYTES
         )
         await socket.prepare(request)
-        self._open += 1
         try:
-            hello, hello_bytes = await self._hello(socket)
-            await self._serve(hello, hello_bytes, socket, request.transport)
+            with self._admitted():
+                hello, hello_bytes = await self._hello(socket)
+                await self._serve(hello, hello_bytes, socket, request.transport)
         except _Refusal as refusal:
             await self._refuse(socket, refusal.refused, str(request.remote))
         except ConnectionError:
             pass  # the other side is gone: an everyday event
+        return socket
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Take one of the places, if there is one."""
+        if self._draining or self._open >= self._limits.connections_max:
+            detail = "is stopping" if self._draining else f"already has {self._limits.connections_max} connections"
+            raise _Refusal(Refused("busy", f"this coordinator {detail}", retry=True))
+        self._open += 1
+        try:
+            yield
         finally:
             self._open -= 1
-        return socket
 
     async def _hello(self, socket: web.WebSocketResponse) -> tuple[Hello, int]:
         """Return the agent's first message, if it may stay."""
-        if self._draining or self._open > self._limits.connections_max:
-            detail = "is stopping" if self._draining else f"already has {self._limits.connections_max} connections"
-            raise _Refusal(Refused("busy", f"this coordinator {detail}", retry=True))
         try:
             async with asyncio.timeout(HELLO_S):
                 frame = await self._frame(socket)
@@ -253,7 +262,7 @@ class Agents:
                 return frame
             case WSMsgType.TEXT:
                 raise _Refusal(Refused("malformed", "a text message; frames are binary", retry=True))
-            case WSMsgType.ERROR if socket.close_code == WSCloseCode.MESSAGE_TOO_BIG:
+            case WSMsgType.ERROR if getattr(message.data, "code", None) == WSCloseCode.MESSAGE_TOO_BIG:
                 self._metrics.frames_refused["too_large"] += 1
                 log.warning("a frame of more than %d bytes; ending its stream", self._limits.frame_bytes_max)
         return None
