@@ -75,6 +75,15 @@ def test_growth_alone_calls_for_an_exchange() -> None:
     assert a.updated(101.0, 3, 0.0) == [Publish((0, 1))]
 
 
+def test_growth_counts_from_the_last_merge() -> None:
+    a = machine("a", "b")
+    a.updated(101.0, 3, 0.0)
+    a.model_arrived("b", (0, 1), 101.0, 101.0, 1.0)
+    a.token_arrived("b", (0, 4), {}, 110.0, 3.0)
+    assert a.updated(201.0, 3, 3.0) == []
+    assert a.updated(202.0, 3, 3.0) == [Publish((0, 4))]
+
+
 @pytest.mark.parametrize(("devices", "spread", "growth"), [(0, 1.0, 10.0), (3, 1.0, 30.0), (25, 5.0, 250.0)])
 def test_default_thresholds_follow_the_number_of_devices(devices: int, spread: float, growth: float) -> None:
     assert SpykerToken().spread_max(devices) == spread

@@ -72,6 +72,14 @@ def test_flare_pushes_the_large_half_of_the_residual_of_each_tensor(make_layout:
     assert (parameters - base).tolist() == [0, -0.5, 0, 0.5, 0, -0.5, 0, 0.5, 0]
 
 
+@given(st_np.arrays(np.float32, st.integers(1, 30), elements=st.integers(-9, 9).map(float)))
+def test_flare_mask_is_what_lies_above_the_median(residual: Float32) -> None:
+    parameters, base = np.zeros_like(residual), np.zeros_like(residual)
+    push_towards(parameters, base, residual, Layout((Tensor("a", (len(residual),), 0),)), 1.0)
+    mask = np.abs(residual) > np.median(np.abs(residual))
+    assert parameters.tolist() == (np.sign(residual) * mask).tolist()
+
+
 def test_flare_pull_fades_and_stops(make_layout: MakeLayout) -> None:
     layout = make_layout([3], [])
     base, residual = np.zeros(3, np.float32), np.array([0, 0, 10], np.float32)
