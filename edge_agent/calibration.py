@@ -46,14 +46,16 @@ class DutyCycle:
         self._block_s = 0.0  # computing since the last rest
         self._block_steps = 0
 
-    def worked(self, seconds: float, *, last: bool = False) -> float | None:
-        """Take one step's computing time; return how long to rest now, then call `rested`. None: go on at once.
+    def worked(self, seconds: float, *, computed_s: float | None = None, last: bool = False) -> float | None:
+        """Take one step's time; return how long to rest now, then call `rested`. None: go on at once.
 
-        `last`: of a cycle, after which nothing is saved up.
+        `computed_s`: of `seconds`, how much it really had the processor; None: all. A rest is owed for that alone, or
+        a step that others kept waiting would be slowed down once more. `last`: of a cycle, after which nothing is
+        saved up.
         """
         self._block_s += seconds
         self._block_steps += 1
-        self._owed_s += seconds * self._rest_per_second
+        self._owed_s += (seconds if computed_s is None else computed_s) * self._rest_per_second
         due = last or self._rest_per_second == 0.0 or self._owed_s >= REST_SECONDS_MIN
         return max(0.0, self._owed_s) if due else None
 

@@ -14,6 +14,7 @@ import msgspec
 
 from edge_agent import config as config_file
 from edge_agent import status as status_file
+from edge_agent import vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
 from skerry import __version__, logging_setup, profile
 from skerry.errors import SkerryError, StorageError
@@ -188,4 +189,6 @@ def _errors() -> Iterator[None]:
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads would only take memory here
+    vitals.use_one_malloc_arena()
     cli(prog_name="skerry-agent")

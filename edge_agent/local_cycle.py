@@ -49,10 +49,19 @@ class LocalCycle:
     """Takes `steps` local steps in `run`; says afterwards against which base, and what each step took."""
 
     def __init__(
-        self, run: LocalRun, steps: int, base: ModelVersion | None, mailbox: Mailbox, duty: DutyCycle, clock: Clock
+        self,
+        run: LocalRun,
+        steps: int,
+        base: ModelVersion | None,
+        mailbox: Mailbox,
+        duty: DutyCycle,
+        clock: Clock,
+        computed: Clock | None = None,
     ) -> None:
+        """`computed` reads how long the calling thread has had the processor; None: whenever it was not at rest."""
         assert steps >= 1
-        self._run, self._steps, self._mailbox, self._duty, self._clock = run, steps, mailbox, duty, clock
+        self._run, self._steps, self._mailbox, self._duty = run, steps, mailbox, duty
+        self._clock, self._computed = clock, computed or clock
         self.base = base  # of the difference; changes with a merge
         self.seconds: list[float] = []  # of each step, rests included
 
@@ -61,18 +70,18 @@ class LocalCycle:
 
         A rest is measured from its yield to the next call.
         """
-        resumed_s = self._clock()
+        resumed_s, computed_s = self._clock(), self._computed()
         for number in range(1, self._steps + 1):
             self._let_newer_model_in()
             self._run.step()
             yield None
-            worked_s = self._clock()
-            rest_s = self._duty.worked(worked_s - resumed_s, last=number == self._steps)
-            resumed_s = worked_s
+            worked_s, computing_s = self._clock(), self._computed() - computed_s
+            rest_s = self._duty.worked(worked_s - resumed_s, computed_s=computing_s, last=number == self._steps)
+            resumed_s, computed_s = worked_s, computed_s + computing_s
             if rest_s is not None:
                 if rest_s > 0.0:
                     yield rest_s
-                    resumed_s = self._clock()
+                    resumed_s, computed_s = self._clock(), self._computed()
                 self.seconds += self._duty.rested(resumed_s - worked_s)
 
     @property

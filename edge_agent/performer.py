@@ -208,7 +208,9 @@ class Performer:
 
     async def _calibrate(self, task: OpenTask) -> None:
         run = self._local_run(task, task.initial, task.learning_rate, uploads=0)
-        cycle = LocalCycle(run, 2 * self._calibration_steps, None, Mailbox(), self._duty, self._clock)
+        cycle = LocalCycle(
+            run, 2 * self._calibration_steps, None, Mailbox(), self._duty, self._clock, self._training.computed_s
+        )
         if await self._training.run(cycle.pauses()):
             self.report(Calibrated(task.sha256, cycle.seconds[self._calibration_steps :]))
 
@@ -217,7 +219,9 @@ class Performer:
             return  # of a task that was left
         run = self._local_run(self._task, self._model.parameters, effect.learning_rate, effect.uploads)
         self._mailbox = Mailbox()
-        cycle = LocalCycle(run, effect.steps, self._model.version, self._mailbox, self._duty, self._clock)
+        cycle = LocalCycle(
+            run, effect.steps, self._model.version, self._mailbox, self._duty, self._clock, self._training.computed_s
+        )
         self._tasks.create_task(self._train(effect.cycle, cycle, self._task.examples))
 
     def _local_run(self, task: OpenTask, start: Float32, learning_rate: float, uploads: int) -> LocalRun:

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from skerry.protocol.limits import FRAME_BYTES_MAX
 from skerry.protocol.messages import ModelVersion, Welcome
 from skerry.vector import Float32
 
+HERE = Path(__file__).parent
 FILE_NAME = "state.db"
 WAL_BYTES_KEPT = 8 << 20  # a larger write-ahead log is cut back after a checkpoint
+CACHE_KIB = 256  # of pages: everything is written once and read at start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +160,7 @@ class Store:
     def _migrate(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         scripts = _schema()
@@ -202,15 +204,14 @@ class Store:
 
 def _queries() -> dict[str, str]:
     """Return the statements of queries.sql by name."""
-    text = resources.files("edge_agent").joinpath("queries.sql").read_text(encoding="utf-8")
+    text = (HERE / "queries.sql").read_text(encoding="utf-8")
     sections = text.split("-- name: ")[1:]
     return {name.strip(): statement for name, _, statement in (section.partition("\n") for section in sections)}
 
 
 def _schema() -> list[str]:
     """Return the migrations in order; number n leads to schema n."""
-    files = [file for file in resources.files("edge_agent").joinpath("schema").iterdir() if file.name.endswith(".sql")]
-    ordered = sorted(files, key=lambda file: file.name)
+    ordered = sorted((HERE / "schema").glob("*.sql"))
     assert [int(file.name[:3]) for file in ordered] == list(range(1, len(ordered) + 1))
     return [file.read_text(encoding="utf-8") for file in ordered]
 

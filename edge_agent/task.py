@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_agent.config import AgentConfig, training_with_profile
+from edge_agent.shuffle import Shuffle
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
 from skerry.training.batches import Batches
@@ -40,7 +39,7 @@ def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
         sha256=bundle.sha256,
         layout=trainer.layout,
         trainer=trainer,
-        batches=Batches(dataset, batch_examples, np.random.default_rng(config.training.seed)),
+        batches=Batches(dataset, batch_examples, Shuffle(config.training.seed)),
         examples=len(dataset),
         initial=bundle.initial_parameters(),
         learning_rate=bundle.manifest.defaults.learning_rate,

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -21,6 +22,9 @@ class TrainingRunner(Protocol):
 
     async def run(self, pauses: Iterator[float | None]) -> bool:
         """Exhaust `pauses`, resting as they say; return False if `stop` came in between."""
+
+    def computed_s(self) -> float:
+        """Return how long the calling thread, the one that runs `pauses`, has had the processor."""
 
     def stop(self) -> None:
         """End the present run at its next pause, also in the middle of a rest."""
@@ -52,6 +56,10 @@ class TrainingThread:
         """See TrainingRunner."""
         self._stop = stop = threading.Event()
         return await asyncio.get_running_loop().run_in_executor(self._executor, _exhaust, pauses, stop)
+
+    def computed_s(self) -> float:
+        """See TrainingRunner. What an engine computes in further threads is not seen."""
+        return time.thread_time()
 
     def stop(self) -> None:
         """See TrainingRunner."""

@@ -3,7 +3,6 @@
 One TOML file per device type in `profiles/`; `skerry-agent bench --out FILE` writes one for the device it runs on.
 """
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from skerry import toml_file
 from skerry.errors import ConfigError
 from skerry.protocol.messages import Name, Text
 
+FOLDER = Path(__file__).parent.parent / "profiles"
 SUFFIX = ".toml"
 
 EngineName = Literal["onnx", "torch"]
@@ -64,8 +64,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 def names() -> list[str]:
     """Return the names of the profiles that are shipped with the product."""
-    files = (Path(entry.name) for entry in resources.files("profiles").iterdir())
-    return sorted(file.stem for file in files if file.suffix == SUFFIX)
+    return sorted(file.stem for file in FOLDER.glob(f"*{SUFFIX}"))
 
 
 def load(spec: str) -> Profile:
@@ -80,8 +79,7 @@ def load(spec: str) -> Profile:
         raise ConfigError(
             f"profile {spec!r}: there is no such profile; there are: {', '.join(names())}; or give a path"
         )
-    file = resources.files("profiles") / f"{spec}{SUFFIX}"
-    return toml_file.parse(file.read_text(encoding="utf-8"), Profile, f"profiles/{spec}{SUFFIX}")
+    return toml_file.read(FOLDER / f"{spec}{SUFFIX}", Profile)
 
 
 def to_toml(profile: Profile, comment: str) -> str:

@@ -1,7 +1,7 @@
 """An endless stream of training batches over one data set."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,13 @@ from skerry.tasks.data import Dataset
 Batch = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 
 
+class Shuffler(Protocol):
+    """What draws the order of examples: a numpy Generator, or anything lighter."""
+
+    def permutation(self, x: int, /) -> npt.NDArray[np.int64]:
+        """Return the numbers from 0 to x - 1 in random order."""
+
+
 class Batches(Iterator[Batch]):
     """Batches of equal size, every example once per epoch in a new order; an epoch's rest joins the next one's start.
 
@@ -18,7 +25,7 @@ class Batches(Iterator[Batch]):
     `batch_examples` is one batch.
     """
 
-    def __init__(self, dataset: Dataset, batch_examples: int, rng: np.random.Generator) -> None:
+    def __init__(self, dataset: Dataset, batch_examples: int, rng: Shuffler) -> None:
         assert batch_examples >= 1
         assert len(dataset) >= 1
         self._dataset = dataset

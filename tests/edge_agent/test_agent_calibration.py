@@ -91,3 +91,9 @@ def test_a_device_at_full_duty_never_rests_and_times_each_step() -> None:
     for seconds in (0.1, 0.2):
         assert duty.worked(seconds) == 0.0
         assert duty.rested(0.0) == [seconds]
+
+
+def test_waiting_for_the_processor_is_not_paid_for_with_rest() -> None:
+    duty = DutyCycle(0.25)
+    assert duty.worked(0.5, computed_s=0.01) == pytest.approx(0.03)
+    assert duty.rested(0.03) == [pytest.approx(0.53)]

@@ -1,0 +1,98 @@
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_agent.cli import cli
+from skerry import profile
+
+GOOD = """
+device = "pi-1"
+coordinators = ["https://example.org:8470"]
+profile = "raspberry-pi-4b"
+[data]
+source = "npz:/data/mine.npz"
+"""
+
+
+def command(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "agent.toml"
+    path.write_text(GOOD)
+    return path
+
+
+@pytest.mark.parametrize("arguments", [(), ("run",), ("status",), ("bench",), ("config", "check")])
+def test_every_command_explains_itself(arguments: tuple[str, ...]) -> None:
+    result = command(*arguments, "--help")
+    assert result.exit_code == 0
+    assert "skerry-agent" in result.output or "Exit codes" in result.output
+    assert "Example" in result.output or "Exit codes" in result.output
+
+
+def test_a_good_configuration_is_shown_with_its_defaults(config: Path) -> None:
+    assert command("config", "check", "--config", config).exit_code == 0
+    shown = json.loads(command("config", "check", "--json", "--config", config).output)
+    assert shown["device"] == "pi-1"
+    assert shown["limits"]["outbox_updates_max"] == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (("[data]", "colour = 1\n[data]"), "colour"),
+        (("pi-1", "pi 1"), "device"),
+        (("https:", "http:"), "insecure"),
+        (("https:", "gopher:"), "coordinators"),
+        (("raspberry-pi-4b", "abacus"), "profile"),
+        (("[data]", "[training]\nduty_cycle = 0.0\n[data]"), "training.duty_cycle"),
+        (("[data]", "[training]\nengine = 'steam'\n[data]"), "training.engine"),
+        (("[data]", "[limits]\nheartbeat_s = 30.0\n[data]"), "heartbeat_s"),
+        (("source = ", "source == "), "not valid TOML"),
+        (('source = "npz:/data/mine.npz"', ""), "source"),
+    ],
+)
+def test_a_broken_configuration_is_refused_with_file_and_key(config: Path, change: tuple[str, str], key: str) -> None:
+    config.write_text(GOOD.replace(*change))
+    result = command("config", "check", "--config", config)
+    assert result.exit_code == 2
+    assert str(config) in result.output
+    assert key in result.output
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
+    result = command("run", "--config", tmp_path / "none.toml")
+    assert result.exit_code == 2
+    assert "none.toml" in result.output
+
+
+def test_the_status_of_an_agent_that_never_ran(config: Path, tmp_path: Path) -> None:
+    config.write_text(GOOD.replace("[data]", f'state_dir = "{tmp_path}/state"\n[data]'))
+    result = command("status", "--config", config)
+    assert result.exit_code == 1
+    assert "not running" in result.output
+    assert json.loads(command("status", "--json", "--config", config).output) == {"running": False}
+
+
+def test_bench_measures_and_writes_a_profile(tmp_path: Path) -> None:
+    out = tmp_path / "mine.toml"
+    result = command("bench", "--steps", "5", "--name", "mine", "--out", out, "--disk", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    written = profile.load(str(out))
+    assert written.measured is not None
+    assert written.measured.seconds_per_step > 0
+    assert json.loads(result.output)["measured"]["bundle"] == "activity"
+    assert tomllib.loads(out.read_text())["name"] == "mine"
+    assert "ms (median)" in command("bench", "--steps", "5", "--disk", tmp_path).output
+
+
+def test_bench_of_no_bundle(tmp_path: Path) -> None:
+    result = command("bench", "--bundle", tmp_path / "none.skerry")
+    assert result.exit_code == 5
+    assert "none.skerry" in result.output
