@@ -72,7 +72,9 @@ class Intake:
         if desk is None:
             desk = self._desks[device] = _Desk(Assembler(self._update_bytes_max))
         part = offered.part
-        if offered.sequence == desk.refused_sequence and part.number > 0:
+        if part.number == 0:
+            desk.refused_sequence = 0
+        elif offered.sequence == desk.refused_sequence:
             return None
         desk.last_s = now_s
         desk.frame_bytes = frame_bytes + (desk.frame_bytes if part.number > 0 else 0)

@@ -89,6 +89,7 @@ class Service:
         self._rng = rng or random.Random()  # noqa: S311 - jitter and a name, no secret
         self._tasks: list[asyncio.Task[None]] = []
         self._parts = contextlib.AsyncExitStack()
+        self._housekeepers: tuple[Callable[[], None], ...] = ()
         self._ready = False
         self._started_at_s = 0.0
         self.metrics = Metrics()
@@ -175,7 +176,8 @@ class Service:
             self._begin(peers.run(), "peers")
         if evaluator is not None:
             self._begin(evaluator.run(), "evaluation")
-        self._begin(self._housekeep(agents, peers), "housekeeping")
+        self._housekeepers = (agents.housekeep, peers.housekeep)
+        self._begin(self._housekeep(), "housekeeping")
 
         api = Api(
             self.engine,
@@ -213,11 +215,15 @@ class Service:
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
-    async def _housekeep(self, agents: Agents, peers: Peers) -> None:
+    def housekeep(self) -> None:
+        """Bring the books up to date; happens by itself every few seconds."""
+        for keeper in self._housekeepers:
+            keeper()
+
+    async def _housekeep(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            agents.housekeep()
-            peers.housekeep()
+            self.housekeep()
 
     async def _stop_tasks(self) -> None:
         for task in self._tasks:

@@ -1,0 +1,156 @@
+"""The HTTP resources: what they give, and what they answer to requests that cannot be served."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skerry.protocol import frames, sparse
+from skerry.protocol.messages import BroadcastId, PeerModel, PeerModelNeeded, PeerModelTaken, PeerStatus, TokenPassed
+from skerry.tasks import bundle as bundles
+from skerry.vector import Float32, SparseVector
+
+Start = Callable[..., Awaitable[Any]]
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+async def test_the_bundle_is_served_by_its_hash_and_by_no_other(coordinator: Any) -> None:
+    bundle = bundles.resolve(coordinator.config.bundle)
+    async with coordinator.http.get(f"{coordinator.url}/v1/bundles/{bundle.sha256}") as response:
+        assert await response.read() == bundle.path.read_bytes()
+        assert "immutable" in response.headers["Cache-Control"]
+    async with coordinator.http.get(f"{coordinator.url}/v1/bundles/{'0' * 64}") as response:
+        assert response.status == 404
+        assert bundle.sha256 in await response.text()
+
+
+@pytest.mark.parametrize("kind", ["regional", "federated"])
+async def test_a_model_is_sent_once_per_version(coordinator: Any, initial: Float32, kind: str) -> None:
+    assert np.array_equal(await coordinator.model(kind), initial)
+    url = f"{coordinator.url}/v1/model?kind={kind}"
+    async with coordinator.http.get(url) as response:
+        tag = response.headers["ETag"]
+    assert "@0" in tag
+    async with coordinator.http.get(url, headers={"If-None-Match": tag}) as response:
+        assert response.status == 304
+    device = await coordinator.device()
+    version, _ = await device.model()
+    await device.offer(1, version, sparse.encode(SparseVector.full(np.ones(64, np.float32))))
+    await device.accepted()
+    async with coordinator.http.get(url, headers={"If-None-Match": tag}) as response:
+        assert response.status == 200
+        assert "@1" in response.headers["ETag"]
+
+
+async def test_an_unknown_kind_of_model_is_refused(coordinator: Any) -> None:
+    async with coordinator.http.get(f"{coordinator.url}/v1/model?kind=global") as response:
+        assert response.status == 400
+        assert "global" in await response.text()
+
+
+async def test_health_readiness_and_status(coordinator: Any) -> None:
+    for path in ("/healthz", "/readyz"):
+        async with coordinator.http.get(coordinator.url + path) as response:
+            assert response.status == 200
+    await coordinator.device()
+    status = await coordinator.json("/v1/admin/status")
+    assert (status["coordinator"], status["region"], status["recipe"]) == ("eu", "eu", "default")
+    assert status["devices"]["pi-1"]["connected"]
+    assert status["peer_troubles"] == {}
+
+
+async def test_metrics_use_the_products_words(coordinator: Any) -> None:
+    device = await coordinator.device()
+    version, _ = await device.model()
+    await device.offer(1, version, sparse.encode(SparseVector.full(np.ones(64, np.float32))))
+    await device.accepted()
+    coordinator.service.housekeep()
+    metrics = await coordinator.metrics()
+    assert metrics["skerry_updates_accepted_total"] == 1
+    assert metrics["skerry_model_version"] == 1
+    assert metrics["skerry_model_age"] == 1
+    assert metrics["skerry_devices_connected"] == 1
+    assert metrics["skerry_update_staleness_count"] == 1
+    assert metrics["skerry_commit_seconds_count"] >= 1
+    assert metrics["skerry_commit_updates_sum"] == 1
+    assert metrics["skerry_frames_bytes_total{direction=received}"] > 256
+    assert metrics["skerry_frames_bytes_total{direction=sent}"] > 256
+
+
+class Peer:
+    """A peer of the test's making."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self.coordinator = coordinator
+        self.headers = {"Skerry-Bundle": bundles.resolve(coordinator.config.bundle).sha256}
+
+    async def post(self, path: str, body: bytes, **headers: str) -> tuple[int, bytes]:
+        url = f"{self.coordinator.url}/v1/federation/{path}"
+        async with self.coordinator.http.post(url, data=body, headers=self.headers | headers) as response:
+            return response.status, await response.read()
+
+
+def publication(number: int, base: int | None, values: Float32, sender: str = "us") -> bytes:
+    payload = sparse.encode(SparseVector.full(values))
+    return frames.encode(PeerModel(sender, "us/00000001", BroadcastId(1, number), 3.0, number, base, payload))
+
+
+@pytest.fixture
+async def peer(start: Start) -> Peer:
+    return Peer(await start(peers={"us": NOWHERE}))
+
+
+async def test_a_peers_model_is_taken_once_and_needed_whole_where_its_base_is_missing(peer: Peer) -> None:
+    values = np.full(64, 2.0, np.float32)
+
+    async def answer(body: bytes) -> object:
+        status, data = await peer.post("model", body)
+        assert status == 200
+        return frames.decode(data, PeerModelTaken | PeerModelNeeded, bytes_max=4096)
+
+    assert isinstance(await answer(publication(2, 1, values)), PeerModelNeeded)
+    assert await answer(publication(2, None, values)) == PeerModelTaken(2)
+    assert await answer(publication(2, None, values)) == PeerModelTaken(2)
+    status = await peer.coordinator.json("/v1/admin/status")
+    assert status["peers"]["us"]["publication"] == 2
+
+
+async def test_a_sign_of_life_tells_region_version_and_bundle(peer: Peer) -> None:
+    async with peer.coordinator.http.get(f"{peer.coordinator.url}/v1/federation/status") as response:
+        status = frames.decode(await response.read(), PeerStatus, bytes_max=4096)
+    assert (status.coordinator, status.version) == ("eu", 0)
+    assert status.bundle == peer.headers["Skerry-Bundle"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "words"),
+    [
+        ("model", publication(1, None, np.ones(64, np.float32)), {"Skerry-Bundle": "0" * 64}, 409, "trains bundle"),
+        ("model", publication(1, None, np.ones(64, np.float32), sender="mars"), {}, 403, "'mars' is no peer"),
+        ("model", publication(1, None, np.ones(65, np.float32)), {}, 400, "values"),
+        ("model", b"garbage", {}, 400, "msgpack"),
+        ("model", bytes(100_000), {}, 413, ""),
+        ("token", frames.encode(TokenPassed("mars", BroadcastId(1, 1), {})), {}, 403, "'mars' is no peer"),
+        ("token", publication(1, None, np.ones(64, np.float32)), {}, 400, "message type"),
+        ("token", bytes(70_000), {}, 413, ""),
+    ],
+    ids=[
+        "foreign bundle",
+        "stranger",
+        "wrong size",
+        "garbage",
+        "too large",
+        "strange token",
+        "no token",
+        "large token",
+    ],
+)
+async def test_what_a_peer_should_not_send_is_refused(
+    peer: Peer, path: str, body: bytes, headers: dict[str, str], status: int, words: str
+) -> None:
+    answered, text = await peer.post(path, body, **headers)
+    assert answered == status
+    assert words in text.decode()
+    assert (await peer.coordinator.json("/v1/admin/status"))["peers"] == {}
