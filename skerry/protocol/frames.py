@@ -44,7 +44,7 @@ def decode(frame: bytes, kind: "TypeForm[T]", *, bytes_max: int) -> T:
     """
     if len(frame) > bytes_max:
         raise MalformedMessage(f"frame of {len(frame)} bytes, at most {bytes_max}")
-    fields = _unpack(frame, bytes_max)
+    fields = _unpack(frame)
     if not isinstance(fields, dict):
         raise MalformedMessage("a frame is a map")
     tag = fields.get("type")
@@ -60,7 +60,7 @@ def decode(frame: bytes, kind: "TypeForm[T]", *, bytes_max: int) -> T:
     return message
 
 
-def _unpack(frame: bytes, bytes_max: int) -> Any:
+def _unpack(frame: bytes) -> Any:
     """Return the one value in `frame`; every limit holds for fields that nobody knows too."""
     containers = count(1)
 
@@ -79,7 +79,6 @@ def _unpack(frame: bytes, bytes_max: int) -> Any:
             list_hook=count_container,
             ext_hook=_refuse_extension,
             max_str_len=_TEXT_BYTES_MAX,
-            max_bin_len=bytes_max,
             max_array_len=MAP_ENTRIES_MAX,
             max_map_len=MAP_ENTRIES_MAX,
             max_ext_len=0,

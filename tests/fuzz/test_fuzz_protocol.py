@@ -209,3 +209,18 @@ def hostile(size: int, count: int, parameter: int, rest: bytes, form: int = 1, e
 def test_a_vector_takes_memory_for_what_it_holds_not_for_what_it_claims(data: bytes) -> None:
     """At most 8 bytes for a byte of input and 40 for an entry, of which each takes a byte at least."""
     assert peak_bytes(lambda: sparse.decode(data, size=1 << 31)) < 48 * len(data) + 10_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        hostile(1000, 1, 0, bytes(1_000_000)),
+        hostile(1000, 1, 0, b"\x01" + bytes(1_000_000)),
+        hostile(1000, 500_000, 0, b"\xff" * 62_500 + bytes(500_004)),
+        hostile(1000, 500_000, 0, bytes(500_004), form=2),
+    ],
+    ids=["zeros", "zeros behind a one", "more entries than the vector has", "dense"],
+)
+def test_a_long_payload_for_a_small_model_costs_no_more_than_itself(data: bytes) -> None:
+    """A device may send 256 MiB whatever the size of the model."""
+    assert peak_bytes(lambda: sparse.decode(data, size=1000)) < 1.2 * len(data)

@@ -106,7 +106,7 @@ FIRST, SECOND, THIRD = split(PAYLOAD, 4)
         ([FIRST, SECOND], changed(THIRD, data=b"1")),
         ([FIRST, SECOND], changed(THIRD, data=b"123")),
         ([FIRST, SECOND], changed(THIRD, data=b"12")),
-        ([], changed(FIRST, data=b"")),
+        ([], changed(FIRST, data=b"", of=10)),
         ([], changed(FIRST, of=1)),
         ([], changed(FIRST, of=4)),
         ([], changed(FIRST, payload_bytes=101, of=26)),
