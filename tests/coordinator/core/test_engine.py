@@ -1,0 +1,357 @@
+"""The engine: on disk first, then in memory, then outwards; groups; what is left behind by a stop."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from coordinator.config import Checkpoints, Limits
+from coordinator.engine import Engine
+from coordinator.events import DeviceDisconnected, Evaluated, TelemetryArrived, TrafficCounted
+from coordinator.history import read_history
+from coordinator.recovery import rebuild
+from skerry.algorithms.arrival import Constant, FedBuff
+from skerry.algorithms.federation import NoFederation
+from skerry.errors import StorageError
+from skerry.protocol import sparse
+from skerry.protocol.messages import ModelVersion, Telemetry, UpdateAccepted, Welcome
+from skerry.recipe import Recipe
+
+T = TypeVar("T")
+
+PLAIN = Recipe(arrival=Constant(weight=0.5), federation=NoFederation())
+
+
+class Gate:
+    """A disk whose writes can be held up, or refused."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = 0
+        self.refuse = False
+        self._in_threads: Any = None
+
+    def over(self, in_threads: Any) -> Callable[[Callable[[], T]], Awaitable[T]]:
+        def run(function: Callable[[], T], /) -> Awaitable[T]:
+            def held() -> T:
+                self.entered += 1
+                assert self.open.wait(20)
+                if self.refuse:
+                    raise StorageError("disk full")
+                return function()
+
+            awaitable: Awaitable[T] = in_threads(held)
+            return awaitable
+
+        return run
+
+
+async def test_what_is_acknowledged_can_be_read_from_disk_at_that_moment(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    """Opens the database anew at every acknowledgement: an engine that acknowledged ahead of the commit fails here."""
+    config, outlet = config_of(PLAIN), new_listener()
+    checked = []
+
+    def on_disk(device: str, message: Any) -> None:
+        if isinstance(message, UpdateAccepted):
+            rows = {(row.device, row.sequence): row for row in read_history(config.state_dir).updates}
+            row = rows[device, message.sequence]
+            assert (row.version, row.weight) == (message.version, message.weight)
+            checked.append(row)
+
+    outlet.on_send = on_disk
+    async with open_engine(config, outlet) as engine:
+        for sequence in range(1, 21):
+            engine.submit(words.update("kite", sequence, engine.version))
+            engine.submit(words.update("tern", sequence, engine.version))
+            await asyncio.sleep(0)
+        await outlet.until_accepted(40)
+    assert len(checked) == 40
+
+
+async def test_nothing_leaves_and_nothing_changes_before_the_commit(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any
+) -> None:
+    """Neither the acknowledgement, nor that of a repeat, nor a model that holds the update."""
+    gate, outlet = Gate(), new_listener()
+    async with open_engine(config_of(PLAIN), outlet, gate.over(in_threads)) as engine:
+        gate.open.clear()
+        update = words.update("kite", 1, engine.version)
+        engine.submit(update)
+        engine.submit(update)
+        await _until(lambda: gate.entered > 0)
+        engine.submit(update)
+        engine.submit(words.hello("tern"))
+        await asyncio.sleep(0.02)
+        assert outlet.sent == []
+        assert outlet.offers == []
+        assert engine.version.number == 0
+        assert np.array_equal(engine.model().values, words.initial())
+        gate.open.set()
+        await outlet.until_accepted(3)
+        assert [message.version for message in outlet.accepted()] == [1, 1, 1]
+        await outlet.until(lambda: bool(outlet.offers))
+        assert outlet.offers[0][1].number == 1
+    assert len(read_history(config_of(PLAIN).state_dir).updates) == 1
+
+
+async def test_what_arrives_during_a_commit_shares_the_next_one(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any
+) -> None:
+    gate, outlet = Gate(), new_listener()
+    async with open_engine(config_of(PLAIN), outlet, gate.over(in_threads)) as engine:
+        gate.open.clear()
+        engine.submit(words.update("kite", 1, engine.version))
+        await _until(lambda: gate.entered > 0)
+        for sequence in range(2, 102):
+            engine.submit(words.update("kite", sequence, engine.version))
+        gate.open.set()
+        await outlet.until_accepted(101)
+        assert gate.entered == 2
+        assert [message.sequence for message in outlet.accepted()] == list(range(1, 102))
+
+
+async def test_a_refused_write_ends_the_engine_and_acknowledges_nothing(
+    config_of: Any, new_listener: Any, words: Any, in_threads: Any
+) -> None:
+    import random
+
+    gate, outlet = Gate(), new_listener()
+    config = config_of(PLAIN)
+    engine = Engine.open(
+        config,
+        words.bundle,
+        words.initial(),
+        outlet,
+        run_in_thread=gate.over(in_threads),
+        wall_clock=lambda: 0.0,
+        rng=random.Random(1),
+    )
+    running = asyncio.ensure_future(engine.run())
+    gate.refuse = True
+    engine.submit(words.update("kite", 1, engine.version))
+    with pytest.raises(StorageError, match="disk full"):
+        await running
+    await engine.close()
+    assert outlet.sent == []
+    assert read_history(config.state_dir).updates == []
+
+
+async def test_streams_wait_while_too_much_is_on_its_way_to_the_disk(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any
+) -> None:
+    gate, outlet = Gate(), new_listener()
+    config = config_of(PLAIN, limits=Limits(commit_queue_updates_max=10))
+    async with open_engine(config, outlet, gate.over(in_threads)) as engine:
+        gate.open.clear()
+        for sequence in range(1, 12):
+            await asyncio.wait_for(engine.room(), 1.0)
+            engine.submit(words.update("kite", sequence, engine.version))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.room(), 0.02)
+        assert engine.status().uncommitted_updates == 11
+        gate.open.set()
+        await asyncio.wait_for(engine.room(), 5.0)
+        await outlet.until_accepted(11)
+        assert engine.status().uncommitted_updates == 0
+
+
+async def test_a_stop_in_mid_commit_loses_nothing(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any
+) -> None:
+    gate, outlet = Gate(), new_listener()
+    config = config_of(PLAIN)
+    async with open_engine(config, outlet, gate.over(in_threads)) as engine:
+        gate.open.clear()
+        engine.submit(words.update("kite", 1, engine.version))
+        await _until(lambda: gate.entered > 0)
+        engine.submit(words.update("kite", 2, engine.version))
+        asyncio.get_running_loop().call_later(0.02, gate.open.set)
+    assert [message.sequence for message in outlet.accepted()] == [1, 2]
+    assert engine.model().version.number == 2
+    assert (rebuild(config.state_dir, 2) == engine.model().values).all()
+
+
+async def test_a_device_gets_what_changed_since_its_base(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    outlet = new_listener()
+    async with open_engine(config_of(PLAIN), outlet) as engine:
+        engine.submit(words.hello("kite"))
+        await outlet.until(lambda: len(outlet.offers) == 1)
+        device, version, base, payload = outlet.offers[0]
+        assert (device, version.number, base) == ("kite", 0, None)
+        model = np.empty(words.size, np.float32)
+        sparse.decode(payload, size=words.size).set_in(model)
+        assert np.array_equal(model, words.initial())
+
+        engine.submit(DeviceDisconnected("kite"))
+        engine.submit(words.update("tern", 1, engine.version, seed=4))
+        await outlet.until_accepted(1)
+        engine.submit(words.hello("kite", ModelVersion(engine.lineage, 0)))
+        await outlet.until(lambda: len(outlet.offers) == 2)
+        _, version, base, payload = outlet.offers[1]
+        assert (version.number, base) == (1, ModelVersion(engine.lineage, 0))
+        changes = sparse.decode(payload, size=words.size)
+        assert list(changes.indices) == list(words.vector(4).indices)
+        changes.set_in(model)
+        assert np.array_equal(model, engine.model().values)
+
+
+async def test_the_welcome_is_complete(config_of: Any, open_engine: Any, new_listener: Any, words: Any) -> None:
+    outlet = new_listener()
+    async with open_engine(config_of(PLAIN), outlet) as engine:
+        engine.submit(words.hello("kite"))
+        await outlet.until(lambda: bool(outlet.sent))
+        ((device, welcome),) = outlet.sent
+    assert isinstance(welcome, Welcome)
+    assert (device, welcome.coordinator, welcome.region, welcome.bundle) == ("kite", "here-1", "here", words.bundle)
+    assert welcome.part_bytes_max == Limits().part_bytes_max
+
+
+async def test_telemetry_evaluations_and_traffic_are_kept(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    config, outlet = config_of(PLAIN), new_listener()
+    async with open_engine(config, outlet) as engine:
+        for uptime_s in (1.0, 2.0):
+            report = Telemetry(uptime_s, 1.0, 0.0, 1, 20, 0.1, 1, 1, 1, 0, 48.5)
+            engine.submit(TelemetryArrived("kite", report))
+        engine.submit(Evaluated(3, 2.5, "federated", 100, 93, 0.25))
+        engine.submit(TrafficCounted("device", "kite", 10, 20))
+        engine.submit(TrafficCounted("device", "kite", 1, 2))
+        engine.submit(TrafficCounted("peer", "kite", 5, 6))
+        engine.submit(words.update("kite", 1, engine.version, loss=0.75))
+        await outlet.until_accepted(1)
+    history = read_history(config.state_dir)
+    assert history.telemetry["kite"].uptime_s == 2.0
+    assert history.telemetry["kite"].at_s == 1_700_000_000.0
+    (evaluation,) = history.evaluations
+    assert (evaluation.kind, evaluation.version, evaluation.correct, evaluation.loss) == ("federated", 3, 93, 0.25)
+    assert {(one.party, one.name): (one.sent_bytes, one.received_bytes) for one in history.traffic} == {
+        ("device", "kite"): (11, 22),
+        ("peer", "kite"): (5, 6),
+    }
+    (row,) = history.updates
+    assert (row.steps, row.examples, row.loss, row.seconds_per_step) == (20, 100, 0.75, 0.05)
+    assert row.payload_bytes + 90 == row.frame_bytes
+    assert (row.received_at_s, row.base_number, row.age) == (1_700_000_000.0, 0, 1.0)
+
+
+async def test_status_tells_of_devices_and_the_model(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    outlet = new_listener()
+    async with open_engine(config_of(PLAIN), outlet) as engine:
+        engine.submit(words.hello("kite"))
+        engine.submit(words.update("kite", 3, engine.version))
+        engine.submit(words.update("kite", 3, engine.version))
+        engine.submit(words.update("tern", 1, ModelVersion("there/1", 0)))
+        await outlet.until(lambda: len(outlet.sent) == 4)
+        status = engine.status()
+        assert (status.version, status.age, status.updates_accepted, status.repeats) == (1, 1.0, 1, 1)
+        assert status.rejected == {"unknown_base": 1}
+        assert set(status.devices) == {"kite"}
+        kite = status.devices["kite"]
+        assert (kite.connected, kite.last_sequence, kite.updates, kite.seconds_per_step) == (True, 3, 1, 0.05)
+        peer = engine.peer_status("0" * 64)
+        assert (peer.coordinator, peer.version, peer.devices) == ("here-1", 1, 1)
+
+
+async def test_the_observer_hears_of_commits_and_staleness(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    class Ear:
+        def __init__(self) -> None:
+            self.updates = 0
+            self.staleness: list[float] = []
+
+        def committed(self, seconds: float, updates: int) -> None:
+            assert seconds >= 0.0
+            self.updates += updates
+
+        def update_applied(self, staleness: float) -> None:
+            self.staleness.append(staleness)
+
+    ear, outlet = Ear(), new_listener()
+    async with open_engine(config_of(PLAIN), outlet, observer=ear) as engine:
+        for sequence in (1, 2, 3):
+            engine.submit(words.update("kite", sequence, ModelVersion(engine.lineage, 0)))
+        await outlet.until_accepted(3)
+        await asyncio.sleep(0)
+    assert ear.updates == 3
+    assert ear.staleness == [0.0, 1.0, 2.0]
+
+
+async def test_held_updates_outlive_a_restart_and_are_applied_once(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    config = config_of(Recipe(arrival=FedBuff(size=3), federation=NoFederation()))
+    outlet = new_listener()
+    async with open_engine(config, outlet) as engine:
+        base = engine.version
+        for device in ("kite", "tern"):
+            engine.submit(words.update(device, 1, base))
+        await outlet.until_accepted(2)
+        assert engine.version.number == 0
+    again = new_listener()
+    async with open_engine(config, again) as engine:
+        assert engine.status().held_updates == 2
+        engine.submit(words.update("kite", 1, base))
+        engine.submit(words.update("gull", 1, base))
+        await again.until_accepted(2)
+        assert [message.weight for message in again.accepted()] == [None, pytest.approx(1 / 3)]
+        expected = words.initial()
+        for device in ("kite", "tern", "gull"):
+            words.update(device, 1, base).vector.add_to(expected, 1 / 3)
+        assert np.array_equal(engine.model().values, expected)
+        assert engine.version.number == 3
+    assert [row.version for row in read_history(config.state_dir).updates] == [1, 2, 3]
+
+
+async def test_the_journal_is_cut_behind_the_oldest_checkpoint_that_is_kept(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    settings = Checkpoints(every_updates=10, keep=2, history_versions=15)
+    config, outlet = config_of(PLAIN, checkpoints=settings), new_listener()
+    async with open_engine(config, outlet) as engine:
+        for sequence in range(1, 101):
+            engine.submit(words.update("kite", sequence, engine.version))
+            await outlet.until_accepted(sequence)
+            if sequence % 10 == 0:
+                await _until(lambda: engine.status().checkpoint_version == engine.version.number)
+        engine.submit(words.update("tern", 1, ModelVersion(engine.lineage, 85)))
+        engine.submit(words.update("tern", 2, ModelVersion(engine.lineage, 86)))
+        await outlet.until(lambda: len(outlet.sent) == 102)
+        assert [type(message).__name__ for _, message in outlet.sent[-2:]] == ["UpdateRejected", "UpdateAccepted"]
+    versions = [row.version for row in read_history(config.state_dir).updates]
+    assert versions[0] == 87, "the last checkpoint is of version 101, and 15 versions before it are kept"
+    names = sorted(path.name for path in (config.state_dir / "checkpoints").iterdir())
+    assert names == ["000000000100.safetensors", "000000000101.safetensors"]
+    async with open_engine(config, new_listener()) as engine:
+        assert engine.version.number == 101
+        assert engine.status().devices["kite"].last_sequence == 100
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a thread gets there, and tells nobody
+            await asyncio.sleep(0.001)
+
+
+async def test_an_idle_region_takes_no_second_checkpoint(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, tmp_path: Path
+) -> None:
+    config = config_of(PLAIN)
+    async with open_engine(config, new_listener()):
+        pass
+    stamp = (config.state_dir / "checkpoints" / "000000000000.safetensors").stat().st_mtime_ns
+    async with open_engine(config, new_listener()):
+        pass
+    assert (config.state_dir / "checkpoints" / "000000000000.safetensors").stat().st_mtime_ns == stamp
