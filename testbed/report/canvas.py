@@ -21,7 +21,7 @@ from testbed.report.palette import Palette
 
 # Small enough that its text is readable at the width of a phone, where the page shows it about 1:1.
 WIDTH_PT = 310.0
-TEXT_PT = 8.5
+TEXT_PT = 9.0
 END_LABELS_MAX = 14  # more lines than that cannot be told apart by labels
 LABEL_GAP_PT = 10.5
 ROW_PT = 17.0

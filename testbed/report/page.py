@@ -3,6 +3,7 @@
 Everything that the record says is escaped. The same record gives the same page.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import resources
@@ -76,7 +77,8 @@ def _lead(summary: Summary) -> str:
         sentences.append(f"Accuracy on held-out rows: {', '.join(reached)}{central}.")
     if up.frame_bytes:
         sentences.append(f"The devices sent {size(up.frame_bytes)} where dense float32 is {size(up.dense_bytes)}.")
-    return " ".join(sentences)
+    # a number keeps its unit on its line
+    return re.sub(r"(?<=\d) (?=%|s\b|[kMGT]?B\b)", "\N{NO-BREAK SPACE}", " ".join(sentences))
 
 
 def _failure(failure: FailureRecord) -> str:

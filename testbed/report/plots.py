@@ -219,7 +219,7 @@ def traffic(material: Material) -> Figure | None:
     if not directions:
         return None
     figure, axes = canvas.axes_of(
-        49.0 + 46.0 * len(directions), palette, left_pt=70.0, right_pt=80.0, x_label="bytes, logarithmic"
+        49.0 + 46.0 * len(directions), palette, left_pt=77.0, right_pt=82.0, x_label="bytes, logarithmic"
     )
     axes.set_ylim(len(directions) - 0.45, -0.55)
     axes.set_yticks(range(len(directions)), [name for name, _ in directions], color=palette.key("ink"))
