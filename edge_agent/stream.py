@@ -18,6 +18,7 @@ from edge_agent.backoff import Backoff
 from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
 from edge_agent.progress import ByteCounter
+from edge_agent.upload_window import PART_BYTES_MIN, UploadWindow
 from skerry.protocol import frames, parts
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
@@ -169,6 +170,7 @@ class _Connection:
         self._counter, self._report, self._backoff = counter, report, backoff
         self._control: deque[FromAgent] = deque()
         self._updates: deque[Iterator[UpdateOffered]] = deque()
+        self._window = UploadWindow()
         self._something_to_write = asyncio.Event()
         self._ended: asyncio.Future[StreamEnded] = asyncio.get_running_loop().create_future()
 
@@ -214,6 +216,9 @@ class _Connection:
                 return StreamEnded(f"the coordinator sent nonsense: {error}", hopeless=True)
             if isinstance(parsed, Welcome):
                 self._backoff.succeeded()
+            elif isinstance(parsed, Heartbeat):
+                self._window.echoed(parsed.stamp_s, asyncio.get_running_loop().time())
+                self._something_to_write.set()
             self._report(Received(parsed))
         lost = self._websocket.exception()
         if lost is not None:
@@ -233,23 +238,30 @@ class _Connection:
             except (ConnectionError, RuntimeError) as error:  # aiohttp: RuntimeError where the transport is gone
                 return StreamEnded(f"stream lost: {error}")
             self._traffic.sent_bytes += len(frame)
+            if isinstance(message, UpdateOffered) and len(message.part.data) >= PART_BYTES_MIN:
+                stamp_s = self._queue_heartbeat()
+                self._window.sent(stamp_s)
             await asyncio.sleep(0)  # a write that fits the buffers never suspends: let the reader have its turn
 
     def _next_message(self) -> FromAgent | None:
         if self._control:
             return self._control.popleft()
-        while self._updates:
+        while self._updates and self._window.is_open:
             for offer in self._updates[0]:
                 return offer
             self._updates.popleft()
         return None
 
     async def _beat(self) -> StreamEnded:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._limits.heartbeat_s)
             if not any(isinstance(message, Heartbeat) for message in self._control):
-                self.queue(Heartbeat(stamp_s=max(0.0, loop.time())))
+                self._queue_heartbeat()
+
+    def _queue_heartbeat(self) -> float:
+        stamp_s = asyncio.get_running_loop().time()
+        self.queue(Heartbeat(stamp_s=stamp_s))
+        return stamp_s
 
     async def _watch(self) -> StreamEnded:
         """Return when neither a byte came in nor a waiting one went out for `progress_timeout_s`."""
@@ -263,10 +275,12 @@ class _Connection:
             if now_received != received or now_unsent < unsent:
                 moved_at_s = loop.time()
             received, unsent = now_received, now_unsent
+        ended = StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s")
+        self.end(ended)
         transport = self._counter.transport
         if transport is not None:
             transport.abort()  # a closing handshake would wait for the same dead link
-        return StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s")
+        return ended
 
     def _unsent_bytes(self) -> int:
         transport = self._counter.transport

@@ -41,6 +41,18 @@ from skerry.vector import Float32, SparseVector
 LINEAGE = "test/00000001"
 
 
+async def _until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - a real agent is watched from outside
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """Wait for a condition, or fail."""
+    return _until
+
+
 @dataclass
 class Coordinator:
     """Journals updates in memory: (sequence -> vector), each once; answers as its knobs say."""
@@ -74,9 +86,7 @@ class Coordinator:
     # --- what tests say and ask ---
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():  # noqa: ASYNC110 - a real agent is watched from outside
-                await asyncio.sleep(0.01)
+        await _until(condition, timeout_s)
 
     async def say(self, message: FromCoordinator) -> None:
         await self.sockets[-1].send_bytes(frames.encode(message))
