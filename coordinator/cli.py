@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,11 +241,11 @@ def _write(path: Path, data: bytes) -> None:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def main() -> None:
-    """Run the command line; errors that a person can act on are one line and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, `sys.argv` by default; errors that a person can act on are one line and an exit code."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
-        coordinator.main(prog_name="skerry-coordinator")
+        coordinator.main(arguments, prog_name="skerry-coordinator")
     except SkerryError as error:
         click.echo(f"skerry-coordinator: {error}", err=True)
         sys.exit(error.exit_code)

@@ -224,6 +224,8 @@ class Peers:
                         data += await response.content.read(ANSWER_BYTES_MAX - len(data))
         except TimeoutError:
             raise PeerError(f"no progress for {self._progress_timeout_s:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise PeerError(f"no connection to {peer.url}: {error.strerror}") from None
         except aiohttp.ClientError as error:
             raise PeerError(str(error) or type(error).__name__) from None
         peer.sent_bytes += len(body)

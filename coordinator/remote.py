@@ -2,7 +2,7 @@
 
 import aiohttp
 
-from skerry.errors import SkerryError
+from skerry.errors import ConfigError, SkerryError
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=30.0)
 
@@ -19,9 +19,12 @@ async def get(url: str, path: str, *, bytes_max: int) -> bytes:
     """Return the body of `url` + `path`.
 
     Raises:
+        ConfigError: `url` is none.
         NotRunningError: there is no connection to be had.
         UnexpectedAnswerError: an error status, or a body of more than `bytes_max` bytes.
     """
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{url!r} is no http:// or https:// URL")
     where = url.rstrip("/") + path
     body = bytearray()
     try:
@@ -30,8 +33,6 @@ async def get(url: str, path: str, *, bytes_max: int) -> bytes:
                 body += chunk
                 if len(body) > bytes_max:
                     raise UnexpectedAnswerError(f"{where}: answers with more than {bytes_max} bytes")
-    except aiohttp.InvalidURL as error:
-        raise UnexpectedAnswerError(f"{url!r} is no http:// or https:// URL") from error
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         raise NotRunningError(f"no coordinator is running at {url}: {str(error) or 'no answer'}") from error
     except aiohttp.ClientError as error:

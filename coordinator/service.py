@@ -151,6 +151,7 @@ class Service:
             rng=self._rng,
         )
         self._parts.push_async_callback(self.engine.close)
+        self._parts.callback(self.housekeep)
         agents.region = peers.region = self.engine
         self.metrics.status = self.engine.status
 

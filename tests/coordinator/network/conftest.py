@@ -91,6 +91,14 @@ class Device:
         return await self.next(UpdateAccepted)
 
 
+async def _connect(http: aiohttp.ClientSession, url: str, name: str, **hello: Any) -> Device:
+    socket = await http.ws_connect(f"{url}/v1/agents/stream", compress=0, max_msg_size=FRAME_BYTES_MAX)
+    device = Device(name, socket)
+    await device.hello(**hello)
+    device.welcome = await device.next(Welcome)
+    return device
+
+
 class Coordinator:
     """A running coordinator, and what can be asked of it."""
 
@@ -105,10 +113,7 @@ class Coordinator:
 
     async def device(self, name: str = "pi-1", **hello: Any) -> Device:
         """Connect a device and let it say Hello."""
-        device = Device(name, await self.socket())
-        await device.hello(**hello)
-        device.welcome = await device.next(Welcome)
-        return device
+        return await _connect(self.http, self.url, name, **hello)
 
     async def json(self, path: str) -> dict[str, Any]:
         async with self.http.get(self.url + path) as response:
@@ -130,6 +135,15 @@ class Coordinator:
                 labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
                 samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return samples
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until the status meets a condition; return it."""
+        async with asyncio.timeout(20):
+            while True:
+                status = await self.json("/v1/admin/status")
+                if condition(status):
+                    return status
+                await asyncio.sleep(0.01)
 
     async def until_metric(self, name: str, value: float) -> None:
         """Wait until a sample reaches at least `value`, or, if that is 0, falls to it."""
@@ -176,6 +190,16 @@ def bundle_file(tmp_path: Path, initial: Float32, write_bundle: Callable[[Path, 
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
+
+
+@pytest.fixture
+def connect(http: aiohttp.ClientSession) -> Callable[..., Awaitable[Device]]:
+    """Return a function that connects a device to the coordinator at a URL."""
+
+    async def connect(url: str, name: str, **hello: Any) -> Device:
+        return await _connect(http, url, name, **hello)
+
+    return connect
 
 
 @pytest.fixture

@@ -1,0 +1,148 @@
+"""Coordinators that find each other over loopback, exchange models, and survive each other's faults."""
+
+import asyncio
+import logging
+import shutil
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.history import read_history
+from skerry.protocol import sparse
+from skerry.vector import Float32, SparseVector
+
+Start = Callable[..., Awaitable[Any]]
+
+SIZE = 64
+EAGER: dict[str, Any] = {
+    "arrival": {"rule": "constant", "weight": 1.0},
+    "federation": {
+        "rule": "spyker_token",
+        "h_inter": 1.0,
+        "h_intra": 1.0,
+        "exchange_interval_min_s": 0.0,
+        "hold_min_s": 0.0,
+        "hold_max_s": 0.05,
+        "peer_timeout_s": 1.0,
+        "token_timeout_s": 2.0,
+    },
+}
+
+
+@pytest.fixture
+def ports() -> dict[str, int]:
+    """Two free ports: coordinators name each other before either runs."""
+    with socket.socket() as east, socket.socket() as west:
+        east.bind(("127.0.0.1", 0))
+        west.bind(("127.0.0.1", 0))
+        return {"east": east.getsockname()[1], "west": west.getsockname()[1]}
+
+
+@pytest.fixture
+def region(start: Start, ports: dict[str, int]) -> Start:
+    """Return a function that starts one of the two."""
+
+    async def begin(name: str, **keys: Any) -> Any:
+        peers = {other: f"http://127.0.0.1:{port}" for other, port in ports.items() if other != name}
+        return await start(name, **({"peers": peers, "listen": {"port": ports[name]}, "recipe": EAGER} | keys))
+
+    return begin
+
+
+class Stream:
+    """A device that offers one update after the other."""
+
+    def __init__(self, device: Any, version: Any) -> None:
+        self.device, self.version, self.sequence = device, version, device.welcome.last_sequence
+
+    async def update(self, value: float) -> None:
+        self.sequence += 1
+        payload = sparse.encode(SparseVector.full(np.full(SIZE, value, np.float32)))
+        await self.device.offer(self.sequence, self.version, payload)
+        await self.device.accepted()
+
+
+async def stream(coordinator: Any, name: str) -> Stream:
+    device = await coordinator.device(name)
+    version, _ = await device.model()
+    return Stream(device, version)
+
+
+async def until_merged(streams: list[Stream], coordinators: list[Any], merges: int) -> None:
+    """Offer updates until every coordinator has merged so often."""
+    async with asyncio.timeout(30):
+        while True:
+            for number, one in enumerate(streams):
+                await one.update(0.1 * (1 if number else -1))
+            counts = [(await one.json("/v1/admin/status"))["merges"] for one in coordinators]
+            if min(counts) >= merges:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_two_regions_exchange_their_models(region: Start) -> None:
+    east, west = await region("east"), await region("west")
+    streams = [await stream(east, "pi-e"), await stream(west, "pi-w")]
+    await until_merged(streams, [east, west], 3)
+    for coordinator, peer in ((east, "west"), (west, "east")):
+        assert (await coordinator.metrics())[f"skerry_peer_reachable{{peer={peer}}}"] == 1
+        federated, regional = await coordinator.model("federated"), await coordinator.model("regional")
+        assert not np.array_equal(federated, regional)
+        await coordinator.service.stop()
+        history = read_history(coordinator.config.state_dir)
+        assert {merge.peer for merge in history.merges} == {peer}
+        assert any(entry.party == "peer" and entry.sent_bytes > 4 * SIZE for entry in history.traffic)
+
+
+async def test_a_dead_peer_holds_nobody_up(region: Start, caplog: pytest.LogCaptureFixture) -> None:
+    east = await region("east")
+    device = await stream(east, "pi-e")
+    for _ in range(20):
+        await device.update(0.1)
+    status = await east.json("/v1/admin/status")
+    assert status["version"] == 20
+    await east.until_metric("skerry_peer_failures_total{peer=west}", 1)
+    assert (await east.json("/v1/admin/status"))["peer_troubles"]["west"]
+    assert "peer west" in caplog.text
+
+    west = await region("west")
+    await east.until_metric("skerry_peer_reachable{peer=west}", 1)
+    await until_merged([device, await stream(west, "pi-w")], [east, west], 1)
+
+
+async def test_a_peer_that_lost_its_disk_gets_the_model_whole(region: Start, tmp_path: Path) -> None:
+    east, west = await region("east"), await region("west")
+    here = await stream(east, "pi-e")
+    await until_merged([here, await stream(west, "pi-w")], [east, west], 2)
+    await west.service.stop()
+    shutil.rmtree(tmp_path / "west")
+    west = await region("west")
+    await until_merged([here, await stream(west, "pi-w")], [west], 2)
+    replica = (await west.json("/v1/admin/status"))["peers"]["east"]
+    assert replica["publication"] >= 3
+
+
+async def test_a_peer_with_another_bundle_is_not_listened_to(
+    region: Start, tmp_path: Path, write_bundle: Callable[[Path, Float32], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    other = write_bundle(tmp_path / "other.skerry", np.zeros(SIZE, np.float32))
+    east, west = await region("east"), await region("west", bundle=str(other))
+    await east.until(lambda status: "another bundle" in str(status["peer_troubles"]["west"]))
+    streams = [await stream(east, "pi-e"), await stream(west, "pi-w")]
+    for _ in range(10):
+        for one in streams:
+            await one.update(0.1)
+    assert (await east.json("/v1/admin/status"))["merges"] == 0
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_peer_behind_the_wrong_name_is_told_from_the_right_one(
+    start: Start, region: Start, ports: dict[str, int]
+) -> None:
+    await region("west")
+    east = await start("east", peers={"north": f"http://127.0.0.1:{ports['west']}"}, recipe=EAGER)
+    await east.until(lambda status: "is 'west': correct peers.north" in str(status["peer_troubles"]["north"]))
