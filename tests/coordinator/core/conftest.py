@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ class Words:
     @staticmethod
     def update(device: str, sequence: int, base: ModelVersion, seed: int | None = None, **fields: Any) -> UpdateArrived:
         """An update; the same device and sequence bring the same values."""
-        vector = Words.vector(hash((device, sequence)) % 2**32 if seed is None else seed)
+        vector = Words.vector(crc32(f"{device} {sequence}".encode()) if seed is None else seed)
         offered = {"steps": 20, "examples": 100, "loss": 0.5, "seconds_per_step": 0.05} | fields
         payload = sparse.encode(vector)
         part = Part(0, 1, len(payload), 0, b"")
@@ -102,6 +103,7 @@ class Listener:
         self.sent: list[tuple[str, Any]] = []
         self.offers: list[tuple[str, ModelVersion, ModelVersion | None, bytes]] = []
         self.engine: Engine
+        self.running: asyncio.Future[None]
         self.on_send: Callable[[str, Any], None] = lambda _device, _message: None
         self.on_peer: Callable[[str, Any], None] = lambda _peer, _message: None
         self._changed = asyncio.Event()
@@ -125,11 +127,17 @@ class Listener:
     def accepted(self, device: str | None = None) -> list[UpdateAccepted]:
         return [m for name, m in self.sent if isinstance(m, UpdateAccepted) and device in {None, name}]
 
+    def notice(self) -> None:
+        self._changed.set()
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def until_accepted_or_stopped(self, count: int) -> None:
+        await self.until(lambda: len(self.accepted()) >= count or self.running.done())
 
     async def until_accepted(self, count: int) -> None:
         await self.until(lambda: len(self.accepted()) >= count)
@@ -189,14 +197,17 @@ def open_engine(in_threads: RunInThread) -> Callable[..., AbstractAsyncContextMa
             **fields,
         )
         outlet.engine = engine
-        running = asyncio.ensure_future(engine.run())
+        running = outlet.running = asyncio.ensure_future(engine.run())
+        running.add_done_callback(lambda _: outlet.notice())
         try:
             yield engine
         finally:
             running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
-            await engine.close()
+            try:
+                with suppress(asyncio.CancelledError):
+                    await running
+            finally:
+                await engine.close()
 
     return opened
 
