@@ -1,0 +1,89 @@
+"""`skerry-task`, as a person calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skerry.tasks.bundle import Bundle
+
+
+def skerry_task(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parent.parent
+    code = (
+        f"import sys; sys.path.append({str(root)!r}); from skerry.cli import main; sys.argv[0] = 'skerry-task'; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def printed(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def test_show_tells_what_a_bundle_is_about() -> None:
+    report = printed(skerry_task("show", "builtin:activity", "--json"))
+    assert report["name"] == "activity"
+    assert report["classes"] == ["Walking", "Jogging", "Upstairs", "Downstairs", "Sitting", "Standing"]
+    assert report["parameters"] == 14278
+    assert report["sha256"] == Bundle.builtin("activity").sha256
+    text = skerry_task("show", "builtin:activity").stdout
+    assert "Kwapisz" in text
+    assert "float32 (examples, 43), missing values as 0, normalised" in text
+
+
+def test_check_counts_the_classes_of_a_devices_data() -> None:
+    report = printed(skerry_task("check", "builtin:activity", "--data", "builtin:activity?part=0&parts=6", "--json"))
+    assert report["data"]["examples"] == sum(report["data"]["classes"]) == 808
+    assert report["gradient_error"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["check", "gone.skerry"], 5, "skerry-task: gone.skerry: cannot be read: No such file or directory"),
+        (["check", "builtin:activity", "--data", "csv:gone.csv"], 5, "skerry-task: gone.csv: no such file"),
+        (["show", "builtin:chess"], 5, "there is: activity"),
+        (["build", "gone:definition", "-o", "x.skerry"], 5, "gone:definition: ModuleNotFoundError"),
+        (["build", "x:y"], 2, "--output"),
+        (["mend"], 2, "No such command"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    result = skerry_task(*arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [[], ["build"], ["check"], ["show"]])
+def test_every_help_has_an_example_and_the_exit_codes(command: list[str]) -> None:
+    text = skerry_task(*command, "--help").stdout
+    assert "Examples:\n" in text
+    assert "Exit codes:" in text
+
+
+@pytest.mark.torch
+def test_the_example_of_the_documentation_builds(tmp_path: Path) -> None:
+    """docs/adding_a_task.md: its python block, as a person would save it."""
+    pytest.importorskip("torch")
+    page = (Path(__file__).resolve().parent.parent / "docs" / "adding_a_task.md").read_text()
+    (tmp_path / "my_task.py").write_text(page.split("```python\n")[1].split("```")[0])
+    built = printed(skerry_task("build", "my_task:definition", "-o", "my_task.skerry", "--json", cwd=tmp_path))
+    assert built["gradient_error"] < 1e-5
+    shown = printed(skerry_task("show", "my_task.skerry", "--json", cwd=tmp_path))
+    assert shown["sha256"] == built["sha256"]
+    (tmp_path / "readings.csv").write_text(
+        "temperature,humidity,pressure,label\n21.5,40,1013,ok\n60,,1012,overheated\n"
+    )
+    checked = printed(skerry_task("check", "my_task.skerry", "--data", "csv:readings.csv", "--json", cwd=tmp_path))
+    assert checked["data"]["classes"] == [1, 0, 1]

@@ -1,0 +1,297 @@
+"""What becomes a bundle, and what does not: no wrong graph, and no refusal that does not name the layer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.manifest import Input, Label, PartName
+from skerry.training.definition import TaskDefinition, load_definition
+from skerry.training.export_error import ExportError
+from skerry.training.trainer import open_trainer
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from torch import nn  # noqa: E402 - behind importorskip
+
+from skerry.training.build import build, export_graphs  # noqa: E402
+from skerry.training.functional_model import FunctionalModel  # noqa: E402
+from skerry.training.gate import check_graphs  # noqa: E402
+
+
+def task(model: nn.Module, shape: tuple[int, ...] = (4,), classes: int = 3) -> TaskDefinition:
+    return TaskDefinition(name="made", model=model, input=Input(shape=shape), label=Label(classes=classes))
+
+
+def opened(definition: TaskDefinition, folder: Path) -> Bundle:
+    path = folder / "made.skerry"
+    path.write_bytes(build(definition).file)
+    return Bundle.open(path)
+
+
+class RunningMean(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    """Centres its outputs by a mean that it keeps up to date while it trains, and counts in an integer buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.full((3,), 0.5))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Any) -> Any:
+        out = self.linear(x)
+        if self.training:
+            with torch.no_grad():
+                self.mean.mul_(0.75).add_(out.mean(0), alpha=0.25)
+                self.batches.add_(1)
+        return out - self.mean
+
+
+class Unused(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.used(x)
+
+
+class Branching(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(x) if x.sum() > 0 else self.linear(-x)
+
+
+ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ELU, nn.Softplus, nn.PReLU)
+
+
+def test_the_usual_layers_become_a_bundle_that_both_engines_run(tmp_path: Path) -> None:
+    layers = [layer for activation in ACTIVATIONS for layer in (nn.Linear(6, 6), activation())]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.LayerNorm(6), *layers, nn.Linear(6, 3))
+    bundle = opened(task(model, shape=(2, 4)), tmp_path)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((9, 2, 4), np.float32), rng.integers(0, 3, 9)
+    parameters = bundle.initial_parameters()
+    ours, theirs = (open_trainer(bundle, engine).step(parameters, x, y) for engine in ("onnx", "torch"))
+    np.testing.assert_allclose(ours.gradient, theirs.gradient, atol=1e-5)
+    loss = nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))])
+    np.testing.assert_allclose(ours.gradient, gradient.numpy(), atol=1e-6)
+
+
+def test_float_buffers_are_the_tail_of_the_vector_and_follow_training(tmp_path: Path) -> None:
+    model = RunningMean()
+    bundle = opened(task(model), tmp_path)
+    layout = bundle.manifest.layout
+    assert [(tensor.name, tensor.trainable) for tensor in layout.tensors] == [
+        ("linear.weight", True),
+        ("linear.bias", True),
+        ("mean", False),
+    ]
+    assert int(model.batches) == 0  # the author's model is as it was
+    parameters = bundle.initial_parameters()
+    assert parameters[15:].tolist() == [0.5, 0.5, 0.5]
+    x, y = np.random.default_rng(0).standard_normal((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
+    with torch.no_grad():
+        expected = 0.75 * 0.5 + 0.25 * model.linear(torch.from_numpy(x)).mean(0).numpy()
+    for engine in ("onnx", "torch"):
+        result = open_trainer(bundle, engine).step(parameters, x, y)
+        assert result.buffers is not None
+        np.testing.assert_allclose(result.buffers, expected, rtol=1e-5)
+        assert result.gradient.shape == (15,)
+
+
+def test_a_frozen_parameter_is_not_trained() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    model[0].weight.requires_grad_(False)
+    layout = FunctionalModel(model).layout
+    assert [tensor.name for tensor in layout.tensors if not tensor.trainable] == ["0.weight"]
+    assert layout.tensors[-1].name == "0.weight"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 3)),
+            r"layer '1' \(Dropout\) .*: draws random",
+        ),
+        (
+            lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(4, 3)),
+            r"layer '1' \(Conv1d\) cannot be exported: no ONNX form: .*aten\.convolution_backward",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
+            r"layer '1' \(BatchNorm1d\) .*does not train on a single example: Expected more than 1 value",
+        ),
+        (Branching, "model Branching cannot be exported: cannot be traced: .*data-dependent"),
+        (Unused, r"the loss does not depend on idle\.weight, idle\.bias: remove it from the model or freeze it"),
+        (lambda: nn.Linear(4, 2), r"logits of shape \(7, 2\), must be \(7, 3\)"),
+        (lambda: nn.Linear(5, 3), r"does not take x of shape \(7, 4\)"),
+        (lambda: nn.Linear(4, 3).double(), "weight is torch.float64"),
+        (nn.Identity, "no trainable parameter"),
+    ],
+    ids=["dropout", "conv", "batch norm", "branch", "unused", "classes", "shape", "double", "nothing"],
+)
+def test_what_cannot_be_exported_is_refused_with_layer_and_reason(model: Callable[[], nn.Module], reason: str) -> None:
+    with pytest.raises(ExportError, match=reason):
+        build(task(model()))
+
+
+# --- the gate ---
+
+
+@pytest.fixture(scope="module")
+def exported() -> tuple[FunctionalModel, dict[PartName, bytes]]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = FunctionalModel(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    return model, export_graphs(model, torch.randn(7, 4), torch.randint(0, 3, (7,)))
+
+
+FEATURES, CLASSES = Input(shape=(4,)), Label(classes=3)
+
+
+def gate(model: FunctionalModel, graphs: dict[PartName, bytes]) -> None:
+    check_graphs(model, graphs, FEATURES, CLASSES)
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def scaled(graph: bytes, output: str, factor: float) -> bytes:
+    """Return the graph with one output multiplied."""
+    model = onnx.ModelProto.FromString(graph)
+    for node in model.graph.node:
+        node.output[:] = ["unscaled" if name == output else name for name in node.output]
+        node.input[:] = ["unscaled" if name == output else name for name in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), "factor"))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["unscaled", "factor"], [output]))
+    return serialised(model)
+
+
+def test_a_right_export_passes_the_gate(exported: tuple[FunctionalModel, dict[PartName, bytes]]) -> None:
+    model, graphs = exported
+    report = check_graphs(model, graphs, FEATURES, CLASSES, batch_sizes=(1, 2, 64))
+    assert max(report.gradient_error, report.loss_error, report.logits_error) < 2e-6
+    gate(model, {**graphs, PartName.STEP: scaled(graphs[PartName.STEP], "gradient", 1.0)})
+
+
+@pytest.mark.parametrize(
+    ("part", "output"), [(PartName.STEP, "gradient"), (PartName.STEP, "loss"), (PartName.EVALUATE, "loss_sum")]
+)
+def test_a_scaled_output_does_not_pass_the_gate(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]], part: PartName, output: str
+) -> None:
+    model, graphs = exported
+    with pytest.raises(ExportError, match=rf"{output}.* is off by .* the exported graph is wrong and was not kept"):
+        gate(model, {**graphs, part: scaled(graphs[part], output, 1.001)})
+
+
+def test_one_wrong_tensor_is_not_hidden_by_the_others(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]],
+) -> None:
+    model, graphs = exported
+    step = onnx.ModelProto.FromString(graphs[PartName.STEP])
+    (joined,) = [node for node in step.graph.node if node.output[0] == "gradient"]
+    assert joined.op_type == "Concat"
+    step.graph.initializer.append(numpy_helper.from_array(np.array(1.001, np.float32), "factor"))
+    step.graph.node.insert(
+        len(step.graph.node) - 1, onnx.helper.make_node("Mul", [joined.input[3], "factor"], ["scaled"])
+    )
+    joined.input[3] = "scaled"
+    with pytest.raises(ExportError, match=r"gradient of 2\.bias is off"):
+        gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+def test_a_graph_with_its_batch_frozen_does_not_pass_the_gate(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]],
+) -> None:
+    """The classic failure of an export: the graph is right, but only for batches of the example's size."""
+    model, graphs = exported
+    step = onnx.ModelProto.FromString(graphs[PartName.STEP])
+    for node in step.graph.node:
+        node.input[:] = ["x.frozen" if name == "x" else name for name in node.input]
+    step.graph.initializer.append(numpy_helper.from_array(np.array([7, 4]), "shape"))
+    step.graph.node.insert(0, onnx.helper.make_node("Reshape", ["x", "shape"], ["x.frozen"]))
+    with pytest.raises(ExportError, match=r"step\.onnx does not run with a batch of 1, its batch size must be free"):
+        gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+def test_a_mean_over_the_example_s_batch_does_not_pass_the_gate(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]],
+) -> None:
+    """It runs at every size, and is wrong at every size but one."""
+    model, graphs = exported
+    step = onnx.ModelProto.FromString(scaled(graphs[PartName.STEP], "gradient", 1 / 7))
+    multiply = step.graph.node.pop()
+    make_node, last = onnx.helper.make_node, multiply.input[0]
+    step.graph.node.extend(
+        [
+            make_node("Shape", ["y"], ["examples"]),
+            make_node("Cast", ["examples"], ["examples.float"], to=onnx.TensorProto.FLOAT),
+            make_node("Mul", ["examples.float", "factor"], ["too.much"]),
+            make_node("Mul", [last, "too.much"], ["gradient"]),
+        ]
+    )
+    check_graphs(model, {**graphs, PartName.STEP: serialised(step)}, FEATURES, CLASSES, batch_sizes=(7,))
+    with pytest.raises(ExportError, match=r"gradient of 0\.weight is off .* at a batch of 1 "):
+        gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+def test_an_export_that_is_wrong_never_becomes_a_bundle(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From end to end: an exporter that went wrong without an error."""
+    model, graphs = exported
+    wrong = {**graphs, PartName.STEP: scaled(graphs[PartName.STEP], "gradient", 1.01)}
+    monkeypatch.setattr("skerry.training.build.export_graphs", lambda *_: graphs)
+    assert build(task(model.model)).file
+    monkeypatch.setattr("skerry.training.build.export_graphs", lambda *_: wrong)
+    with pytest.raises(ExportError, match="the exported graph is wrong and was not kept"):
+        build(task(model.model))
+
+
+# --- definitions ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("activity", "must be MODULE:FUNCTION"),
+        ("no_such_module:definition", "ModuleNotFoundError"),
+        ("skerry.training.activity:gone", "AttributeError"),
+        ("skerry.training.activity:training_normalisation", "returned Normalisation, must return a TaskDefinition"),
+    ],
+)
+def test_a_definition_that_is_none_is_refused(spec: str, reason: str) -> None:
+    with pytest.raises(ExportError, match=reason):
+        load_definition(spec)
+
+
+def test_the_built_in_bundle_is_what_its_definition_makes(activity: Bundle, tmp_path: Path) -> None:
+    """The committed file, made anew: same manifest, same parameters, graphs that compute the same."""
+    made = opened(load_definition("skerry.training.activity:definition"), tmp_path)
+    assert made.manifest.input == activity.manifest.input
+    assert made.manifest.layout == activity.manifest.layout
+    assert (made.manifest.name, made.manifest.label) == (activity.manifest.name, activity.manifest.label)
+    np.testing.assert_allclose(made.initial_parameters(), activity.initial_parameters(), atol=1e-6)
+    rng = np.random.default_rng(0)
+    parameters = activity.initial_parameters() + rng.normal(0, 0.1, 14278).astype(np.float32)
+    x, y = rng.standard_normal((11, 43), np.float32), rng.integers(0, 6, 11)
+    ours, theirs = (open_trainer(bundle).step(parameters, x, y) for bundle in (activity, made))
+    np.testing.assert_allclose(ours.gradient, theirs.gradient, atol=1e-6)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
