@@ -119,12 +119,17 @@ def logarithmic(
     values: Sequence[float],
     *,
     which: str,
-    ticks: Sequence[float] = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    decades_only: bool = False,
     write: Callable[[float], str] = "{:g}".format,
 ) -> None:
-    """Make an axis logarithmic, wide enough for `values` (> 0) and never less than a factor of five."""
+    """Make an axis logarithmic, wide enough for `values` (> 0) and never less than a factor of five.
+
+    The wider it is, the fewer steps of a decade have a tick.
+    """
     low, high = min(values) / 1.15, max(values) * 1.15
     widen = max(1.0, 5.0 / (high / low)) ** 0.5
+    span = high / low
+    ticks = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if span < 6.0 else (1.0, 2.0, 5.0) if span < 150.0 else (1.0,)
     axis = axes.xaxis if which == "x" else axes.yaxis
     if which == "x":
         axes.set_xscale("log")
@@ -132,7 +137,7 @@ def logarithmic(
     else:
         axes.set_yscale("log")
         axes.set_ylim(low / widen, high * widen)
-    axis.set_major_locator(LogLocator(subs=ticks, numticks=12))
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades_only else ticks, numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axis.set_minor_formatter(NullFormatter())

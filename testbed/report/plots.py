@@ -225,7 +225,7 @@ def traffic(material: Material) -> Figure | None:
     axes.set_yticks(range(len(directions)), [name for name, _ in directions], color=palette.key("ink"))
     values = [float(value) for _, one in directions for value in (one.frame_bytes, one.dense_bytes)]
     low = 10.0 ** math.floor(math.log10(min(values) / 2.0))
-    canvas.logarithmic(axes, palette, [low * 1.15, max(values)], which="x", ticks=(1.0,), write=size)
+    canvas.logarithmic(axes, palette, [low * 1.15, max(values)], which="x", decades_only=True, write=size)
     axes.set_xlim(left=low)
     for y, (_, one) in enumerate(directions):
         for value, offset, role, word in (

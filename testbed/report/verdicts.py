@@ -31,7 +31,7 @@ def measured(verdict: Verdict, value: float | None) -> str:
         case "share":
             return percent(value)
         case "points":
-            return f"{value:.3g} points"
+            return f"{round(value, 2):g} points"
         case "ratio" if "_error_" in verdict.goal:
             return percent(value)
         case "ratio":

@@ -110,3 +110,12 @@ def test_a_narrow_logarithmic_axis_still_has_ticks(palette: Palette) -> None:
 def test_long_names_are_shortened() -> None:
     assert canvas.short("paris-jetson") == "paris-jetson"
     assert canvas.short("x" * 60) == "x" * (canvas.NAME_LETTERS_MAX - 1) + "…"
+
+
+@pytest.mark.parametrize("top", [3.0, 30.0, 300.0, 3_000.0, 300_000.0])
+def test_a_logarithmic_axis_has_few_round_ticks_however_wide_it_is(palette: Palette, top: float) -> None:
+    figure, axes = canvas.axes_of(200.0, palette, left_pt=30.0, right_pt=60.0, x_label="")
+    canvas.logarithmic(axes, palette, [1.0, top], which="y")
+    figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    assert 3 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 9

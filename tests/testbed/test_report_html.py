@@ -103,7 +103,9 @@ def test_every_plot_the_world_and_every_name_are_there(recorded: RunRecord, reco
     text = shown(recorded_page)
     for name in (*(one.name for one in recorded.devices), *(one.name for one in recorded.regions)):
         assert text.count(name) >= 3, name
-    for words in ("accuracy on held-out rows (%)", "time since the start (s)", "central 94.1", "40 ms", "10 Mbit/s"):
+    assert recorded.central is not None
+    central = f"central {100.0 * recorded.central.accuracy:.1f}"
+    for words in ("accuracy on held-out rows (%)", "time since the start (s)", central, "40 ms", "10 Mbit/s"):
         assert words in text
     for words in (recorded.command, recorded.model.bundle_sha256, "onnxruntime", "uplink.density"):
         assert words in text
