@@ -43,9 +43,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = 20.0  # no byte received for so long: the stream is dead
     telemetry_s: Annotated[float, Meta(gt=0.0)] = 10.0
     status_s: Annotated[float, Meta(gt=0.0)] = 5.0  # between two writes of status.json
-    residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] = (
-        100e3  # written to disk on average: see docs/agent.md, flash wear
-    )
+    residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] = 100e3  # in the long run: docs/agent.md, flash wear
     model_save_s: Annotated[float, Meta(gt=0.0)] = 600.0  # between two writes of the regional model
 
 

@@ -7,6 +7,8 @@ from edge_agent.threads import RunInThread
 
 Done = Callable[[], None]
 
+BURST_BYTES = 256 << 20  # what a card shrugs off
+
 
 class DiskQueue:
     """Performs writes in order. A write that fails ends `run` with its error, and with it the agent."""
@@ -36,27 +38,33 @@ class ResidualWear:
     """Decides when the residual is written along with an update, so that flash memory lasts.
 
     The residual is as large as the model. Written with every update it is exact after a crash, too; where that would
-    exceed `bytes_per_s` on average, it is written so much less often, and a crash may lose what was not sent since.
+    exceed `bytes_per_s` for long, it is written so much less often, and a crash may lose what was not sent since. A
+    token bucket: BURST_BYTES may be written before the rate counts.
     """
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
-        self._due_at_s: float | None = None
-        self._payload_bytes = 0
+        self._budget_bytes = float(BURST_BYTES)
+        self._counted_to_s: float | None = None
+        self._first = True
+        self._payload_bytes = 0  # of the updates since it was written last
 
     def due(self, residual_bytes: int, payload_bytes: int, now_s: float) -> bool:
         """Return whether to write it with this update of `payload_bytes`; then it counts as written.
 
-        Also due when the updates that are kept in its stead have become as large as itself.
+        Always due with a task's first update, and when the updates that are kept in its stead have become as large as
+        itself.
         """
+        elapsed_s = 0.0 if self._counted_to_s is None else now_s - self._counted_to_s
+        self._counted_to_s = now_s
+        self._budget_bytes = min(self._budget_bytes + elapsed_s * self._bytes_per_s, BURST_BYTES)
         self._payload_bytes += payload_bytes
-        early = self._due_at_s is not None and now_s < self._due_at_s
-        if early and self._payload_bytes < residual_bytes:
-            return False
-        self._due_at_s = now_s + residual_bytes / self._bytes_per_s
-        self._payload_bytes = 0
-        return True
+        due = self._first or self._payload_bytes >= residual_bytes or self._budget_bytes >= residual_bytes
+        if due:
+            self._budget_bytes -= residual_bytes
+            self._first, self._payload_bytes = False, 0
+        return due
 
     def forget(self) -> None:
         """Another task: its first update writes the residual."""
-        self._due_at_s = None
+        self._first = True

@@ -1,0 +1,170 @@
+"""One cycle's steps, the threads that take them, and the order of writes."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.calibration import DutyCycle
+from edge_agent.config import AgentConfig
+from edge_agent.disk import BURST_BYTES, DiskQueue, ResidualWear
+from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
+from edge_agent.shuffle import Shuffle
+from edge_agent.task import OpenTask, open_task
+from edge_agent.threads import TrainingThread, WorkThreads
+from skerry.errors import StorageError
+from skerry.protocol.messages import ModelVersion
+from skerry.recipe import AgentStages
+from skerry.tasks.bundle import Bundle
+from skerry.training.local_run import LocalRun
+
+STAGES = AgentStages()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def at(number: int) -> ModelVersion:
+    return ModelVersion("r/00000001", number)
+
+
+@pytest.fixture
+def task(activity: Bundle, agent_config: Callable[..., AgentConfig]) -> OpenTask:
+    return open_task(activity, agent_config("http://127.0.0.1:9"))
+
+
+def new_run(task: OpenTask, learning_rate: float = 0.05) -> LocalRun:
+    return LocalRun(
+        task.trainer,
+        task.batches,
+        optimizer=STAGES.optimizer,
+        uplink=STAGES.uplink,
+        merge=STAGES.merge,
+        start=task.initial,
+        residual=np.zeros_like(task.initial),
+        learning_rate=learning_rate,
+    )
+
+
+def test_steps_are_timed_with_their_rests(task: OpenTask) -> None:
+    clock = Clock()
+    cycle = LocalCycle(new_run(task), 5, at(1), Mailbox(), DutyCycle(0.25), clock)
+    for rest_s in cycle.pauses():
+        clock.now_s += 0.1 if rest_s is None else rest_s  # a step computes for 0.1 s
+    assert cycle.seconds == pytest.approx([0.4] * 5)
+    assert np.isfinite(cycle.loss)
+
+
+def test_a_newer_model_is_let_in_between_two_steps_and_becomes_the_base(task: OpenTask) -> None:
+    mailbox = Mailbox()
+    cycle = LocalCycle(new_run(task, learning_rate=0.0), 4, at(1), mailbox, DutyCycle(1.0), Clock())
+    pauses = cycle.pauses()
+    next(pauses)
+    mailbox.put(RegionalModel(at(2), task.initial))
+    mailbox.put(RegionalModel(at(3), task.initial + 1))
+    assert cycle.base == at(1)
+    next(pauses)
+    assert cycle.base == at(3)
+    assert mailbox.take() is None
+    for _ in pauses:
+        pass
+    np.testing.assert_allclose(cycle.difference(), 0.0, atol=1e-6)  # nothing of the newer model counts as learned here
+    assert len(cycle.seconds) == 4
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
+def test_a_difference_that_is_no_number_to_go_on_with_is_seen(task: OpenTask, value: float) -> None:
+    cycle = LocalCycle(new_run(task), 1, at(1), Mailbox(), DutyCycle(1.0), Clock())
+    for _ in cycle.pauses():
+        pass
+    difference = cycle.difference()
+    assert cycle.is_finite(difference)
+    difference[3] = value
+    assert not cycle.is_finite(difference)
+
+
+async def test_a_rest_ends_at_once_when_training_is_stopped() -> None:
+    thread = TrainingThread()
+    resting = threading.Event()
+
+    def pauses() -> Iterator[float | None]:
+        resting.set()
+        yield 3600.0
+        raise AssertionError("went on")
+
+    running = asyncio.create_task(thread.run(pauses()))
+    await asyncio.get_running_loop().run_in_executor(None, resting.wait)
+    started_s = time.monotonic()
+    thread.stop()
+    assert await running is False
+    assert time.monotonic() - started_s < 5.0
+    assert await thread.run(iter([None, 0.001]))  # the next run knows nothing of it
+    thread.close()
+
+
+async def test_writes_happen_in_order_and_an_error_ends_the_queue() -> None:
+    work = WorkThreads()
+    disk = DiskQueue(work)
+    seen: list[Any] = []
+
+    def fail() -> None:
+        raise StorageError("full")
+
+    for number in range(20):
+        disk.submit(lambda number=number: seen.append(number), lambda number=number: seen.append((number, "done")))  # type: ignore[misc]
+    disk.submit(fail, lambda: seen.append("never"))
+    with pytest.raises(StorageError, match="full"):
+        await disk.run()
+    assert seen == [entry for number in range(20) for entry in (number, (number, "done"))]
+    work.close()
+
+
+def test_a_small_residual_is_written_with_every_update() -> None:
+    wear = ResidualWear(bytes_per_s=100e3)
+    assert all(wear.due(50_000, 500, now_s=float(second)) for second in range(20_000))
+
+
+def test_a_large_residual_is_written_at_the_rate_that_flash_may_take() -> None:
+    wear = ResidualWear(bytes_per_s=100e3)
+    written = sum(wear.due(4_000_000, 100, now_s=float(second)) for second in range(4000))
+    assert written == pytest.approx(BURST_BYTES / 4e6 + 4000 * 100e3 / 4e6, abs=1)
+    wear.forget()
+    assert wear.due(4_000_000, 100, now_s=4000.1)
+
+
+def test_updates_kept_instead_of_a_residual_never_outgrow_it() -> None:
+    wear = ResidualWear(bytes_per_s=1.0)
+    size = BURST_BYTES
+    assert wear.due(size, 600, 0.0)
+    assert not wear.due(size, size // 2, 1.0)
+    assert wear.due(size, size // 2, 2.0)
+
+
+def test_an_order_is_a_permutation_and_follows_its_seed() -> None:
+    order = Shuffle(3).permutation(1000)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    np.testing.assert_array_equal(order, Shuffle(3).permutation(1000))
+    assert (order != Shuffle(4).permutation(1000)).any()
+    assert len(Shuffle(None).permutation(0)) == 0
+
+
+Serve = Callable[..., Awaitable[Any]]
+
+
+async def test_an_agent_trains_alike_with_a_small_share_of_the_time(
+    serve: Serve, agent_config: Callable[..., AgentConfig], running: Any
+) -> None:
+    coordinator = await serve()
+    async with running(agent_config(coordinator.url, duty_cycle=0.2)):
+        await coordinator.until(lambda: len(coordinator.journal) >= 4)
+    assert all(offered.seconds_per_step > 0 for offered in coordinator.offered)
