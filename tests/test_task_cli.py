@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import load
 
 
 def skerry_task(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -80,10 +81,8 @@ def test_the_example_of_the_documentation_builds(tmp_path: Path) -> None:
     (tmp_path / "my_task.py").write_text(page.split("```python\n")[1].split("```")[0])
     built = printed(skerry_task("build", "my_task:definition", "-o", "my_task.skerry", "--json", cwd=tmp_path))
     assert built["gradient_error"] < 1e-5
-    shown = printed(skerry_task("show", "my_task.skerry", "--json", cwd=tmp_path))
-    assert shown["sha256"] == built["sha256"]
-    (tmp_path / "readings.csv").write_text(
-        "temperature,humidity,pressure,label\n21.5,40,1013,ok\n60,,1012,overheated\n"
-    )
-    checked = printed(skerry_task("check", "my_task.skerry", "--data", "csv:readings.csv", "--json", cwd=tmp_path))
-    assert checked["data"]["classes"] == [1, 0, 1]
+    bundle = Bundle.open(tmp_path / "my_task.skerry")
+    assert bundle.sha256 == built["sha256"]
+    readings = tmp_path / "readings.csv"
+    readings.write_text("temperature,humidity,pressure,label\n21.5,40,1013,ok\n60,,1012,overheated\n")
+    assert load(f"csv:{readings}", bundle.manifest).y.tolist() == [0, 2]

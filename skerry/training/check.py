@@ -41,8 +41,11 @@ def check_bundle(bundle: Bundle) -> CheckReport:
         for seed in SEEDS:
             x, y = _examples(bundle.manifest, batch, seed)
             losses.append(_check_outputs(bundle, trainer, x, y))
-            for name, error in _gradient_errors(trainer, bundle.initial_parameters(), x, y).items():
+            for name, error in _gradient_errors(trainer, _nearby(bundle.initial_parameters(), seed), x, y).items():
                 errors.setdefault(name, []).append(error)
+        silent = [t.name for t in trainer.layout.tensors if t.trainable and t.name not in errors]
+        if silent:
+            raise MalformedBundle(f"{bundle.path}: the gradient of {', '.join(silent)} is zero on all examples")
         for name, found in errors.items():
             if not median(found) <= ERROR_MAX:
                 raise MalformedBundle(
@@ -50,6 +53,13 @@ def check_bundle(bundle: Bundle) -> CheckReport:
                 )
             worst = max(worst, median(found))
     return CheckReport(worst, float(np.mean(losses)))
+
+
+def _nearby(initial: Float32, seed: int) -> Float32:
+    """Return a model near the initial one: a layer that starts at zero keeps gradients from those before it."""
+    spread = np.float32(0.1 * max(float(initial.std()), 1e-2))
+    noise = np.abs(np.random.default_rng(seed).standard_normal(initial.shape, np.float32))  # the tail may be variances
+    return np.asarray(initial + spread * noise, np.float32)
 
 
 def _examples(manifest: Manifest, batch: int, seed: int) -> tuple[Float32, npt.NDArray[np.int64]]:
@@ -86,20 +96,23 @@ def _check_outputs(bundle: Bundle, trainer: Trainer, x: Float32, y: npt.NDArray[
 
 
 def _gradient_errors(trainer: Trainer, parameters: Float32, x: Float32, y: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Return per tensor how far its gradient's length is from the slope of the loss along it, relative."""
+    """Return per tensor how far its gradient's length is from the slope of the loss along it, relative.
+
+    Tensors whose gradient is zero are left out.
+    """
     gradient = trainer.step(parameters, x, y).gradient
-    floor = 0.01 * float(np.linalg.norm(gradient))
+    floor = 0.05 * float(np.linalg.norm(gradient))  # what is flatter shows no sharp slope in float32
     errors = {}
     for tensor in trainer.layout.tensors:
         if not tensor.trainable:
             continue
         span = slice(tensor.offset, tensor.offset + tensor.size)
         length = float(np.linalg.norm(gradient[span]))
-        if length <= floor:
-            continue  # too flat for a slope in float32
+        if length == 0.0:
+            continue
         reach = 1e-2
         direction = np.zeros_like(parameters)
         direction[span] = gradient[span] * np.float32(reach / length)
         ahead, behind = (trainer.step(parameters + sign * direction, x, y).loss for sign in (1, -1))
-        errors[tensor.name] = abs((ahead - behind) / (2 * reach) - length) / length
+        errors[tensor.name] = abs((ahead - behind) / (2 * reach) - length) / max(length, floor)
     return errors

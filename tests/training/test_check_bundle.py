@@ -51,6 +51,11 @@ def test_a_gradient_that_is_not_the_slope_of_the_loss_is_found(with_step: Callab
         check_bundle(with_step(times("gradient", factor)))
 
 
+def test_a_gradient_of_nothing_is_found(with_step: Callable[..., Bundle]) -> None:
+    with pytest.raises(MalformedBundle, match=r"the gradient of 0\.weight, .* is zero on all examples"):
+        check_bundle(with_step(times("gradient", 0.0)))
+
+
 def test_values_that_are_not_finite_are_found(with_step: Callable[..., Bundle]) -> None:
     with pytest.raises(MalformedBundle, match="gradient is not finite on ordinary input"):
         check_bundle(with_step(times("gradient", float("inf"))))
