@@ -99,7 +99,7 @@ def check(bundle: str, source: str | None, as_json: bool) -> None:
         "gradient_error": found.gradient_error,
         "initial_loss": found.initial_loss,
     }
-    lines = [f"{bundle}: intact; gradient within {found.gradient_error:.2%} of the slope of the loss"]
+    lines = [f"{bundle}: intact; gradient equals the slope of the loss within {found.gradient_error:.0e}"]
     if source is not None:
         dataset = data.load(f"{source}", opened.manifest)
         counts = np.bincount(dataset.y, minlength=opened.manifest.label.classes).tolist()
