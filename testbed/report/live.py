@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+import msgspec
+
 from testbed.report.quantities import MISSING, duration, number, percent, size
 from testbed.run_record import LiveDevice, LiveRegion, LiveState
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 5.0
 BAR_CELLS = 24
+WIDE_COLUMNS = 96
 
 
 class LiveView(Protocol):
@@ -41,14 +44,19 @@ class LineView:
 
 
 class TerminalView:
-    """The full view, redrawn in place."""
+    """The full view, redrawn in place. What was known last stays in view while services are stopped."""
 
     def __init__(self, live: "Live") -> None:
         self._live = live
+        self._regions: tuple[LiveRegion, ...] = ()
+        self._devices: tuple[LiveDevice, ...] = ()
 
     def show(self, state: LiveState) -> None:
         """Redraw."""
-        self._live.update(drawing(state), refresh=True)
+        self._regions = state.regions or self._regions
+        self._devices = state.devices or self._devices
+        whole = msgspec.structs.replace(state, regions=self._regions, devices=self._devices)
+        self._live.update(drawing(whole, self._live.console.width), refresh=True)
 
 
 @contextmanager
@@ -83,12 +91,17 @@ def line(state: LiveState) -> str:
     )
 
 
-def drawing(state: LiveState) -> "RenderableType":
-    """Return the full view of `state`: head, regions, devices."""
+def drawing(state: LiveState, width: int) -> "RenderableType":
+    """Return the full view of `state`: head, regions, devices; a narrow one leaves out what is least."""
     from rich.console import Group
     from rich.text import Text
 
-    return Group(_head(state), Text(), _regions(state), Text(), _devices(state))
+    parts: list[RenderableType] = [_head(state)]
+    if state.regions:
+        parts += [Text(), _regions(state)]
+    if state.devices:
+        parts += [Text(), _devices(state, wide=width >= WIDE_COLUMNS)]
+    return Group(*parts)
 
 
 def _terminal(stream: TextIO) -> "Console | None":
@@ -108,7 +121,7 @@ def _head(state: LiveState) -> "Text":
     head.append(f"  {state.phase}  ")
     if state.phase == "training":
         head.append_text(_bar(state.at_s / state.duration_s if state.duration_s > 0.0 else 1.0, BAR_CELLS))
-        head.append(f"  {duration(state.at_s)} of at most {duration(state.duration_s)}")
+        head.append(f"  {duration(state.at_s)} / {duration(state.duration_s)}")
     if state.central_accuracy is not None:
         head.append("  central ")
         head.append(percent(state.central_accuracy), style="bold")
@@ -128,7 +141,7 @@ def _regions(state: LiveState) -> "RenderableType":
         devices = sum(device.region == region.name for device in state.devices)
         table.add_row(
             Text(region.name, style="bold"),
-            Text(region.coordinator) if region.reachable else Text(f"{region.coordinator} unreachable", style="red"),
+            Text(region.coordinator) if region.reachable else Text("unreachable", style="red"),
             _accuracy(region, state.central_accuracy),
             percent(region.federated_accuracy),
             number(region.updates),
@@ -148,28 +161,31 @@ def _accuracy(region: LiveRegion, central: float | None) -> "Text":
     return text
 
 
-def _devices(state: LiveState) -> "RenderableType":
+def _devices(state: LiveState, *, wide: bool) -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("device", "type"):
+    for name in ("device", "type") if wide else ("device",):
         table.add_column(name, no_wrap=True)
     for name in ("steps", "steps/s", "updates", "loss", "sent", "idle"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    if wide:
+        table.add_column("", no_wrap=True)
     most = max((device.steps_per_cycle for device in state.devices), default=0)
     for device in state.devices:
+        kind = Text(device.profile, style="dim") if device.connected else Text("not connected", style="red")
+        bar = _bar(device.steps_per_cycle / most if most else 0.0, BAR_CELLS // 2)
         table.add_row(
             Text(device.name, style="bold" if device.connected else "red"),
-            Text(device.profile, style="dim") if device.connected else Text("not connected", style="red"),
+            *([kind] if wide else []),
             number(device.steps_per_cycle),
             _steps_per_s(device),
             number(device.updates),
             number(device.last_loss),
             size(device.sent_bytes),
             percent(device.idle_share),
-            _bar(device.steps_per_cycle / most if most else 0.0, BAR_CELLS // 2),
+            *([bar] if wide else []),
         )
     return table
 

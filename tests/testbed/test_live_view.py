@@ -3,6 +3,7 @@
 import io
 from typing import Literal
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -96,14 +97,14 @@ def test_a_terminal_gets_the_full_view(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(view, TerminalView)
         view.show(state())
     shown = stream.getvalue()
-    for words in ("quickstart", "paris-pi", "sydney-zero", "not connected", "sydney-1 unreachable", "92.1 %"):
+    for words in ("quickstart", "paris-pi", "sydney-zero", "not connected", "unreachable", "92.1 %"):
         assert words in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back at the end
 
 
 def drawn(one: LiveState, width: int) -> list[str]:
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None).print(live.drawing(one))
+    Console(file=stream, width=width, color_system=None).print(live.drawing(one, width))
     return stream.getvalue().splitlines()
 
 
@@ -123,6 +124,25 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     lines = drawn(state(), width)
     assert all(len(one) <= width for one in lines)
     assert len(lines) == len(drawn(state(), 200))
+
+
+def test_eighty_columns_show_every_number_whole() -> None:
+    lines = drawn(state(name="sydney-jetson-orin"), 80)
+    assert not any("…" in one for one in lines)
+    (busy,) = (one for one in lines if one.startswith("sydney-jetson-orin"))
+    assert busy.split()[1:] == ["100", "200", "110", "0.31", "61", "kB", "1.2", "%"]
+
+
+def test_what_was_known_last_stays_in_view_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    with open_live_view(stream) as view:
+        view.show(state())
+        written = len(stream.getvalue())
+        view.show(msgspec.structs.replace(state(phase="stopping"), regions=(), devices=()))
+    last = stream.getvalue()[written:]
+    assert "stopping" in last
+    assert "paris-pi" in last
 
 
 def test_names_are_shown_as_they_are() -> None:
