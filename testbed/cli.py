@@ -48,19 +48,22 @@ def cli() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help=f"Folder for everything that the run leaves; must be empty or new.  [default: {RESULTS}/SCENARIO-TIME]",
 )
+@click.option("--recipe", help="A packaged recipe or a TOML file, instead of the scenario's own.")
 @click.option("--seed", type=click.IntRange(min=0, max=(1 << 32) - 1), help="Instead of the scenario's own.")
 @click.option("--duration", "duration_s", type=click.FloatRange(min=0.0, min_open=True), help="Seconds of training.")
 @_json
-def run(scenario: str, out: Path | None, seed: int | None, duration_s: float | None, as_json: bool) -> None:
+def run(
+    scenario: str, out: Path | None, recipe: str | None, seed: int | None, duration_s: float | None, as_json: bool
+) -> None:
     """Run SCENARIO, a packaged one or a TOML file, and judge it by its goals."""
     from testbed import report
 
     with _errors():
-        world, recipe = scenarios.load(scenario)
+        world, stages = scenarios.load(scenario, recipe)
         folder = _folder(out, world.name)
         order = Order(
             scenario=world,
-            recipe=recipe,
+            recipe=stages,
             folder=folder,
             seed=world.seed if seed is None else seed,
             duration_s=world.duration_s if duration_s is None else duration_s,

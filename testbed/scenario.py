@@ -155,8 +155,10 @@ def packaged() -> list[Scenario]:
     return sorted((toml_file.parse(item.read_text(), Scenario, item.name) for item in files), key=lambda one: one.name)
 
 
-def load(spec: str) -> tuple[Scenario, Recipe]:
+def load(spec: str, recipe: str | None = None) -> tuple[Scenario, Recipe]:
     """Return the scenario `spec`, the name of a packaged one or a path that ends in `.toml`, and its recipe.
+
+    `recipe`, likewise a name or a path, stands in for the scenario's own.
 
     Raises:
         ConfigError: there is no such scenario or recipe, or a key in it is unknown, missing or out of range.
@@ -165,9 +167,10 @@ def load(spec: str) -> tuple[Scenario, Recipe]:
         scenario, folder = toml_file.read(Path(spec), Scenario), Path(spec).parent
     else:
         scenario, folder = _packaged(PACKAGED_SCENARIOS, spec, Scenario), Path()
-    if scenario.recipe.endswith(".toml"):
-        return scenario, toml_file.read(folder / scenario.recipe, Recipe)
-    return scenario, _packaged(PACKAGED_RECIPES, scenario.recipe, Recipe)
+    chosen, folder = (scenario.recipe, folder) if recipe is None else (recipe, Path())
+    if chosen.endswith(".toml"):
+        return scenario, toml_file.read(folder / chosen, Recipe)
+    return scenario, _packaged(PACKAGED_RECIPES, chosen, Recipe)
 
 
 def _packaged(folder: Traversable, name: str, kind: type[T]) -> T:

@@ -5,7 +5,7 @@ A goal that there is nothing to measure for does not hold.
 
 from collections.abc import Iterator
 from itertools import combinations
-from statistics import median
+from statistics import fmean
 
 from testbed.run_record import DeviceRecord, RegionRecord, RunRecord, Verdict
 from testbed.scenario import Goals
@@ -81,10 +81,9 @@ def _nobody_idle(share_max: float, record: RunRecord) -> Verdict:
 
 
 def _steps_follow_speed(error_max: float, region: RegionRecord, devices: list[DeviceRecord]) -> Verdict:
-    """Compare, for each pair, the ratio of steps per update with the ratio of speeds.
+    """Compare, for each pair, the ratio of mean steps per update with the ratio of mean speeds, over the whole run.
 
-    Speed is what the device did, steps per second of training over the whole run, and not the estimate that it
-    chose its steps by.
+    Speed is what the device did, steps per second of training, and not the estimate that it chose its steps by.
     """
     works = {device.name: _work_s(device) for device in devices}
     known = {name: work_s for name, work_s in works.items() if work_s is not None}
@@ -106,10 +105,10 @@ def _steps_follow_speed(error_max: float, region: RegionRecord, devices: list[De
 
 
 def _work_s(device: DeviceRecord) -> float | None:
-    """Return the time that a typical update's steps take: the same on all devices if steps follow speed."""
+    """Return the training time of an average update's steps: the same on all devices if steps follow speed."""
     if not device.updates or not device.steps or device.training_s <= 0.0:
         return None
-    return median(update.steps for update in device.updates) * device.training_s / device.steps
+    return fmean(update.steps for update in device.updates) * device.training_s / device.steps
 
 
 def _uplink_saved(saving_min: float, record: RunRecord) -> Verdict:
