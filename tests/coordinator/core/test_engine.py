@@ -11,14 +11,14 @@ import pytest
 
 from coordinator.config import Checkpoints, Limits
 from coordinator.engine import Engine
-from coordinator.events import DeviceDisconnected, Evaluated, TelemetryArrived, TrafficCounted
+from coordinator.events import DeviceDisconnected, Evaluated, PeerModelArrived, TelemetryArrived, TrafficCounted
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
 from skerry.algorithms.arrival import Constant, FedBuff
-from skerry.algorithms.federation import NoFederation
+from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.errors import StorageError
 from skerry.protocol import sparse
-from skerry.protocol.messages import ModelVersion, Telemetry, UpdateAccepted, Welcome
+from skerry.protocol.messages import BroadcastId, ModelVersion, PeerModel, Telemetry, UpdateAccepted, Welcome
 from skerry.recipe import Recipe
 
 T = TypeVar("T")
@@ -289,6 +289,38 @@ async def test_the_observer_hears_of_commits_and_staleness(
     assert ear.staleness == [0.0, 1.0, 2.0]
 
 
+async def test_a_publication_is_the_model_at_its_place_among_the_effects(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    """One group: an update; a peer's exchange, answered before its merge; another one, answered behind that merge."""
+    recipe = Recipe(arrival=Constant(weight=0.5), federation=SpykerToken())
+    outlet, published = new_listener(), []
+    outlet.on_peer = lambda _, message: published.append(message) if isinstance(message, PeerModel) else None
+    config = config_of(recipe, peers={"there-1": "http://there"})
+    async with open_engine(config, outlet) as engine:
+        theirs = [words.vector(seed, words.size) for seed in (1, 2)]
+        engine.submit(words.update("kite", 1, engine.version, seed=3))
+        await asyncio.gather(
+            *(
+                engine.ask(
+                    PeerModelArrived(
+                        PeerModel("there-1", "there/1", BroadcastId(99, n), 5.0, n, None, sparse.encode(values)), values
+                    )
+                )
+                for n, values in enumerate(theirs, start=1)
+            )
+        )
+        merges = read_history(config.state_dir).merges
+        assert engine.status().commits == 1
+    model = words.initial()
+    words.vector(3).add_to(model, 0.5)
+    first, second = (sparse.decode(message.values, size=words.size) for message in published)
+    assert [message.base for message in published] == [None, 1]
+    assert np.array_equal(first.dense(), model)
+    model += np.float32(merges[0].weight) * (theirs[0].dense() - model)
+    np.testing.assert_allclose(first.dense() + second.dense(), model, atol=1e-6)
+
+
 async def test_held_updates_outlive_a_restart_and_are_applied_once(
     config_of: Any, open_engine: Any, new_listener: Any, words: Any
 ) -> None:
@@ -313,6 +345,11 @@ async def test_held_updates_outlive_a_restart_and_are_applied_once(
         assert np.array_equal(engine.model().values, expected)
         assert engine.version.number == 3
     assert [row.version for row in read_history(config.state_dir).updates] == [1, 2, 3]
+    last = new_listener()
+    async with open_engine(config, last) as engine:
+        engine.submit(words.update("tern", 1, base))
+        await last.until_accepted(1)
+        assert (last.accepted()[0].version, last.accepted()[0].weight) == (2, pytest.approx(1 / 3))
 
 
 async def test_the_journal_is_cut_behind_the_oldest_checkpoint_that_is_kept(
