@@ -108,7 +108,7 @@ class RegionState:
     ledger: Ledger = field(default_factory=Ledger)
     held: list[HeldUpdate] = field(default_factory=list)
     peers: dict[str, PeerHeld] = field(default_factory=dict)
-    token: ring.TokenState = field(default_factory=ring.TokenState)
+    token: ring.TokenState | None = None  # None: nothing was decided about it yet
 
 
 @dataclass(slots=True)
@@ -387,7 +387,7 @@ class Region:
         """Translate what the federation decided; its state is on disk before any of it is performed."""
         effects: list[Effect] = []
         state = self._ring.snapshot()
-        if state != self._state.token:
+        if state != (self._state.token or ring.TokenState()):
             self._state.token = state
             effects.append(SaveToken(state))
         if first is not None:

@@ -259,10 +259,10 @@ class Store:
             for device, last_sequence, updates, recent in self._rows("ledger")
         ]
 
-    def token(self) -> TokenState:
-        """Return the federation's token state; that of a newcomer where none was written."""
+    def token(self) -> TokenState | None:
+        """Return the federation's token state; None where none was written: somebody has to make the first token."""
         rows = self._rows("token")
-        return msgspec.json.decode(rows[0][0], type=TokenState) if rows else TokenState()
+        return msgspec.json.decode(rows[0][0], type=TokenState) if rows else None
 
     def replay(self, after: int, up_to: int) -> Iterator[ReplayRow]:
         """Yield what made the versions behind `after`, in order, up to version `up_to`."""

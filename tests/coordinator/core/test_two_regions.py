@@ -15,7 +15,7 @@ from coordinator.history import read_history
 from skerry.algorithms.age_weighting import federated_model
 from skerry.algorithms.federation import SpykerToken
 from skerry.protocol import sparse
-from skerry.protocol.messages import PeerModel, PeerModelNeeded, TokenPassed
+from skerry.protocol.messages import BroadcastId, PeerModel, PeerModelNeeded, TokenPassed
 from skerry.recipe import Recipe
 from skerry.values import ValueEncoding
 
@@ -188,3 +188,14 @@ def _check_replicas(wire: Wire) -> None:
 def _views(wire: Wire) -> list[tuple[Engine, str, Engine]]:
     east, west = wire.engines["east-1"], wire.engines["west-1"]
     return [(east, "west-1", west), (west, "east-1", east)]
+
+
+async def test_the_first_coordinator_of_a_new_federation_makes_the_token_at_once(
+    config_of: Callable[..., Any], open_engine: Callable[..., Any], new_listener: Callable[..., Any]
+) -> None:
+    federated = Recipe(federation=SpykerToken())
+    first = config_of(federated, "a-1", peers={"b-1": "http://b"}, insecure=True)
+    second = config_of(federated, "b-1", peers={"a-1": "http://a"}, insecure=True)
+    async with open_engine(first, new_listener()) as lowest, open_engine(second, new_listener()) as other:
+        assert lowest.peer_status("0" * 64).broadcast > BroadcastId(0, 0)
+        assert other.peer_status("0" * 64).broadcast == BroadcastId(0, 0)
