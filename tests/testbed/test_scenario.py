@@ -6,6 +6,7 @@ import pytest
 
 from skerry import profile as profiles
 from skerry.errors import ConfigError
+from skerry.recipe import Recipe
 from testbed import scenario as scenarios
 from testbed.scenario import Scenario
 
@@ -42,9 +43,9 @@ def test_every_packaged_scenario_has_its_recipe_and_its_profiles() -> None:
             assert 0.0 < scenario.duty_cycle(profiles.load(device.profile)) <= 1.0
 
 
-def test_the_default_recipe_is_what_its_file_says() -> None:
+def test_a_scenario_comes_with_its_recipe() -> None:
     _, recipe = scenarios.load("quickstart")
-    assert recipe.name == "default"
+    assert recipe.name == "quick"
 
 
 def test_devices_are_dealt_the_data_in_order(tmp_path: Path) -> None:
@@ -94,3 +95,14 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, key: str) ->
 def test_an_unknown_name_gets_the_list_of_known_ones() -> None:
     with pytest.raises(ConfigError, match="quickstart"):
         scenarios.load("quikstart")
+
+
+def test_every_packaged_recipe_reads_and_carries_its_file_s_name() -> None:
+    files = [item.name for item in scenarios.PACKAGED_RECIPES.iterdir() if item.name.endswith(".toml")]
+    for file in files:
+        assert scenarios.load("quickstart", file.removesuffix(".toml"))[1].name == file.removesuffix(".toml")
+
+
+def test_the_default_recipe_is_the_products_own() -> None:
+    recipe = scenarios.load("quickstart", "default")[1]
+    assert recipe == Recipe(description=recipe.description)
