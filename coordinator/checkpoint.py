@@ -20,6 +20,7 @@ from skerry.protocol.messages import BroadcastId
 from skerry.vector import Float32
 
 FORMAT_VERSION = 1
+CHECKPOINTS = "checkpoints"  # their folder in the state folder
 MODEL, CHANGED_AT, PUBLISHED, REPLICA = "model", "changed_at", "published", "replica."
 
 

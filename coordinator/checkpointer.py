@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coordinator import checkpoint as checkpoint_file
-from coordinator.checkpoint import Checkpoint
+from coordinator.checkpoint import CHECKPOINTS, Checkpoint
 from coordinator.config import Checkpoints
-from coordinator.recovery import CHECKPOINTS
 from coordinator.store import CheckpointRow, Cut
 from coordinator.threads import RunInThread
 from skerry.errors import StorageError

@@ -7,15 +7,15 @@ a lone update pays one sync. Decides nothing itself but when to take a checkpoin
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any, Literal, Protocol
 
-from coordinator import recovery
+from coordinator import publications
 from coordinator.checkpoint import Checkpoint
 from coordinator.checkpointer import Checkpointer
 from coordinator.config import CoordinatorConfig
-from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus
+from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus, describe
 from coordinator.events import (
     Apply,
     Effect,
@@ -33,16 +33,16 @@ from coordinator.events import (
     TokenArrived,
     UpdateArrived,
 )
-from coordinator.group import Group, collect, publication_row
-from coordinator.model_state import ModelState, Publication
-from coordinator.recovery import StateDir
+from coordinator.group import Group, collect
+from coordinator.model_state import ModelState
+from coordinator.publications import Prepared, publication_of
 from coordinator.region import Region, RegionSettings
+from coordinator.state_dir import StateDir, open_state
 from coordinator.store import RegionRow
 from coordinator.threads import RunInThread
 from skerry.algorithms.age_weighting import federated_model
 from skerry.algorithms.federation import SpykerToken
 from skerry.errors import StorageError
-from skerry.protocol import sparse
 from skerry.protocol.messages import (
     BundleReference,
     ModelVersion,
@@ -57,7 +57,6 @@ from skerry.protocol.messages import (
     Welcome,
 )
 from skerry.recipe import Recipe
-from skerry.values import ValueEncoding
 from skerry.vector import Float32, SparseVector
 
 __all__ = ["DeviceStatus", "Engine", "EngineStatus", "ModelSnapshot", "Observer", "Outlet", "ReplicaStatus"]
@@ -130,7 +129,8 @@ class Engine:
         self._room.set()
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._keys = count(1)
-        self._prepared: dict[int, _Prepared] = {}  # by number: the publications of the group at hand
+        self._prepared: dict[int, Prepared] = {}  # by number: the publications of the group at hand
+        self._offered: tuple[tuple[int, int | None], bytes] | None = None  # the last difference that was encoded
         self._group: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
@@ -180,7 +180,7 @@ class Engine:
         assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
         lineage = f"{config.region}/{rng.getrandbits(32):08x}"
         expected = RegionRow(config.name, config.region, bundle.sha256, lineage)
-        state_dir = recovery.open_state(config.state_dir, expected, initial, wall_clock())
+        state_dir = open_state(config.state_dir, expected, initial, wall_clock())
         settings = RegionSettings(
             name=config.name,
             region=config.region,
@@ -285,40 +285,13 @@ class Engine:
 
     def status(self) -> EngineStatus:
         """Return the state in numbers."""
-        region, state = self._region, self._state
-        names = sorted({*region.links, *region.ledger})
-        return EngineStatus(
-            lineage=self.lineage,
-            version=state.version,
-            age=state.age,
-            cycle_s=region.planner.cycle_s(self._loop.time()),
+        return describe(
+            self._region,
+            self._state,
+            cycle_s=self._region.planner.cycle_s(self._loop.time()),
             uncommitted_updates=self._uncommitted_updates,
-            held_updates=len(region.held),
             checkpoint_version=self._checkpointer.version,
-            publication=0 if state.published is None else state.published.number,
-            holds_token=region.holds_token,
-            peers={
-                peer: ReplicaStatus(replica.lineage, replica.number, replica.age)
-                for peer, replica in sorted(state.replicas.items())
-            },
-            devices={name: self._device_status(name) for name in names},
             commits=self._commits,
-            updates_accepted=region.counts.accepted,
-            repeats=region.counts.repeats,
-            rejected=dict(region.counts.rejected),
-            merges=region.counts.merges,
-        )
-
-    def _device_status(self, device: str) -> DeviceStatus:
-        region = self._region
-        link = region.links.get(device)
-        return DeviceStatus(
-            connected=link is not None,
-            last_sequence=region.ledger.last_sequence(device),
-            updates=region.ledger.updates_of(device),
-            seconds_per_step=region.planner.seconds_per_step(device),
-            base=None if link is None else link.base,
-            offered=None if link is None else link.in_flight,
         )
 
     # --- the life of a group ---
@@ -403,37 +376,19 @@ class Engine:
     def _write(self, group: Group) -> None:
         """Write a group to disk. Runs in a thread; the event loop leaves the vectors alone meanwhile."""
         if group.publishes:
-            self._prepare_publications(group)
+            prepared = publications.prepare(group, self._state.copy(), self._vectors, self._difference, self.lineage)
+            self._prepared = {one.publication.number: one for one in prepared}
+            at_s = self._wall_clock()
+            group.batch.publications += publications.rows(group, prepared, self._settings.name, at_s)
         store = self._state_dir.store
         store.write(group.batch)
         if group.batch.cut is not None:
             self._checkpointer.remove(group.batch.cut.checkpoints)
 
-    def _prepare_publications(self, group: Group) -> None:
-        """Find out what is published: the model as it will be at that point of the group, which nobody may see yet."""
+    def _difference(self, state: ModelState) -> bytes:
         federation = self._settings.recipe.federation
         assert isinstance(federation, SpykerToken), "no other rule publishes"
-        ahead = self._state.copy()
-        at_s = self._wall_clock()
-        for effect in group.effects:
-            match effect:
-                case Apply(position, version, weight, age):
-                    ahead.apply(self._vectors[position], weight, version, age)
-                case TakePeerModel(arrived):
-                    ahead.take_peer_model(arrived.message.coordinator, _publication(arrived.message), arrived.values)
-                case Merge(version, peer, weight, age):
-                    ahead.merge(peer, weight, version, age)
-                case Publish(_, number, broadcast, age):
-                    payload = ahead.difference_to_publish(federation.density, ValueEncoding(federation.values))
-                    whole = ahead.published is None
-                    publication = Publication(self.lineage, number, broadcast, age, whole)
-                    values = sparse.decode(payload, size=self.size)
-                    ahead.publish(publication, values)
-                    self._prepared[number] = _Prepared(publication, payload, values)
-                    row = publication_row(effect, publication, self._settings.name, payload, at_s)
-                    group.batch.publications.append(row)
-                case _:
-                    pass  # changes no vector
+        return state.difference_to_publish(federation.density, federation.values)
 
     def _account(self, events: Sequence[Event], group: Group, started_s: float) -> None:
         updates = sum(type(event) is UpdateArrived for event in events)
@@ -472,7 +427,7 @@ class Engine:
 
     def _take_peer_model(self, effect: TakePeerModel) -> None:
         message = effect.arrived.message
-        self._state.take_peer_model(message.coordinator, _publication(message), effect.arrived.values)
+        self._state.take_peer_model(message.coordinator, publication_of(message), effect.arrived.values)
 
     def _merge(self, effect: Merge) -> None:
         self._state.merge(effect.peer, effect.weight, effect.version, effect.age)
@@ -488,8 +443,10 @@ class Engine:
 
     def _offer_model(self, effect: OfferModel) -> None:
         base = None if effect.base is None else ModelVersion(self.lineage, effect.base)
-        payload = self._state.changes_since(effect.base)
-        self._outlet.offer_model(effect.device, self.version, base, self._state.age, payload)
+        which = self._state.version, effect.base
+        if self._offered is None or self._offered[0] != which:  # many devices may come for the same one
+            self._offered = which, self._state.changes_since(effect.base)
+        self._outlet.offer_model(effect.device, self.version, base, self._state.age, self._offered[1])
 
     def _send_publication(self, effect: SendPublication) -> None:
         published = self._state.published
@@ -518,16 +475,3 @@ class Engine:
         answer = self._answers.get(effect.key)
         if answer is not None and not answer.done():  # whoever asked may have gone
             answer.set_result(effect.message)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A publication that is being written."""
-
-    publication: Publication
-    payload: bytes
-    values: SparseVector
-
-
-def _publication(message: PeerModel) -> Publication:
-    return Publication(message.lineage, message.publication, message.broadcast, message.age, whole=message.base is None)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from coordinator.model_state import ModelState
+from coordinator.region import Region
 from skerry.protocol.messages import ModelVersion
 from skerry.vector import Float32
 
@@ -55,3 +57,47 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int
     rejected: dict[str, int]
     merges: int
+
+
+def describe(
+    region: Region,
+    state: ModelState,
+    *,
+    cycle_s: float,
+    uncommitted_updates: int,
+    checkpoint_version: int,
+    commits: int,
+) -> EngineStatus:
+    """Put together what the parts of an engine know; version and age are those of `state`, which is on disk."""
+    names = sorted({*region.links, *region.ledger})
+    replicas = sorted(state.replicas.items())
+    return EngineStatus(
+        lineage=region.lineage,
+        version=state.version,
+        age=state.age,
+        cycle_s=cycle_s,
+        uncommitted_updates=uncommitted_updates,
+        held_updates=len(region.held),
+        checkpoint_version=checkpoint_version,
+        publication=0 if state.published is None else state.published.number,
+        holds_token=region.holds_token,
+        peers={peer: ReplicaStatus(replica.lineage, replica.number, replica.age) for peer, replica in replicas},
+        devices={name: _device(region, name) for name in names},
+        commits=commits,
+        updates_accepted=region.counts.accepted,
+        repeats=region.counts.repeats,
+        rejected=dict(region.counts.rejected),
+        merges=region.counts.merges,
+    )
+
+
+def _device(region: Region, name: str) -> DeviceStatus:
+    link = region.links.get(name)
+    return DeviceStatus(
+        connected=link is not None,
+        last_sequence=region.ledger.last_sequence(name),
+        updates=region.ledger.updates_of(name),
+        seconds_per_step=region.planner.seconds_per_step(name),
+        base=None if link is None else link.base,
+        offered=None if link is None else link.in_flight,
+    )

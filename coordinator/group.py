@@ -16,7 +16,6 @@ from coordinator.events import (
     SaveTraffic,
 )
 from coordinator.ledger import LedgerEntry
-from coordinator.model_state import Publication
 from coordinator.store import Batch, EvaluationRow, JournalRow, PublicationRow, ReleaseRow, TrafficRow
 from skerry.vector import SparseVector
 
@@ -82,24 +81,6 @@ def collect(effects: Sequence[Effect], ledger: Callable[[Iterable[str]], list[Le
                 pass  # nothing of it goes to disk
     batch.ledger = ledger(sorted(devices))
     return group
-
-
-def publication_row(
-    publish: Publish, publication: Publication, coordinator: str, payload: bytes, at_s: float
-) -> PublicationRow:
-    """Return the row of a publication of this coordinator."""
-    return PublicationRow(
-        position=publish.position,
-        coordinator=coordinator,
-        lineage=publication.lineage,
-        number=publication.number,
-        whole=int(publication.whole),
-        epoch=publication.broadcast.epoch,
-        broadcast=publication.broadcast.number,
-        age=publication.age,
-        payload=payload,
-        received_at_s=at_s,
-    )
 
 
 def _update_row(effect: JournalUpdate, at_s: float) -> JournalRow:

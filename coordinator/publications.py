@@ -1,0 +1,91 @@
+"""What a group publishes, found out before the group is written. Arithmetic only, no I/O.
+
+A publication is the model at its place among the effects, and must be on disk with them; but the model itself changes
+only behind the commit, so that nobody sees what may still be lost. So the group's changes are made to a copy first.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from coordinator.events import Apply, Merge, Publish, TakePeerModel
+from coordinator.group import Group
+from coordinator.model_state import ModelState, Publication
+from coordinator.store import PublicationRow
+from skerry.protocol import sparse
+from skerry.protocol.messages import PeerModel
+from skerry.vector import SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A publication that is about to be written."""
+
+    publication: Publication
+    payload: bytes
+    values: SparseVector  # what the payload decodes to
+
+
+def publication_of(message: PeerModel) -> Publication:
+    """Return what a peer's message says of its publication."""
+    whole = message.base is None
+    return Publication(message.lineage, message.publication, message.broadcast, message.age, whole=whole)
+
+
+def prepare(
+    group: Group,
+    ahead: ModelState,
+    vectors: Mapping[int, SparseVector],
+    difference: Callable[[ModelState], bytes],
+    lineage: str,
+) -> list[Prepared]:
+    """Return the publications of a group, in order.
+
+    Args:
+        group: whose effects are looked at.
+        ahead: a copy of the vectors as they are before the group; changed.
+        vectors: by position: the updates that the group may apply.
+        difference: encodes what the next publication adds, as the recipe wants it.
+        lineage: of this region.
+    """
+    prepared = []
+    for effect in group.effects:
+        match effect:
+            case Apply(position, version, weight, age):
+                ahead.apply(vectors[position], weight, version, age)
+            case TakePeerModel(arrived):
+                ahead.take_peer_model(arrived.message.coordinator, publication_of(arrived.message), arrived.values)
+            case Merge(version, peer, weight, age):
+                ahead.merge(peer, weight, version, age)
+            case Publish(_, number, broadcast, age):
+                whole = ahead.published is None
+                payload = difference(ahead)
+                one = Prepared(
+                    Publication(lineage, number, broadcast, age, whole),
+                    payload,
+                    sparse.decode(payload, size=ahead.size),
+                )
+                ahead.publish(one.publication, one.values)
+                prepared.append(one)
+            case _:
+                pass  # changes no vector
+    return prepared
+
+
+def rows(group: Group, prepared: list[Prepared], coordinator: str, at_s: float) -> list[PublicationRow]:
+    """Return what is to be written of the publications of a group."""
+    publishes = [effect for effect in group.effects if isinstance(effect, Publish)]
+    return [
+        PublicationRow(
+            position=effect.position,
+            coordinator=coordinator,
+            lineage=one.publication.lineage,
+            number=one.publication.number,
+            whole=int(one.publication.whole),
+            epoch=one.publication.broadcast.epoch,
+            broadcast=one.publication.broadcast.number,
+            age=one.publication.age,
+            payload=one.payload,
+            received_at_s=at_s,
+        )
+        for effect, one in zip(publishes, prepared, strict=True)
+    ]

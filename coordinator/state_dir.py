@@ -1,0 +1,127 @@
+"""A coordinator's state folder: locked, made or opened, swept. Synchronous."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator import checkpoint as checkpoint_file
+from coordinator.checkpoint import CHECKPOINTS, Checkpoint
+from coordinator.model_state import ModelState
+from coordinator.recovery import Recovered, recover
+from coordinator.store import Batch, CheckpointRow, Cut, RegionRow, Store
+from skerry.errors import ConfigError, StorageError
+from skerry.vector import Float32
+
+
+@dataclass(slots=True)
+class StateDir:
+    """A region's state, open and locked."""
+
+    store: Store
+    recovered: Recovered
+    path: Path
+    lock: int
+
+    def close(self) -> None:
+        """Close it and let others have it."""
+        try:
+            self.store.close()
+        finally:
+            os.close(self.lock)
+
+
+def open_state(path: Path, expected: RegionRow, initial: Float32, at_s: float) -> StateDir:
+    """Open the state of a region in `path`, or create it: then version 0 is `initial` and the lineage `expected`'s.
+
+    Raises:
+        ConfigError: the state is of another coordinator or another bundle.
+        SchemaTooNewError: a newer Skerry wrote it.
+        StorageError: it cannot be read or written, or another coordinator is running on it.
+    """
+    handle = _lock(path)
+    try:
+        store = Store(path)
+        try:
+            found = store.region()
+            if found is None:
+                _create(store, path, expected, initial, at_s)
+            else:
+                _check(found, expected, path)
+            recovered = recover(store, path, expected.coordinator)
+            if recovered.vectors.size != len(initial):
+                size = recovered.vectors.size
+                raise StorageError(f"{path}: the state has {size} parameters, the bundle {len(initial)}")
+            _sweep(store, path, recovered.checkpoint_version)
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        os.close(handle)
+        raise
+    return StateDir(store, recovered, path, handle)
+
+
+def _lock(state_dir: Path) -> int:
+    """Keep any other coordinator off this state; return a handle that holds the lock until it is closed.
+
+    Raises:
+        StorageError: somebody else holds it, or the folder cannot be used.
+    """
+    try:
+        (state_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        handle = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StorageError(f"{state_dir}: cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise StorageError(f"{state_dir}: another coordinator is running on this state") from error
+    return handle
+
+
+def _create(store: Store, state_dir: Path, region: RegionRow, initial: Float32, at_s: float) -> None:
+    """Make the state of a region: version 0 is `initial`.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    # The checkpoint first: a state without the row below was never made, and is made again.
+    checkpoint_file.write(state_dir / CHECKPOINTS, Checkpoint(region.lineage, 0, ModelState.start(initial)))
+    store.create_region(region, CheckpointRow(0, 0, at_s))
+
+
+def _check(found: RegionRow, expected: RegionRow, state_dir: Path) -> None:
+    """See that the state is of this coordinator and this task.
+
+    Raises:
+        ConfigError: it is another's.
+    """
+    for name in ("coordinator", "region", "bundle_sha256"):
+        if getattr(found, name) != getattr(expected, name):
+            raise ConfigError(
+                f"{state_dir}: holds the state of {name} {getattr(found, name)!r}, the configuration says "
+                f"{getattr(expected, name)!r}: set another state_dir, or move this one away to start afresh"
+            )
+
+
+def _sweep(store: Store, state_dir: Path, recovered_version: int) -> None:
+    """Forget the checkpoints newer than the one that was recovered from, and remove files that no row speaks of.
+
+    A damaged checkpoint must not count among those that are kept; it would take the place of a whole one.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    damaged = tuple(version for version, _ in store.checkpoints() if version > recovered_version)
+    if damaged:
+        store.write(Batch(cut=Cut(0, 0, damaged)))
+    folder = state_dir / CHECKPOINTS
+    wanted = {checkpoint_file.path_of(folder, version) for version, _ in store.checkpoints()}
+    try:
+        for path in folder.iterdir():
+            if path not in wanted:
+                path.unlink()
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be swept: {error.strerror}") from error
