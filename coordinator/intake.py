@@ -4,16 +4,20 @@ What was assembled of an update survives a cut of the stream for a while, so tha
 """
 
 from dataclasses import dataclass
+from zlib import crc32
 
 from coordinator.events import Malformed
 from skerry.protocol.errors import MalformedMessage, MalformedVector
-from skerry.protocol.messages import PartialUpdate, UpdateOffered
+from skerry.protocol.messages import Part, PartialUpdate, UpdateOffered
 from skerry.protocol.parts import Assembler
 from skerry.protocol.sparse import decode as decode_vector
 from skerry.vector import SparseVector
 
 PARTIALS_BYTES_MAX = 1 << 30  # of all devices together
 PARTIAL_KEPT_S = 600.0  # after a device's last part
+MAGNITUDE_MAX = (
+    1e30  # of a value: a hundred million such updates do not make the model infinite, for ever and everybody
+)
 
 
 class IntakeFullError(Exception):
@@ -68,10 +72,12 @@ class Intake:
         Raises:
             IntakeFullError: all memory for unfinished updates is in use by others.
         """
+        part = offered.part
         desk = self._desks.get(device)
         if desk is None:
+            if _is_whole(part) and part.payload_bytes <= self._update_bytes_max:
+                return Assembled(part.data, frame_bytes)  # by far the most: nothing needs to be kept
             desk = self._desks[device] = _Desk(Assembler(self._update_bytes_max))
-        part = offered.part
         if part.number == 0:
             desk.refused_sequence = 0
         elif offered.sequence == desk.refused_sequence:
@@ -89,7 +95,7 @@ class Intake:
             held_bytes = len(part.data) + (desk.held_bytes if part.number > 0 else 0)
             self._hold(device, desk, min(held_bytes, part.payload_bytes))
             return None
-        self._release(desk)
+        self._drop(device)
         return Assembled(payload, desk.frame_bytes)
 
     def forget(self, now_s: float) -> None:
@@ -119,9 +125,16 @@ class Intake:
         self._release(self._desks.pop(device))
 
 
+def _is_whole(part: Part) -> bool:
+    return part.of == 1 and part.number == 0 and len(part.data) == part.payload_bytes and crc32(part.data) == part.crc32
+
+
 def read_vector(payload: bytes, size: int) -> SparseVector | Malformed:
     """Decode an update of a model of `size` entries, or say what is wrong with it."""
     try:
-        return decode_vector(payload, size=size)
+        vector = decode_vector(payload, size=size)
     except MalformedVector as error:
         return Malformed(error.reason, str(error))
+    if len(vector) and max(vector.values.max(), -vector.values.min()) > MAGNITUDE_MAX:
+        return Malformed("not_finite", f"a value beyond {MAGNITUDE_MAX:g}: training on the device has diverged")
+    return vector

@@ -1,13 +1,16 @@
 """Parts become updates, whatever order connections come and go in; memory stays bounded."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.events import Malformed
-from coordinator.intake import PARTIAL_KEPT_S, Intake, IntakeFullError
+from coordinator.intake import PARTIAL_KEPT_S, Intake, IntakeFullError, read_vector
+from skerry.protocol import sparse
 from skerry.protocol.messages import ModelVersion, UpdateOffered
 from skerry.protocol.parts import split
+from skerry.vector import SparseVector
 
 
 def offers(sequence: int, payload: bytes, part_bytes: int = 100) -> list[UpdateOffered]:
@@ -94,3 +97,12 @@ def test_a_rejected_sequence_may_start_again() -> None:
     assembled = intake.take("pi", parts[1], 60, 0.0)
     assert assembled is not None
     assert assembled.payload == bytes(150)
+
+
+@pytest.mark.parametrize("value", [3e38, -1.1e30])
+def test_a_value_that_could_make_the_model_infinite_is_no_update(value: float) -> None:
+    values = np.array([0.5, value], np.float32)
+    read = read_vector(sparse.encode(SparseVector(9, np.array([1, 4]), values)), 9)
+    assert isinstance(read, Malformed)
+    assert read.reason == "not_finite"
+    assert isinstance(read_vector(sparse.encode(SparseVector(9, np.array([1, 4]), values / 1e10)), 9), SparseVector)
