@@ -80,12 +80,12 @@ class _Stream:
         self,
         device: str,
         socket: web.WebSocketResponse,
-        transport: asyncio.Transport | None,  # None: closed already
+        request: web.Request,
         outgoing: Outgoing,
     ) -> None:
         self.device = device
         self.socket = socket
-        self.transport = transport
+        self.request = request
         self.outgoing = outgoing
         self.ended = False  # nothing that it still receives counts
         self.heard_at_s = 0.0
@@ -143,7 +143,7 @@ class Agents:
         try:
             with self._admitted():
                 hello, hello_bytes = await self._hello(socket)
-                await self._serve(hello, hello_bytes, socket, request.transport)
+                await self._serve(hello, hello_bytes, socket, request)
         except _Refusal as refusal:
             await self._refuse(socket, refusal.refused, str(request.remote))
         except ConnectionError:
@@ -181,13 +181,11 @@ class Agents:
             raise _Refusal(Refused("protocol", detail, retry=False))
         return hello, len(frame)
 
-    async def _serve(
-        self, hello: Hello, hello_bytes: int, socket: web.WebSocketResponse, transport: asyncio.Transport | None
-    ) -> None:
+    async def _serve(self, hello: Hello, hello_bytes: int, socket: web.WebSocketResponse, request: web.Request) -> None:
         """Read one device's messages until its stream ends, writing beside it."""
         device = hello.device
         outgoing = Outgoing(self._limits.part_bytes_max, lambda version: self._offer_done(stream, version))
-        stream = _Stream(device, socket, transport, outgoing)
+        stream = _Stream(device, socket, request, outgoing)
         stream.received_bytes = hello_bytes
         older = self._streams.get(device)
         if older is not None:
@@ -276,7 +274,7 @@ class Agents:
     async def _write(self, stream: _Stream) -> None:
         """Write what is queued; when the other side is gone, the reader hears of it too."""
         try:
-            await stream.outgoing.run(stream.socket)
+            await stream.outgoing.run(stream.request, stream.socket)
         except ConnectionError:
             self._abort(stream)
 
@@ -313,8 +311,8 @@ class Agents:
 
     def _abort(self, stream: _Stream) -> None:
         """Cut the connection; its reader ends and cleans up."""
-        if stream.transport is not None:
-            stream.transport.abort()
+        if stream.request.transport is not None:  # None: closed already
+            stream.request.transport.abort()
 
     def _watch(self, stream: _Stream) -> None:
         """Cut the stream if no byte arrives for the progress time-out. One timer a stream, whatever it receives."""
@@ -325,7 +323,7 @@ class Agents:
         def check() -> None:
             if stream.ended:
                 return
-            silent_s = min(loop.time() - stream.heard_at_s, _silence_s(stream.transport))
+            silent_s = min(loop.time() - stream.heard_at_s, _silence_s(stream.request.transport))
             if silent_s >= timeout_s:
                 log.warning("device %s: no byte for %.0f s; ending its stream", stream.device, silent_s)
                 self._abort(stream)
