@@ -15,9 +15,7 @@ from skerry.vector import SparseVector
 
 PARTIALS_BYTES_MAX = 1 << 30  # of all devices together
 PARTIAL_KEPT_S = 600.0  # after a device's last part
-MAGNITUDE_MAX = (
-    1e30  # of a value: a hundred million such updates do not make the model infinite, for ever and everybody
-)
+MAGNITUDE_MAX = 1e30  # of a value: even a hundred million of them leave the model finite
 
 
 class IntakeFullError(Exception):
