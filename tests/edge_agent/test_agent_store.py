@@ -100,7 +100,7 @@ def test_a_database_of_a_newer_schema_is_refused_and_left_alone(path: Path) -> N
         db.execute("PRAGMA user_version = 99")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(SchemaTooNewError, match="newer skerry-agent"):
+    with pytest.raises(SchemaTooNewError, match="newer Skerry"):
         Store(path)
     assert path.read_bytes() == before
 
@@ -109,14 +109,14 @@ def test_a_migration_that_fails_leaves_the_old_schema(path: Path, monkeypatch: p
     Store(path).close()
     scripts = [path.read_text() for path in sorted(Path("edge_agent/schema").glob("*.sql"))]
     monkeypatch.setattr(
-        "edge_agent.store._schema", lambda: [*scripts, "CREATE TABLE more (id); CREATE TABLE agent (id);"]
+        "skerry.database._schema", lambda package: [*scripts, "CREATE TABLE more (id); CREATE TABLE agent (id);"]
     )
     with pytest.raises(StorageError):
         Store(path)
     monkeypatch.undo()
     store = Store(path)
     assert store.load().last_sequence == 0
-    monkeypatch.setattr("edge_agent.store._schema", lambda: [*scripts, "CREATE TABLE more (id);"])
+    monkeypatch.setattr("skerry.database._schema", lambda package: [*scripts, "CREATE TABLE more (id);"])
     store.close()
     Store(path).close()
     with sqlite3.connect(path) as db:
@@ -133,5 +133,5 @@ def test_no_database_is_an_error_that_names_the_file(path: Path) -> None:
 
 def test_writes_wait_for_the_disk(path: Path) -> None:
     store = Store(path)
-    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._database.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._database.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
