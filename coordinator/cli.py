@@ -34,6 +34,7 @@ config_option = click.option(
     "config_path",
     type=click.Path(dir_okay=False, path_type=Path),
     default=configuration.DEFAULT_PATH,
+    envvar="SKERRY_COORDINATOR_CONFIG",
     show_default=True,
     help="The configuration file.",
 )
