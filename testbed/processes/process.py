@@ -4,6 +4,7 @@ A process never outlives the lab: the kernel kills it when the lab's main thread
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -138,8 +139,9 @@ class Process:
     def _send(self, number: signal.Signals) -> None:
         self.end_expected = True
         if self.running:
-            os.killpg(self.pid, number)
-            os.killpg(self.pid, signal.SIGCONT)  # a frozen process would never see a SIGTERM
+            with contextlib.suppress(ProcessLookupError):  # it has ended this moment; its exit status says how
+                os.killpg(self.pid, signal.SIGCONT)  # frozen, it would never see a SIGTERM
+                os.killpg(self.pid, number)
 
     async def _watched(self, child: asyncio.subprocess.Process) -> int:
         status = await child.wait()

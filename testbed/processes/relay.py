@@ -69,6 +69,8 @@ class _Flow:
                     with contextlib.suppress(OSError):  # the receiver has gone already: nobody to tell
                         self._writer.write_eof()
                     return
+                if self._writer.transport.is_closing():
+                    raise ConnectionResetError("the receiver has gone")
                 self._writer.write(data)
             await self._writer.drain()
             await self._wait(self._pipe.wake_at_s)
