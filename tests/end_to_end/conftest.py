@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pytest
-from coordinator.history import read_history
 from safetensors.numpy import load as load_safetensors
 
+from coordinator.history import read_history
 from skerry import toml_file
 from skerry.recipe import Recipe
 from skerry.tasks.bundle import resolve
