@@ -167,9 +167,15 @@ def config() -> None:
 @_config
 @_json
 def check(path: Path, as_json: bool) -> None:
-    """Read and validate the configuration, defaults filled in, without starting anything."""
+    """Read and validate the configuration, defaults filled in, without starting anything.
+
+    Of the data only the form of the source and the file's presence are checked: `skerry-task check` reads it.
+    """
+    from skerry.tasks.data import check_source
+
     with _errors():
         loaded = config_file.load(path)
+        check_source(loaded.data.source)
     if as_json:
         click.echo(msgspec.json.encode(loaded, enc_hook=str))
     else:

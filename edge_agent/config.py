@@ -1,7 +1,9 @@
 """The agent's configuration: the only reader of its file and environment. Frozen and validated."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -70,8 +72,17 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(
                     f"coordinators: {url!r} is plain http; use https, or spell out `insecure = true` in a loopback lab"
                 )
+            if url.startswith("http://") and not _is_loopback(urlsplit(url).hostname or ""):
+                raise ValueError(f"coordinators: {url!r} is plain http to another machine; that is for loopback only")
         if self.limits.heartbeat_s >= self.limits.progress_timeout_s:
             raise ValueError("limits.heartbeat_s must be below limits.progress_timeout_s")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load(path: Path) -> AgentConfig:

@@ -26,6 +26,7 @@ from edge_agent.task import open_task
 from edge_agent.threads import RunInThread, TrainingRunner, TrainingThread, WorkThreads
 from skerry import __version__
 from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.tasks.data import check_source
 
 if TYPE_CHECKING:
     import aiohttp
@@ -59,6 +60,7 @@ async def run(
         DataError: the task cannot be trained on this device.
         ConfigError: another agent uses this state_dir.
     """
+    check_source(config.data.source)  # the rest of it waits for the task, and that for the coordinator
     work = WorkThreads() if run_in_thread is None else None
     thread = TrainingThread() if training is None else None
     _make_folders(config)

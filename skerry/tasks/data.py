@@ -51,11 +51,7 @@ def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
     Raises:
         DataError: naming file, column and row where there is one, and the remedy.
     """
-    location, options = _parse(source)
-    kind, _, rest = location.partition(":")
-    if kind not in _LOADERS or not rest:
-        kinds = "npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK"
-        raise DataError(f"data source {source!r}: must be {kinds}; {REMEDY}")
+    kind, rest, options = _located(source)
     split = options.pop("split", "test" if held_out else "train")
     if split not in SPLITS:
         raise DataError(f"data source {source!r}: split={split} is none of {', '.join(SPLITS)}")
@@ -66,6 +62,26 @@ def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
     if not len(y):
         raise DataError(f"data source {source!r}: no rows with split={split}")
     return Dataset(manifest.input.prepare(x), y)
+
+
+def check_source(source: str) -> None:
+    """See what can be seen of a source before its task is known: its form, and that its file is there.
+
+    Raises:
+        DataError: naming the source, and the remedy.
+    """
+    kind, rest, _ = _located(source)
+    if kind in {"npz", "csv"} and not Path(rest).is_file():
+        raise DataError(f"{rest}: no such file: correct the data source {source!r}, or put the file there")
+
+
+def _located(source: str) -> tuple[str, str, dict[str, str]]:
+    location, options = _parse(source)
+    kind, _, rest = location.partition(":")
+    if kind not in _LOADERS or not rest:
+        kinds = "npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK"
+        raise DataError(f"data source {source!r}: must be {kinds}; {REMEDY}")
+    return kind, rest, options
 
 
 def _parse(source: str) -> tuple[str, dict[str, str]]:

@@ -13,7 +13,7 @@ device = "pi-1"
 coordinators = ["https://example.org:8470"]
 profile = "raspberry-pi-4b"
 [data]
-source = "npz:/data/mine.npz"
+source = "python:mine:rows"
 """
 
 
@@ -55,7 +55,7 @@ def test_a_good_configuration_is_shown_with_its_defaults(config: Path) -> None:
         (("[data]", "[training]\nengine = 'steam'\n[data]"), "training.engine"),
         (("[data]", "[limits]\nheartbeat_s = 30.0\n[data]"), "heartbeat_s"),
         (("source = ", "source == "), "not valid TOML"),
-        (('source = "npz:/data/mine.npz"', ""), "source"),
+        (('source = "python:mine:rows"', ""), "source"),
     ],
 )
 def test_a_broken_configuration_is_refused_with_file_and_key(config: Path, change: tuple[str, str], key: str) -> None:
@@ -96,3 +96,36 @@ def test_bench_of_no_bundle(tmp_path: Path) -> None:
     result = command("bench", "--bundle", tmp_path / "none.skerry")
     assert result.exit_code == 5
     assert "none.skerry" in result.output
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("csv:missing.csv", "missing.csv: no such file"),
+        ("npz:missing.npz", "missing.npz: no such file"),
+        ("file:good.csv", "must be npz:FILE"),
+        ("", "must be npz:FILE"),
+    ],
+)
+@pytest.mark.parametrize("command", [["config", "check"], ["run"]])
+def test_a_data_source_that_cannot_be_is_told_before_any_connection(
+    command: list[str], source: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'device = "pi"\ncoordinators = ["https://c.example:1"]\nstate_dir = "{tmp_path}/state"\n'
+        f'data = {{ source = "{source}" }}\n'
+    )
+    result = CliRunner().invoke(cli, [*command, "--config", str(file)])
+    assert result.exit_code == 5
+    assert told in result.stderr
+
+
+def test_plain_http_to_another_machine_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        'device = "pi"\ncoordinators = ["http://192.0.2.7:8470"]\ninsecure = true\ndata = { source = "csv:x" }\n'
+    )
+    result = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
+    assert result.exit_code == 2
+    assert "loopback only" in result.stderr
