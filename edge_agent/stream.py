@@ -125,7 +125,6 @@ class Stream:
         """Run one stream to its end and return why it ended."""
         import aiohttp
 
-        connected = False
         try:
             async with asyncio.timeout(self._limits.progress_timeout_s) as opening:
                 async with session.ws_connect(
@@ -138,7 +137,6 @@ class Stream:
                     self._connection = connection = _Connection(
                         websocket, self._limits, self.traffic, counter, self._report, backoff
                     )
-                    connected = True
                     self._report(Connected())
                     ended = await connection.run()
         except TimeoutError:
@@ -149,8 +147,7 @@ class Stream:
             ended = StreamEnded(f"{self.url}: {str(error) or type(error).__name__}")
         finally:
             self._connection = None
-        if connected:
-            self._report(Disconnected(str(ended)))
+        self._report(Disconnected(str(ended)))  # also of an attempt that never connected: it says why
         return ended
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -219,3 +220,12 @@ def test_the_offer_of_a_part_carries_the_whole_update() -> None:
     offers = list(_offers(update, 4, 1))
     assert [offer.part.number for offer in offers] == [1, 2]
     assert offers[0] == UpdateOffered(3, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, offers[0].part)
+
+
+async def test_an_attempt_that_never_connected_says_why(until: Until) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        async with streaming(f"http://127.0.0.1:{closed.getsockname()[1]}") as (_, listener):
+            await until(lambda: bool(listener.reasons()))
+    assert "Cannot connect" in listener.reasons()[0]
+    assert listener.count(Connected) == 0
