@@ -181,6 +181,7 @@ def _text(bundle: Bundle) -> str:
             "input",
             f"{manifest.input.dtype} (examples, {', '.join(map(str, manifest.input.shape))}){_preparation(manifest)}",
         ),
+        *([("features", ", ".join(manifest.input.names))] if manifest.input.names else []),
         ("classes", ", ".join(manifest.label.names) or str(manifest.label.classes)),
         ("parameters", f"{manifest.layout.size}, of which {manifest.layout.trainable_size} are trained"),
         ("defaults", f"batches of {manifest.defaults.batch_examples}, learning rate {manifest.defaults.learning_rate}"),

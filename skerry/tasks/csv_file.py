@@ -119,7 +119,7 @@ class _Parser:
             if absent:
                 raise DataError(
                     f"{self._path}: no column {_listed(absent)}: "
-                    f"task {self._manifest.name!r} finds its features by name"
+                    f"task {self._manifest.name!r} finds its features by name; `skerry-task show BUNDLE` lists them"
                 )
             features = [header.index(name) for name in wanted]
         else:
