@@ -2,7 +2,6 @@
 
 import os
 import platform
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,16 @@ import psutil
 from edge_agent import vitals
 from edge_agent.calibration import DutyCycle
 from edge_agent.local_cycle import LocalCycle, Mailbox
-from edge_agent.shuffle import Shuffle
 from skerry.errors import StorageError
 from skerry.profile import Measured, Profile
 from skerry.recipe import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
+from skerry.tasks.manifest import Manifest
 from skerry.training.batches import Batches
 from skerry.training.local_run import LocalRun
+from skerry.training.made_up import batch
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import EngineName, open_trainer
 
 SYNC_BYTES = 4096
@@ -41,7 +42,7 @@ def measure(bundle: Bundle, engine: EngineName, threads: int, steps: int, folder
     manifest = bundle.manifest
     run = LocalRun(
         trainer,
-        Batches(_examples(bundle), manifest.defaults.batch_examples, Shuffle(0)),
+        Batches(_examples(manifest), manifest.defaults.batch_examples, Shuffle(0), manifest.noise_values),
         optimizer=stages.optimizer,
         uplink=stages.uplink,
         merge=stages.merge,
@@ -88,12 +89,7 @@ def disk_sync_s(folder: Path, clock: Callable[[], float]) -> float:
     return median(seconds)
 
 
-def _examples(bundle: Bundle) -> Dataset:
-    """Return four batches of noise: how long a step takes does not depend on what it learns from."""
-    rng = random.Random(0)  # noqa: S311 - noise
-    manifest = bundle.manifest
-    count = 4 * manifest.defaults.batch_examples
-    values = count * manifest.input.values
-    x = np.frombuffer(rng.randbytes(values), np.int8).astype(np.float32) / 64
-    y = np.array([rng.randrange(manifest.label.classes) for _ in range(count)], np.int64)
-    return Dataset(x.reshape(count, *manifest.input.shape), y)
+def _examples(manifest: Manifest) -> Dataset:
+    """Return four batches: how long a step takes does not depend on what it learns from."""
+    made_up = batch(manifest, 4 * manifest.defaults.batch_examples, seed=0)
+    return Dataset(made_up.x, made_up.y)

@@ -26,6 +26,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     engine: profile.EngineName | None = None  # None: the profile's, else onnx
     threads: Annotated[int, Meta(ge=1, le=256)] | None = None  # None: the profile's, else 1
+    providers: Annotated[tuple[str, ...], Meta(max_length=8)] = ()  # of onnxruntime, tried in order before the CPU's
     batch_examples: Annotated[int, Meta(ge=1, le=65536)] | None = None  # None: the bundle's default
     duty_cycle: Annotated[float, Meta(gt=0.0, le=1.0)] = (
         1.0  # share of the time that a step may compute; it rests for the remainder

@@ -1,14 +1,18 @@
 """A bundle made ready to train on: engine loaded, the device's data read and checked against it."""
 
+import logging
 from dataclasses import dataclass
 
 from edge_agent.config import AgentConfig, training_with_profile
-from edge_agent.shuffle import Shuffle
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
 from skerry.training.batches import Batches
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import Trainer, open_trainer
 from skerry.vector import Float32, Layout
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +37,14 @@ def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
     """
     engine, threads = training_with_profile(config)
     dataset = data.load(config.data.source, bundle.manifest)
-    trainer = open_trainer(bundle, engine, threads)
+    trainer = open_trainer(bundle, engine, threads, config.training.providers)
+    log.info("training on %s", trainer.runs_on)
     batch_examples = config.training.batch_examples or bundle.manifest.defaults.batch_examples
     return OpenTask(
         sha256=bundle.sha256,
         layout=trainer.layout,
         trainer=trainer,
-        batches=Batches(dataset, batch_examples, Shuffle(config.training.seed)),
+        batches=Batches(dataset, batch_examples, Shuffle(config.training.seed), bundle.manifest.noise_values),
         examples=len(dataset),
         initial=bundle.initial_parameters(),
         learning_rate=bundle.manifest.defaults.learning_rate,

@@ -11,12 +11,14 @@ import numpy as np
 from skerry.errors import SkerryError
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle, resolve
-from skerry.tasks.manifest import Manifest
+from skerry.tasks.manifest import IGNORED, Label, Manifest
 from skerry.training.trainer import require_torch
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong, 2 wrong usage or a missing
 package, 5 a bundle, a model or data that does not fit."""
+
+CLASSES_SHOWN = 100  # a vocabulary would fill the screen
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
@@ -102,11 +104,16 @@ def check(bundle: str, source: str | None, as_json: bool) -> None:
     lines = [f"{bundle}: intact; gradient equals the slope of the loss within {found.gradient_error:.0e}"]
     if source is not None:
         dataset = data.load(f"{source}", opened.manifest)
-        counts = np.bincount(dataset.y, minlength=opened.manifest.label.classes).tolist()
-        report["data"] = {"source": source, "examples": len(dataset), "classes": counts}
-        names = opened.manifest.label.names or range(len(counts))
+        label = opened.manifest.label
+        report["data"] = {"source": source, "examples": len(dataset)}
         lines.append(f"{source}: {len(dataset)} examples")
-        lines += [f"  {name}: {count}" for name, count in zip(names, counts, strict=True)]
+        if label.classes is not None:
+            counts = np.bincount(dataset.y[dataset.y != IGNORED], minlength=label.classes).tolist()
+            report["data"]["classes"] = counts
+            names = label.names or range(len(counts))
+            lines += [f"  {name}: {count}" for name, count in zip(names, counts, strict=True)][:CLASSES_SHOWN]
+            if len(counts) > CLASSES_SHOWN:
+                lines.append(f"  and {len(counts) - CLASSES_SHOWN} more classes")
     _print(report, as_json, "\n".join(lines))
 
 
@@ -156,6 +163,8 @@ def _described(bundle: Bundle) -> dict[str, Any]:
         },
         "missing_as": manifest.input.missing_as,
         "normalised": manifest.input.normalisation is not None,
+        "loss": manifest.label.loss,
+        "label_shape": list(manifest.label.shape),
         "classes": list(manifest.label.names) or manifest.label.classes,
         "defaults": {
             "batch_examples": manifest.defaults.batch_examples,
@@ -182,7 +191,7 @@ def _text(bundle: Bundle) -> str:
             f"{manifest.input.dtype} (examples, {', '.join(map(str, manifest.input.shape))}){_preparation(manifest)}",
         ),
         *([("features", ", ".join(manifest.input.names))] if manifest.input.names else []),
-        ("classes", ", ".join(manifest.label.names) or str(manifest.label.classes)),
+        ("predicts", _predicted(manifest.label)),
         ("parameters", f"{manifest.layout.size}, of which {manifest.layout.trainable_size} are trained"),
         ("defaults", f"batches of {manifest.defaults.batch_examples}, learning rate {manifest.defaults.learning_rate}"),
         *(("tensor", f"{tensor.name} {tensor.shape}") for tensor in manifest.layout.tensors),
@@ -190,6 +199,15 @@ def _text(bundle: Bundle) -> str:
     ]
     head = f"{manifest.description}\n\n" if manifest.description else ""
     return head + "\n".join(f"{key:<12}{value}" for key, value in rows)
+
+
+def _predicted(label: Label) -> str:
+    each = f"for each of {label.shape} places" if label.shape else "for each example"
+    if label.classes is None:
+        return f"a value {each}, by {label.loss}"
+    names = label.names or tuple(map(str, range(label.classes)))
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    return f"a class {each}: {', '.join(names[:CLASSES_SHOWN])}{more}"
 
 
 def _preparation(manifest: Manifest) -> str:

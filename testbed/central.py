@@ -5,11 +5,10 @@ Same engine, rows, initial parameters, optimizer, batch and learning rate as on 
 
 import time
 
-import numpy as np
-
 from skerry.algorithms.optimizer import Optimizer
 from skerry.tasks.data import Dataset
 from skerry.training.batches import Batches
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import Trainer
 from skerry.vector import Float32
 from testbed.run_record import CentralPoint, CentralRecord
@@ -26,7 +25,8 @@ def train(
     optimizer: Optimizer,
     learning_rate: float,
     batch_examples: int,
-    rng: np.random.Generator,
+    noise_values: int,
+    rng: Shuffle,
 ) -> CentralRecord:
     """Train for `plan.epochs` and return how well the model does on `held_out` as it goes.
 
@@ -36,7 +36,7 @@ def train(
     parameters = initial.copy()
     head = trainer.layout.trainable_size
     state = optimizer.start(head)
-    batches = iter(Batches(training, batch_examples, rng))
+    batches = iter(Batches(training, batch_examples, rng, noise_values))
     steps_per_epoch = -(-len(training) // batch_examples)
     points: list[CentralPoint] = []
     for epoch in range(1, plan.epochs + 1):

@@ -11,6 +11,7 @@ from skerry.recipe import Recipe
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle, resolve
 from skerry.tasks.data import Dataset
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import open_trainer
 from testbed import central
 from testbed.processes.link import Link
@@ -48,7 +49,7 @@ def prepare(scenario: Scenario) -> Prepared:
         model=ModelRecord(
             task=bundle.manifest.name,
             parameters=bundle.manifest.layout.size,
-            classes=bundle.manifest.label.classes,
+            classes=bundle.manifest.label.classes or 0,
             bundle_sha256=bundle.sha256,
             held_out_examples=len(held_out),
         ),
@@ -59,8 +60,8 @@ def train_centrally(prepared: Prepared, scenario: Scenario, recipe: Recipe, seed
     """Train the same model on all devices' rows together, if the scenario asks for it; this takes seconds."""
     if scenario.central is None:
         return None
-    rows = prepared.training.values()
-    together = Dataset(np.concatenate([own.x for own in rows]), np.concatenate([own.y for own in rows]))
+    rows = list(prepared.training.values())
+    together = Dataset(np.concatenate([own.x for own in rows]), np.concatenate([own.y for own in rows]), rows[0].input)
     return central.train(
         open_trainer(prepared.bundle),
         prepared.bundle.initial_parameters(),
@@ -70,7 +71,8 @@ def train_centrally(prepared: Prepared, scenario: Scenario, recipe: Recipe, seed
         optimizer=recipe.optimizer,
         learning_rate=recipe.decay.initial,
         batch_examples=scenario.batch_examples or prepared.bundle.manifest.defaults.batch_examples,
-        rng=np.random.default_rng(seed),
+        noise_values=prepared.bundle.manifest.noise_values,
+        rng=Shuffle(seed),
     )
 
 

@@ -1,9 +1,10 @@
-"""Examples from a csv file: a header row, one example per row, numbers and a class."""
+"""Examples from a csv file: a header row, one example per row, numbers and a class or a value to predict."""
 
 import csv
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -50,9 +51,11 @@ def read_table(path: Path, manifest: Manifest, label: str | None) -> Table:
     Raises:
         DataError: naming the file, the column and the row (as the line of the file).
     """
-    if len(manifest.input.shape) != 1:
+    features, label_shape = manifest.input, manifest.label.shape
+    if len(features.shape) != 1 or features.dtype != "float32" or prod(label_shape) != 1:
         raise DataError(
-            f"{path}: csv holds rows of numbers, task {manifest.name!r} takes shape {manifest.input.shape}: use npz"
+            f"{path}: csv holds rows of measured values with one label each, task {manifest.name!r} takes "
+            f"{features.dtype} of shape {features.shape} and labels of shape {label_shape}: use npz"
         )
     if not path.is_file():
         raise DataError(f"{path}: no such file: give the path of a csv file; see docs/data.md")
@@ -77,7 +80,8 @@ class _Parser:
         self._classes = {name: number for number, name in enumerate(manifest.label.names)}
 
     def parse(self, reader: Lines) -> Table:
-        x, y, held_out, lines = array("f"), array("q"), array("b"), array("q")
+        label = self._manifest.label
+        x, y, held_out, lines = array("f"), array("d"), array("b"), array("q")
         values_max = TABLE_BYTES_MAX // 4
         try:
             columns = self._columns(next(reader, []))
@@ -85,7 +89,7 @@ class _Parser:
                 line = reader.line_num
                 for column in columns.features:
                     x.append(self._number(cells[column], columns.header[column], line))
-                y.append(self._class(cells[columns.label], columns.header[columns.label], line))
+                y.append(self._target(cells[columns.label], columns.header[columns.label], line))
                 if columns.split is not None:
                     held_out.append(self._is_held_out(cells[columns.split], line))
                 lines.append(line)
@@ -98,7 +102,7 @@ class _Parser:
         return Table(
             str(self._path),
             np.frombuffer(x, np.float32).reshape(len(y), -1),
-            np.frombuffer(y, np.int64),
+            np.array(y).astype(label.dtype).reshape(len(y), *label.shape),
             np.frombuffer(held_out, np.int8) if columns.split is not None else None,
             lambda row: f"line {lines[row]}",
         )
@@ -153,7 +157,10 @@ class _Parser:
         except ValueError:
             raise DataError(f"{self._path}: line {line}, column {column!r}: {cell[:40]!r} is no number") from None
 
-    def _class(self, cell: str, column: str, line: int) -> int:
+    def _target(self, cell: str, column: str, line: int) -> float:
+        classes = self._manifest.label.classes
+        if classes is None:
+            return self._number(cell, column, line)
         text = cell.strip()
         if text in self._classes:
             return self._classes[text]
@@ -164,10 +171,10 @@ class _Parser:
             raise DataError(
                 f"{self._path}: line {line}, column {column!r}: {cell[:40]!r} is no class: give its number{names}"
             ) from None
-        if not 0 <= number < self._manifest.label.classes:
+        if not 0 <= number < classes:
             raise DataError(
                 f"{self._path}: line {line}, column {column!r}: class {text[:40]}, "
-                f"task {self._manifest.name!r} has 0 to {self._manifest.label.classes - 1}"
+                f"task {self._manifest.name!r} has 0 to {classes - 1}"
             )
         return number
 

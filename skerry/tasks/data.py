@@ -21,7 +21,7 @@ import numpy.typing as npt
 from skerry.errors import DataError
 from skerry.tasks import csv_file, npz_file
 from skerry.tasks.activity import people
-from skerry.tasks.manifest import Manifest
+from skerry.tasks.manifest import Input, Manifest
 from skerry.tasks.table import Table
 
 SPLITS = ("train", "test", "all")
@@ -30,17 +30,19 @@ REMEDY = "see docs/data.md"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Examples as the graphs take them: checked, missing values filled in, normalised."""
+    """Checked examples. `rows` gives them as the graphs take them; integers, such as an image's, are kept as stored."""
 
     x: npt.NDArray[Any]  # (examples, *input shape)
-    y: npt.NDArray[np.int64]  # (examples,), in [0, classes)
+    y: npt.NDArray[Any]  # (examples, *label shape), int64 or float32
+    input: Input | None = None  # prepares rows when they are taken; None: x is prepared
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def rows(self, chosen: slice | npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Return x and y of some rows."""
-        return self.x[chosen], self.y[chosen]
+    def rows(self, chosen: slice | npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return x and y of some rows, prepared for the graphs."""
+        x = self.x[chosen]
+        return x if self.input is None else self.input.prepare(x), self.y[chosen]
 
 
 def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
@@ -61,7 +63,9 @@ def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
     x, y = _select(table.checked(manifest), split)
     if not len(y):
         raise DataError(f"data source {source!r}: no rows with split={split}")
-    return Dataset(manifest.input.prepare(x), y)
+    if x.dtype == np.float32:
+        return Dataset(manifest.input.prepare(x), y)
+    return Dataset(x, y, manifest.input)
 
 
 def check_source(source: str) -> None:

@@ -1,11 +1,12 @@
 """The manifest: what a bundle says about its task. Read from outside, so every field is checked."""
 
 from enum import StrEnum
-from math import isfinite
-from typing import Annotated, Literal
+from math import isfinite, prod
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from skerry.errors import DataError
@@ -14,6 +15,10 @@ from skerry.vector import Float32, Layout
 MANIFEST_BYTES_MAX = 4 << 20
 INPUT_VALUES_MAX = 1 << 24  # of one example
 CLASSES_MAX = 1 << 20
+NOISE_VALUES_MAX = 1 << 24  # of one example
+IGNORED = -100  # the class of a prediction that is not scored, neither by the loss nor by the evaluation
+
+Dimensions = Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=8)]
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
@@ -21,7 +26,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 class PartName(StrEnum):
     """The files of a bundle beside its manifest, in the order in which they stand in it."""
 
-    STEP = "step.onnx"  # parameters, x, y -> loss, gradient (, buffers)
+    STEP = "step.onnx"  # parameters, x, y (, noise) -> loss, gradient (, buffers)
     EVALUATE = "evaluate.onnx"  # parameters, x, y -> loss_sum, correct, examples
     PREDICT = "predict.onnx"  # parameters, x -> logits
     PARAMETERS = "parameters.safetensors"  # the initial model, one tensor per name
@@ -63,10 +68,11 @@ class Normalisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One example's features, as a data source gives them."""
+    """One example's features, as a data source gives them: measured values, or numbers of words and the like."""
 
-    shape: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(min_length=1, max_length=8)]  # of one example
-    dtype: Literal["float32"] = "float32"
+    shape: Annotated[Dimensions, Meta(min_length=1)]  # of one example
+    dtype: Literal["float32", "int64"] = "float32"  # of what the graphs take
+    values_below: Annotated[int, Meta(ge=1, le=CLASSES_MAX)] | None = None  # int64: every entry is in [0, values_below)
     missing_as: float | None = None  # stands in for NaN; None: NaN is refused
     normalisation: Normalisation | None = None
     names: tuple[str, ...] = ()  # of the features, where they have some
@@ -75,7 +81,8 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """Check sizes against one another.
 
         Raises:
-            ValueError: an example is too large, or names or normalisation do not fit the shape.
+            ValueError: an example is too large, names or normalisation do not fit the shape, or a field belongs to
+                another dtype.
         """
         if self.values > INPUT_VALUES_MAX:
             raise ValueError(f"an example of {self.values} values, at most {INPUT_VALUES_MAX}")
@@ -85,37 +92,69 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError(f"{len(self.normalisation.mean)} means for {self.shape[0]} features")
         if self.missing_as is not None and not isfinite(self.missing_as):
             raise ValueError("missing_as must be finite")
+        if (self.dtype == "int64") != (self.values_below is not None):
+            raise ValueError("values_below belongs to dtype int64, and int64 needs it")
+        if self.dtype == "int64" and (self.missing_as is not None or self.normalisation is not None):
+            raise ValueError("missing_as and normalisation belong to dtype float32")
 
     @property
     def values(self) -> int:
         """How many values one example has."""
-        total = 1
-        for dimension in self.shape:
-            total *= dimension
-        return total
+        return prod(self.shape)
 
-    def prepare(self, x: Float32) -> Float32:
-        """Return what the graphs take: missing values filled in, then normalised. `x` is left alone."""
+    def prepare(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what the graphs take: of the dtype, missing values filled in, normalised. `x` is left alone.
+
+        `x` may be of any real dtype, of shape (examples, *shape): images stay bytes until they are needed.
+        """
+        if self.dtype == "int64":
+            return np.asarray(x, np.int64)
+        x = np.asarray(x, np.float32)
         if self.missing_as is not None:
             x = np.where(np.isnan(x), np.float32(self.missing_as), x)
         return x if self.normalisation is None else self.normalisation.apply(x)
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One example's class: an integer in [0, classes)."""
+    """What is to be predicted of one example, and by which loss.
 
-    classes: Annotated[int, Meta(ge=2, le=CLASSES_MAX)]
-    dtype: Literal["int64"] = "int64"
+    `cross_entropy`: classes, integers in [0, classes) or IGNORED, one for each place of `shape`; the logits have
+    `classes` more as last dimension. Predicting the next token is this, with a class for every position.
+    `mse`, `bce_with_logits`: float32 values of `shape`, those of the latter in [0, 1]; the logits have the same shape.
+    """
+
+    loss: Literal["cross_entropy", "mse", "bce_with_logits"] = "cross_entropy"
+    classes: Annotated[int, Meta(ge=2, le=CLASSES_MAX)] | None = None  # of cross_entropy
+    shape: Dimensions = ()  # of one example's target; (): a single one
     names: tuple[str, ...] = ()  # of the classes, where they have some
 
     def __post_init__(self) -> None:
-        """Check that the names cover the classes.
+        """Check the fields against one another.
 
         Raises:
-            ValueError: another number of names.
+            ValueError: classes without cross_entropy or the other way round, another number of names, or too large.
         """
+        if (self.loss == "cross_entropy") != (self.classes is not None):
+            raise ValueError("classes belongs to loss cross_entropy, and cross_entropy needs it")
         if self.names and len(self.names) != self.classes:
             raise ValueError(f"{len(self.names)} names for {self.classes} classes")
+        if prod(self.logits_shape) > INPUT_VALUES_MAX:
+            raise ValueError(f"{prod(self.logits_shape)} logits for one example, at most {INPUT_VALUES_MAX}")
+
+    @property
+    def dtype(self) -> Literal["int64", "float32"]:
+        """Of the targets."""
+        return "float32" if self.classes is None else "int64"
+
+    @property
+    def logits_shape(self) -> tuple[int, ...]:
+        """Of one example's logits."""
+        return self.shape if self.classes is None else (*self.shape, self.classes)
+
+    @property
+    def countable(self) -> bool:
+        """Whether predictions are right or wrong, so that there is an accuracy."""
+        return self.loss != "mse"
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -135,6 +174,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     label: Label
     layout: Layout
     defaults: Defaults = Defaults()
+    noise_values: Annotated[int, Meta(ge=0, le=NOISE_VALUES_MAX)] = 0  # uniform in [0, 1), per example of a step
     parts: dict[PartName, Sha256]
 
     def __post_init__(self) -> None:

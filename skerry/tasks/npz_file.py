@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from skerry.errors import DataError
 from skerry.tasks.manifest import Manifest
-from skerry.tasks.table import Table, check_features_form, check_labels_form
+from skerry.tasks.table import Table, check_features_form, check_split_form, check_targets_form
 
 FormCheck = Callable[[tuple[int, ...], np.dtype[Any]], None]
 
@@ -27,9 +27,9 @@ def read_table(path: Path, manifest: Manifest) -> Table:
         path,
         required={
             "x": lambda shape, dtype: check_features_form(origin, shape, dtype, manifest),
-            "y": lambda shape, dtype: check_labels_form(origin, shape, dtype),
+            "y": lambda shape, dtype: check_targets_form(origin, shape, dtype, manifest),
         },
-        optional={"split": lambda shape, dtype: check_labels_form(f"{origin}: split", shape, dtype)},
+        optional={"split": lambda shape, dtype: check_split_form(origin, shape, dtype)},
     )
     return Table(origin, arrays["x"], arrays["y"], arrays.get("split"))
 

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from skerry.errors import DataError
-from skerry.tasks.manifest import Manifest
-from skerry.vector import Float32
+from skerry.tasks.manifest import IGNORED, Manifest
 
-TABLE_BYTES_MAX = 4 << 30  # of features, as float32
+TABLE_BYTES_MAX = 4 << 30  # of features, as they are stored
 TABLE_ROWS_MAX = 1 << 28
 
 
@@ -26,42 +25,69 @@ class Table:
     row: Callable[[int], str] = "row {} (counted from 0)".format  # how a person finds a row
 
     def checked(self, manifest: Manifest) -> "Table":
-        """Return the same rows as float32 x, int64 y and bool held_out.
+        """Return the same rows: x as float32 or in the integers that it came in, y as the task takes it, bool held_out.
 
         Raises:
-            DataError: a shape, a dtype, a value that is not finite, a label out of range; names column and row.
+            DataError: a shape, a dtype, a value that is not finite or out of range; names column and row.
         """
         x = self._checked_features(manifest)
-        y = self._checked_labels(manifest)
+        y = self._checked_targets(manifest)
         if len(x) != len(y):
             raise DataError(f"{self.origin}: {len(x)} rows in x, {len(y)} in y: give one label per example")
         return Table(self.origin, x, y, self._checked_split(len(y)), self.row)
 
-    def _checked_features(self, manifest: Manifest) -> Float32:
+    def _checked_features(self, manifest: Manifest) -> npt.NDArray[Any]:
         check_features_form(self.origin, self.x.shape, self.x.dtype, manifest)
+        below = manifest.input.values_below
+        if below is not None:
+            self._refuse(
+                (self.x < 0) | (self.x >= below), self.x, lambda place: f"column {place}", f"an integer in [0, {below})"
+            )
+            return np.ascontiguousarray(self.x)
+        if self.x.dtype.kind in "bui":
+            return np.ascontiguousarray(self.x)
         with np.errstate(over="ignore"):  # what overflows float32 is refused below, as infinite
             x = np.ascontiguousarray(self.x, np.float32)
         missing_allowed = manifest.input.missing_as is not None
-        usable = ~np.isinf(x) if missing_allowed else np.isfinite(x)
-        if not usable.all():
-            row, *place = (int(index) for index in np.argwhere(~usable)[0])
-            names = manifest.input.names
-            column = repr(names[place[0]]) if names else ", ".join(map(str, place))
-            wanted = "a finite float32, or NaN where it is missing" if missing_allowed else "a finite float32"
-            raise DataError(f"{self.origin}: {self.row(row)}, column {column}: {x[row, *place]}, must be {wanted}")
+        names = manifest.input.names
+        self._refuse(
+            np.isinf(x) if missing_allowed else ~np.isfinite(x),
+            x,
+            lambda place: f"column {repr(names[int(place.split(', ')[0])]) if names else place}",
+            "a finite float32, or NaN where it is missing" if missing_allowed else "a finite float32",
+        )
         return x
 
-    def _checked_labels(self, manifest: Manifest) -> npt.NDArray[np.int64]:
-        check_labels_form(self.origin, self.y.shape, self.y.dtype)
-        classes = manifest.label.classes
-        outside = np.flatnonzero((self.y < 0) | (self.y >= classes))
-        if len(outside):
-            row = int(outside[0])
-            raise DataError(
-                f"{self.origin}: {self.row(row)}, label: class {self.y[row]}, "
-                f"task {manifest.name!r} has 0 to {classes - 1}"
-            )
-        return np.ascontiguousarray(self.y, np.int64)
+    def _checked_targets(self, manifest: Manifest) -> npt.NDArray[Any]:
+        check_targets_form(self.origin, self.y.shape, self.y.dtype, manifest)
+        label = manifest.label
+        if label.classes is not None:
+            wanted = f"task {manifest.name!r} has 0 to {label.classes - 1}"
+            outside = ((self.y < 0) | (self.y >= label.classes)) & (self.y != IGNORED)
+            self._refuse(outside, self.y, _target_place, wanted, "class ")
+            return np.ascontiguousarray(self.y, np.int64)
+        with np.errstate(over="ignore"):
+            y = np.ascontiguousarray(self.y, np.float32)
+        if label.loss == "bce_with_logits":
+            self._refuse(~((y >= 0.0) & (y <= 1.0)), y, _target_place, "must be in [0, 1]")
+        self._refuse(~np.isfinite(y), y, _target_place, "must be a finite float32")
+        return y
+
+    def _refuse(
+        self,
+        wrong: npt.NDArray[np.bool_],
+        values: npt.NDArray[Any],
+        place: Callable[[str], str],
+        wanted: str,
+        noun: str = "",
+    ) -> None:
+        """Raise a DataError for the first entry that is `wrong`; `place` words its index within the row."""
+        if not wrong.any():
+            return
+        row, *index = (int(number) for number in np.argwhere(wrong)[0])
+        where = place(", ".join(map(str, index)))
+        must = wanted if noun or wanted.startswith("must") else f"must be {wanted}"
+        raise DataError(f"{self.origin}: {self.row(row)}, {where}: {noun}{values[row, *index]}, {must}")
 
     def _checked_split(self, rows: int) -> npt.NDArray[np.bool_] | None:
         if self.held_out is None:
@@ -72,30 +98,50 @@ class Table:
         return held_out.astype(np.bool_)
 
 
+def _target_place(index: str) -> str:
+    return f"label {index}" if index else "label"
+
+
 def check_features_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any], manifest: Manifest) -> None:
     """Check shape, dtype and size of an array that may not have been read yet.
 
     Raises:
         DataError: naming what is there and what the task takes.
     """
-    if dtype.kind not in "fbui":
-        raise DataError(f"{origin}: x has dtype {dtype}, must be a real number type such as float32")
+    kinds, wanted = ("bui", "an integer type") if manifest.input.dtype == "int64" else ("fbui", "a real number type")
+    if dtype.kind not in kinds:
+        raise DataError(f"{origin}: x has dtype {dtype}, must be {wanted} such as {manifest.input.dtype}")
     if shape[1:] != manifest.input.shape or not shape:
         expected = ", ".join(("examples", *map(str, manifest.input.shape)))
         raise DataError(f"{origin}: x has shape {shape}, task {manifest.name!r} takes ({expected})")
-    if shape[0] > TABLE_ROWS_MAX or shape[0] * manifest.input.values * 4 > TABLE_BYTES_MAX:
+    value_bytes = 4 if dtype.kind == "f" else dtype.itemsize
+    if shape[0] > TABLE_ROWS_MAX or shape[0] * manifest.input.values * value_bytes > TABLE_BYTES_MAX:
         raise DataError(
             f"{origin}: {shape[0]} rows are more than {TABLE_BYTES_MAX >> 20} MiB: keep fewer on this device"
         )
 
 
-def check_labels_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Check shape and dtype of labels that may not have been read yet.
+def check_targets_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any], manifest: Manifest) -> None:
+    """Check shape and dtype of targets that may not have been read yet.
 
     Raises:
         DataError: naming what is there and what is wanted.
     """
-    if dtype.kind not in "bui":
+    label = manifest.label
+    if label.classes is not None and dtype.kind not in "bui":
         raise DataError(f"{origin}: y has dtype {dtype}, must be integers: class numbers from 0")
-    if len(shape) != 1 or shape[0] > TABLE_ROWS_MAX:
-        raise DataError(f"{origin}: y has shape {shape}, must be (examples,)")
+    if dtype.kind not in "fbui":
+        raise DataError(f"{origin}: y has dtype {dtype}, must be a real number type such as float32")
+    if not shape or shape[1:] != label.shape or shape[0] > TABLE_ROWS_MAX:
+        expected = ", ".join(("examples", *map(str, label.shape))) + ("" if label.shape else ",")
+        raise DataError(f"{origin}: y has shape {shape}, must be ({expected})")
+
+
+def check_split_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Check shape and dtype of a split that may not have been read yet.
+
+    Raises:
+        DataError: naming what is there and what is wanted.
+    """
+    if dtype.kind not in "bui" or len(shape) != 1 or shape[0] > TABLE_ROWS_MAX:
+        raise DataError(f"{origin}: split is {dtype} of shape {shape}, must be one integer per row: 0 or 1")

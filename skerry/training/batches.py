@@ -1,21 +1,22 @@
 """An endless stream of training batches over one data set."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from skerry.tasks.data import Dataset
+from skerry.training.shuffle import Shuffle
+from skerry.vector import Float32
 
-Batch = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 
+class Batch(NamedTuple):
+    """What one training step takes beside the model."""
 
-class Shuffler(Protocol):
-    """What draws the order of examples: a numpy Generator, or anything lighter."""
-
-    def permutation(self, x: int, /) -> npt.NDArray[np.int64]:
-        """Return the numbers from 0 to x - 1 in random order."""
+    x: npt.NDArray[Any]  # (examples, *input shape)
+    y: npt.NDArray[Any]  # (examples, *label shape)
+    noise: Float32 | None = None  # (examples, noise_values), uniform in [0, 1); None where the task takes none
 
 
 class Batches(Iterator[Batch]):
@@ -25,11 +26,13 @@ class Batches(Iterator[Batch]):
     `batch_examples` is one batch.
     """
 
-    def __init__(self, dataset: Dataset, batch_examples: int, rng: Shuffler) -> None:
+    def __init__(self, dataset: Dataset, batch_examples: int, rng: Shuffle, noise_values: int = 0) -> None:
+        """`noise_values`: random numbers per example that the task's step takes, see `Manifest.noise_values`."""
         assert batch_examples >= 1
         assert len(dataset) >= 1
         self._dataset = dataset
         self._rng = rng
+        self._noise_values = noise_values
         self._batch_examples = min(batch_examples, len(dataset))
         self._order = rng.permutation(len(dataset))
 
@@ -39,8 +42,13 @@ class Batches(Iterator[Batch]):
         return self._batch_examples
 
     def __next__(self) -> Batch:
-        """Return the next (x, y)."""
+        """Return the next batch."""
         if len(self._order) < self._batch_examples:
             self._order = np.concatenate([self._order, self._rng.permutation(len(self._dataset))])
         chosen, self._order = self._order[: self._batch_examples], self._order[self._batch_examples :]
-        return self._dataset.rows(chosen)
+        return Batch(*self._dataset.rows(chosen), self._noise())
+
+    def _noise(self) -> Float32 | None:
+        if not self._noise_values:
+            return None
+        return self._rng.uniform(self._batch_examples * self._noise_values).reshape(self._batch_examples, -1)

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
-from skerry.tasks.manifest import MalformedBundle, Manifest
+from skerry.tasks.manifest import MalformedBundle
+from skerry.training.batches import Batch
+from skerry.training.made_up import batch
 from skerry.training.onnx_engine import OnnxTrainer
 from skerry.training.trainer import Trainer
 from skerry.vector import Float32
@@ -36,12 +38,12 @@ def check_bundle(bundle: Bundle) -> CheckReport:
     """
     trainer = OnnxTrainer(bundle)
     losses, worst = [], 0.0
-    for batch in BATCH_SIZES:
+    for examples in BATCH_SIZES:
         errors: dict[str, list[float]] = {}
         for seed in SEEDS:
-            x, y = _examples(bundle.manifest, batch, seed)
-            losses.append(_check_outputs(bundle, trainer, x, y))
-            for name, error in _gradient_errors(trainer, _nearby(bundle.initial_parameters(), seed), x, y).items():
+            made_up = batch(bundle.manifest, examples, seed)
+            losses.append(_check_outputs(bundle, trainer, made_up))
+            for name, error in _gradient_errors(trainer, _nearby(bundle.initial_parameters(), seed), made_up).items():
                 errors.setdefault(name, []).append(error)
         silent = [t.name for t in trainer.layout.tensors if t.trainable and t.name not in errors]
         if silent:
@@ -62,24 +64,19 @@ def _nearby(initial: Float32, seed: int) -> Float32:
     return np.asarray(initial + spread * noise, np.float32)
 
 
-def _examples(manifest: Manifest, batch: int, seed: int) -> tuple[Float32, npt.NDArray[np.int64]]:
-    rng = np.random.default_rng(seed)
-    x = rng.standard_normal((batch, *manifest.input.shape), np.float32)
-    return x, rng.integers(0, manifest.label.classes, batch)
-
-
-def _check_outputs(bundle: Bundle, trainer: Trainer, x: Float32, y: npt.NDArray[np.int64]) -> float:
+def _check_outputs(bundle: Bundle, trainer: Trainer, made_up: Batch) -> float:
     """Check shapes and values of one batch; return its loss."""
+    x, y, _ = made_up
     parameters, layout = bundle.initial_parameters(), trainer.layout
     try:
-        result = trainer.step(parameters, x, y)
+        result = trainer.step(parameters, *made_up)
         evaluation = trainer.evaluate(parameters, Dataset(x, y))
         logits = trainer.predict(parameters, x)
     except Exception as error:  # onnxruntime's own errors have no common base but this
         raise MalformedBundle(f"{bundle.path}: does not run with a batch of {len(x)}: {error}") from error
     outputs: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
         "gradient": (result.gradient, (layout.trainable_size,)),
-        "logits": (logits, (len(x), bundle.manifest.label.classes)),
+        "logits": (logits, (len(x), *bundle.manifest.label.logits_shape)),
     }
     if result.buffers is not None:
         outputs["buffers"] = (result.buffers, (layout.size - layout.trainable_size,))
@@ -90,17 +87,18 @@ def _check_outputs(bundle: Bundle, trainer: Trainer, x: Float32, y: npt.NDArray[
             )
         if not np.isfinite(values).all():
             raise MalformedBundle(f"{bundle.path}: {name} is not finite on ordinary input")
-    if evaluation.examples != len(x) or not 0 <= evaluation.correct <= len(x) or not np.isfinite(evaluation.loss):
+    right = 0 <= evaluation.correct <= y.size if bundle.manifest.label.countable else evaluation.correct == 0
+    if evaluation.examples != y.size or not right or not np.isfinite(evaluation.loss):
         raise MalformedBundle(f"{bundle.path}: the evaluation of {len(x)} examples gives {evaluation}")
     return result.loss
 
 
-def _gradient_errors(trainer: Trainer, parameters: Float32, x: Float32, y: npt.NDArray[np.int64]) -> dict[str, float]:
+def _gradient_errors(trainer: Trainer, parameters: Float32, made_up: Batch) -> dict[str, float]:
     """Return per tensor how far its gradient's length is from the slope of the loss along it, relative.
 
     Tensors whose gradient is zero are left out.
     """
-    gradient = trainer.step(parameters, x, y).gradient
+    gradient = trainer.step(parameters, *made_up).gradient
     floor = 0.05 * float(np.linalg.norm(gradient))  # what is flatter shows no sharp slope in float32
     errors = {}
     for tensor in trainer.layout.tensors:
@@ -113,6 +111,6 @@ def _gradient_errors(trainer: Trainer, parameters: Float32, x: Float32, y: npt.N
         reach = 1e-2
         direction = np.zeros_like(parameters)
         direction[span] = gradient[span] * np.float32(reach / length)
-        ahead, behind = (trainer.step(parameters + sign * direction, x, y).loss for sign in (1, -1))
+        ahead, behind = (trainer.step(parameters + sign * direction, *made_up).loss for sign in (1, -1))
         errors[tensor.name] = abs((ahead - behind) / (2 * reach) - length) / max(length, floor)
     return errors

@@ -50,7 +50,7 @@ def check_graphs(
     has_buffers = model.layout.size > model.layout.trainable_size
     sessions = {part: open_session(graph, 1, f"gate: {part}") for part, graph in graphs.items()}
     for part, session in sessions.items():
-        check_signature(session, part, has_buffers=has_buffers, origin="gate")
+        check_signature(session, part, has_noise=False, has_buffers=has_buffers, origin="gate")
     worst: dict[str, float] = {}
     for batch in batch_sizes:
         errors: dict[str, list[float]] = {}

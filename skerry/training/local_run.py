@@ -61,8 +61,7 @@ class LocalRun:
 
     def step(self) -> float:
         """Train on the next batch and return its loss, which may be infinite or nan if training diverges."""
-        x, y = next(self._batches)
-        result = self._trainer.step(self._parameters, x, y)
+        result = self._trainer.step(self._parameters, *next(self._batches))
         self._push()  # part of this step's loss: its gradient, too, is taken before the step
         self._optimizer.step(self._parameters[self._head], result.gradient, self._learning_rate)
         if result.buffers is not None:

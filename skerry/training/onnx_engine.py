@@ -3,7 +3,9 @@
 onnxruntime is imported when a trainer is made, not before.
 """
 
+import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,21 +19,25 @@ from skerry.vector import Float32, Layout
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is loaded
 
+CPU = "CPUExecutionProvider"
+
+log = logging.getLogger(__name__)
+
 
 class OnnxTrainer:
     """Runs the step, evaluation and prediction graphs; the last two are loaded on first use."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        """Load the step graph of `bundle`.
+    def __init__(self, bundle: Bundle, threads: int = 1, providers: Sequence[str] = ()) -> None:
+        """Load the step graph of `bundle`; `providers` are tried in order, the CPU's last.
 
         Raises:
             MalformedBundle: a graph does not load, or has other inputs and outputs than its part must have.
         """
         self._bundle = bundle
         self._threads = threads
+        self._providers = tuple(providers)
         self._sessions: dict[PartName, Any] = {}
-        layout = self.layout
-        self._has_buffers = layout.size > layout.trainable_size
+        self._has_buffers = bundle.manifest.layout.size > bundle.manifest.layout.trainable_size
         self._session(PartName.STEP)
 
     @property
@@ -39,9 +45,21 @@ class OnnxTrainer:
         """How the model lies in its vector."""
         return self._bundle.manifest.layout
 
-    def step(self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> StepResult:
+    @property
+    def runs_on(self) -> str:
+        """Engine and execution provider, with the reason where it is not the first that was asked for."""
+        first = self._session(PartName.STEP).get_providers()[0]
+        absent = [name for name in self._providers[: _place(first, self._providers)] if name != first]
+        return f"onnx: {first}" + (f" ({', '.join(absent)} cannot be used here)" if absent else "")
+
+    def step(
+        self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[Any], noise: Float32 | None = None
+    ) -> StepResult:
         """Return loss and gradient of one batch."""
-        outputs = self._session(PartName.STEP).run(None, {"parameters": parameters, "x": x, "y": y})
+        inputs = {"parameters": parameters, "x": x, "y": y}
+        if noise is not None:
+            inputs["noise"] = noise
+        outputs = self._session(PartName.STEP).run(None, inputs)
         return StepResult(float(outputs[0]), outputs[1], outputs[2] if self._has_buffers else None)
 
     def evaluate(self, parameters: Float32, dataset: Dataset) -> Evaluation:
@@ -52,7 +70,7 @@ class OnnxTrainer:
         )
 
     def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
-        """Return logits of shape (examples, classes)."""
+        """Return logits of shape (examples, *label.logits_shape)."""
         session = self._session(PartName.PREDICT)
         return np.concatenate(
             [
@@ -63,14 +81,24 @@ class OnnxTrainer:
 
     def _session(self, part: PartName) -> Any:
         if part not in self._sessions:
-            session = open_session(self._bundle.part(part), self._threads, f"{self._bundle.path}: {part}")
-            check_signature(session, part, has_buffers=self._has_buffers, origin=str(self._bundle.path))
+            origin = f"{self._bundle.path}: {part}"
+            session = open_session(self._bundle.part(part), self._threads, origin, self._providers)
+            check_signature(
+                session,
+                part,
+                has_noise=self._bundle.manifest.noise_values > 0,
+                has_buffers=self._has_buffers,
+                origin=str(self._bundle.path),
+            )
             self._sessions[part] = session
         return self._sessions[part]
 
 
-def open_session(graph: bytes, threads: int, origin: str) -> Any:
+def open_session(graph: bytes, threads: int, origin: str, providers: Sequence[str] = ()) -> Any:
     """Return an onnxruntime session for `graph` on `threads` CPU threads; `origin` is named in errors.
+
+    `providers` are tried in order, the CPU's last. One that this onnxruntime does not offer, or that does not start
+    on this machine, is left out with a warning.
 
     Raises:
         MalformedBundle: onnxruntime refuses the graph.
@@ -87,10 +115,23 @@ def open_session(graph: bytes, threads: int, origin: str) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # A graph may name files that hold its constants, by default below the working directory; below this lies nothing.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors have no common base but this
-        raise MalformedBundle(f"{origin}: onnxruntime refuses the graph: {error}") from error
+    offered = onnxruntime.get_available_providers()
+    for name in providers:
+        if name not in offered:
+            log.warning("%s: this onnxruntime does not offer %s; it offers %s", origin, name, ", ".join(offered))
+    wanted = [name for name in providers if name in offered and name != CPU]
+    while True:
+        try:
+            return onnxruntime.InferenceSession(graph, options, providers=[*wanted, CPU])
+        except Exception as error:  # onnxruntime's own errors have no common base but this
+            if not wanted:
+                raise MalformedBundle(f"{origin}: onnxruntime refuses the graph: {error}") from error
+            log.warning("%s: %s does not start, going on without it: %s", origin, wanted[0], error)
+            del wanted[0]
+
+
+def _place(name: str, names: Sequence[str]) -> int:
+    return names.index(name) if name in names else len(names)
 
 
 SIGNATURES: dict[PartName, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -100,15 +141,22 @@ SIGNATURES: dict[PartName, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def check_signature(session: Any, part: PartName, *, has_buffers: bool, origin: str) -> None:
+def signature(part: PartName, *, has_noise: bool, has_buffers: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of inputs and outputs that the graph of `part` must have."""
+    inputs, outputs = SIGNATURES[part]
+    if part is PartName.STEP:
+        inputs = (*inputs, "noise") if has_noise else inputs
+        outputs = (*outputs, "buffers") if has_buffers else outputs
+    return inputs, outputs
+
+
+def check_signature(session: Any, part: PartName, *, has_noise: bool, has_buffers: bool, origin: str) -> None:
     """Refuse a graph whose inputs and outputs are not those of its part.
 
     Raises:
         MalformedBundle: naming both.
     """
-    inputs, outputs = SIGNATURES[part]
-    if part is PartName.STEP and has_buffers:
-        outputs = (*outputs, "buffers")
+    inputs, outputs = signature(part, has_noise=has_noise, has_buffers=has_buffers)
     found_inputs = tuple(value.name for value in session.get_inputs())
     found_outputs = tuple(value.name for value in session.get_outputs())
     if (found_inputs, found_outputs) != (inputs, outputs):

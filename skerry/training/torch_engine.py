@@ -5,7 +5,6 @@ It does not use the step graph's own gradient, so it is also an independent chec
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -39,10 +38,20 @@ class TorchTrainer:
         """How the model lies in its vector."""
         return self._layout
 
-    def step(self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> StepResult:
+    @property
+    def runs_on(self) -> str:
+        """Engine and processor."""
+        return "torch: CPU"
+
+    def step(
+        self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[Any], noise: Float32 | None = None
+    ) -> StepResult:
         """Return loss and gradient of one batch."""
         vector = torch.tensor(parameters, requires_grad=True)
-        loss, *buffers = self._loss({"parameters": vector, "x": torch.from_numpy(x), "y": torch.from_numpy(y)})
+        inputs = {"parameters": vector, "x": torch.from_numpy(x), "y": torch.from_numpy(y)}
+        if noise is not None:
+            inputs["noise"] = torch.from_numpy(noise)
+        loss, *buffers = self._loss(inputs)
         (gradient,) = torch.autograd.grad(loss, vector)
         return StepResult(
             float(loss.detach()),
@@ -61,7 +70,7 @@ class TorchTrainer:
         return evaluation_of(sums)
 
     def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
-        """Return logits of shape (examples, classes)."""
+        """Return logits of shape (examples, *label.logits_shape)."""
         vector = torch.tensor(parameters)
         starts = range(0, len(x), EVALUATION_EXAMPLES_MAX)
         with torch.no_grad():

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from skerry.errors import ConfigError
@@ -30,17 +29,17 @@ class StepResult:
 class Evaluation:
     """How a model does on a data set."""
 
-    examples: int
-    correct: int
-    loss: float  # mean over the examples
+    examples: int  # predictions that were scored: one of each example, or one for each of its places
+    correct: int  # of them; 0 where predictions are neither right nor wrong, see `Label.countable`
+    loss: float  # mean over the scored predictions
 
     @property
     def accuracy(self) -> float:
-        """Share of examples whose class was predicted, in [0, 1]."""
-        return self.correct / self.examples
+        """Share of scored predictions that were right, in [0, 1]."""
+        return self.correct / max(self.examples, 1)
 
 
-def slices(dataset: Dataset) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
+def slices(dataset: Dataset) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Yield x and y of consecutive rows, few enough for one call of a graph."""
     for start in range(0, len(dataset), EVALUATION_EXAMPLES_MAX):
         yield dataset.rows(slice(start, start + EVALUATION_EXAMPLES_MAX))
@@ -49,7 +48,8 @@ def slices(dataset: Dataset) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.
 def evaluation_of(sums: Sequence[tuple[float, int, int]]) -> Evaluation:
     """Return the evaluation of all slices from each one's (loss sum, correct, examples)."""
     losses, correct, examples = zip(*sums, strict=True)
-    return Evaluation(int(sum(examples)), int(sum(correct)), float(sum(losses)) / int(sum(examples)))
+    scored = int(sum(examples))
+    return Evaluation(scored, int(sum(correct)), float(sum(losses)) / max(scored, 1))
 
 
 class Trainer(Protocol):
@@ -59,18 +59,31 @@ class Trainer(Protocol):
     def layout(self) -> Layout:
         """How the model lies in its vector."""
 
-    def step(self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> StepResult:
-        """Return loss and gradient of one batch. `parameters` (layout.size,) is left alone."""
+    @property
+    def runs_on(self) -> str:
+        """Engine and processor, e.g. `onnx: CUDAExecutionProvider`; with the reason where it is not what was asked."""
+
+    def step(
+        self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[Any], noise: Float32 | None = None
+    ) -> StepResult:
+        """Return loss and gradient of one batch. `parameters` (layout.size,) is left alone.
+
+        `noise` is float32 of shape (examples, manifest.noise_values), uniform in [0, 1); needed where that is not 0.
+        """
 
     def evaluate(self, parameters: Float32, dataset: Dataset) -> Evaluation:
         """Return accuracy and loss on `dataset`, which must not be empty."""
 
     def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
-        """Return logits of shape (examples, classes)."""
+        """Return logits of shape (examples, *label.logits_shape)."""
 
 
-def open_trainer(bundle: Bundle, engine: EngineName = "onnx", threads: int = 1) -> Trainer:
+def open_trainer(
+    bundle: Bundle, engine: EngineName = "onnx", threads: int = 1, providers: Sequence[str] = ()
+) -> Trainer:
     """Load `bundle` into an engine that may use `threads` threads.
+
+    `providers` are onnxruntime's execution providers to try before the CPU's, in order; see `Trainer.runs_on`.
 
     Raises:
         ConfigError: the engine's package is not installed.
@@ -80,7 +93,7 @@ def open_trainer(bundle: Bundle, engine: EngineName = "onnx", threads: int = 1) 
         case "onnx":
             from skerry.training.onnx_engine import OnnxTrainer
 
-            return OnnxTrainer(bundle, threads)
+            return OnnxTrainer(bundle, threads, providers)
         case "torch":
             require_torch("the torch engine", "or use the onnx engine")
             from skerry.training.torch_engine import TorchTrainer

@@ -13,7 +13,6 @@ from edge_agent.calibration import DutyCycle
 from edge_agent.config import AgentConfig
 from edge_agent.disk import BURST_BYTES, DiskQueue, ResidualWear
 from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
-from edge_agent.shuffle import Shuffle
 from edge_agent.task import OpenTask, open_task
 from edge_agent.threads import TrainingThread, WorkThreads
 from skerry.errors import StorageError
@@ -21,6 +20,7 @@ from skerry.protocol.messages import ModelVersion
 from skerry.recipe import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.training.local_run import LocalRun
+from skerry.training.shuffle import Shuffle
 
 STAGES = AgentStages()
 

@@ -315,3 +315,60 @@ def test_a_function_that_fails_or_is_not_there_is_named(manifest: Manifest, modu
 def test_a_built_in_source_is_checked(manifest: Manifest, source: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         load(source, manifest)
+
+
+def tokens(make_manifest: Callable[..., Manifest]) -> Manifest:
+    return make_manifest(input=Input(shape=(3,), dtype="int64", values_below=5), label=Label(classes=5, shape=(3,)))
+
+
+def test_tokens_stay_as_small_as_they_are_stored(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array([[0, 1, 4]], np.uint8), y=np.array([[1, -100, 4]], np.int16))
+    dataset = load(f"npz:{tmp_path / 'a.npz'}", tokens(make_manifest))
+    assert dataset.x.dtype == np.uint8
+    x, y = dataset.rows(slice(0, 1))
+    assert x.dtype == y.dtype == np.int64
+    assert (x.tolist(), y.tolist()) == ([[0, 1, 4]], [[1, -100, 4]])
+
+
+def test_images_stay_bytes_and_are_prepared_row_by_row(tmp_path: Path, make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest(input=Input(shape=(3,), normalisation=Normalisation((100.0,), (2.0,))))
+    np.savez(tmp_path / "a.npz", x=np.array([[100, 102, 98], [0, 255, 100]], np.uint8), y=np.array([0, 1]))
+    dataset = load(f"npz:{tmp_path / 'a.npz'}", manifest)
+    assert dataset.x.dtype == np.uint8
+    assert dataset.rows(np.array([0]))[0].tolist() == [[0.0, 1.0, -1.0]]
+    assert dataset.rows(slice(0, 2))[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": [[0, 1, 5]], "y": [[0, 1, 2]]}, r"row 0 .*, column 2: 5, must be an integer in \[0, 5\)"),
+        ({"x": [[0, -1, 4]], "y": [[0, 1, 2]]}, r"column 1: -1, must be an integer in \[0, 5\)"),
+        ({"x": [[0, 1, 4]], "y": [[0, 1, -1]]}, r"label 2: class -1, task 'tiny' has 0 to 4"),
+        ({"x": [[0.5, 1, 4]], "y": [[0, 1, 2]]}, "x has dtype float64, must be an integer type"),
+        ({"x": [[0, 1, 4]], "y": [0]}, r"y has shape \(1,\), must be \(examples, 3\)"),
+    ],
+)
+def test_tokens_that_do_not_fit_are_refused(
+    tmp_path: Path, make_manifest: Callable[..., Manifest], arrays: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array(arrays["x"]), y=np.array(arrays["y"]))
+    with pytest.raises(DataError, match=message):
+        load(f"npz:{tmp_path / 'a.npz'}", tokens(make_manifest))
+
+
+@pytest.mark.parametrize(("loss", "value"), [("mse", "inf"), ("bce_with_logits", "1.5"), ("bce_with_logits", "nan")])
+def test_values_to_predict_are_checked(
+    tmp_path: Path, make_manifest: Callable[..., Manifest], loss: str, value: str
+) -> None:
+    manifest = make_manifest(label=Label(loss=loss, shape=(1,)))  # type: ignore[arg-type]
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 3)), y=np.array([[0.5], [float(value)]]))
+    with pytest.raises(DataError, match=rf"row 1 .*, label 0: {value}, must be"):
+        load(f"npz:{tmp_path / 'a.npz'}", manifest)
+
+
+def test_csv_gives_values_to_predict(csv: Callable[..., str], make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest(label=Label(loss="mse", shape=(1,)))
+    dataset = load(csv("a,b,c,label\n1,2,3,-0.5\n4,5,6,7e2\n"), manifest)
+    assert dataset.y.dtype == np.float32
+    assert dataset.y.tolist() == [[-0.5], [700.0]]

@@ -86,3 +86,27 @@ def test_one_mean_per_channel_holds_for_the_whole_image() -> None:
     features = Input(shape=(2, 1, 2), normalisation=Normalisation((1.0, 2.0), (1.0, 2.0)))
     x = np.array([[[[1.0, 2.0]], [[2.0, 4.0]]]], np.float32)
     np.testing.assert_array_equal(features.prepare(x), np.array([[[[0.0, 1.0]], [[0.0, 1.0]]]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Input(shape=(3,), dtype="int64"), "int64 needs it"),
+        (lambda: Input(shape=(3,), values_below=5), "belongs to dtype int64"),
+        (lambda: Input(shape=(3,), dtype="int64", values_below=5, missing_as=0.0), "belong to dtype float32"),
+        (Label, "cross_entropy needs it"),
+        (lambda: Label(loss="mse", classes=3), "belongs to loss cross_entropy"),
+        (lambda: Label(classes=1 << 20, shape=(1 << 10,)), "logits for one example"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_shape_of_logits_follows_from_label_and_loss() -> None:
+    assert Label(classes=6).logits_shape == (6,)
+    assert Label(classes=50, shape=(35,)).logits_shape == (35, 50)
+    assert Label(loss="mse", shape=(2,)).logits_shape == (2,)
+    assert Label(loss="bce_with_logits", shape=(4,)).logits_shape == (4,)
+    assert not Label(loss="mse").countable

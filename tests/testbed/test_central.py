@@ -1,10 +1,9 @@
 """The central model is trained on the real task, the same each time."""
 
-import numpy as np
-
 from skerry.algorithms.optimizer import Sgd
 from skerry.tasks import data
 from skerry.tasks.bundle import resolve
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import open_trainer
 from testbed import central
 from testbed.run_record import CentralRecord
@@ -22,7 +21,8 @@ def train(seed: int) -> CentralRecord:
         optimizer=Sgd(momentum=0.5),
         learning_rate=0.05,
         batch_examples=32,
-        rng=np.random.default_rng(seed),
+        noise_values=0,
+        rng=Shuffle(seed),
     )
 
 

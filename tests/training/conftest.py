@@ -16,9 +16,12 @@ from skerry.vector import Float32, Layout, Tensor
 class Slope:
     """A trainer whose loss is the sum of parameters times the batch's number, and whose buffer counts batches."""
 
+    runs_on = "a formula"
     layout = Layout((Tensor("w", (3,), 0), Tensor("count", (1,), 3, trainable=False)))
 
-    def step(self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> StepResult:
+    def step(
+        self, parameters: Float32, x: npt.NDArray[Any], y: npt.NDArray[Any], noise: Float32 | None = None
+    ) -> StepResult:
         number = np.float32(x[0])
         return StepResult(float(number * parameters[:3].sum()), np.full(3, number, np.float32), parameters[3:] + 1)
 

@@ -20,7 +20,7 @@ START = np.array([1.0, 2.0, 3.0, 10.0], np.float32)
 
 def numbers() -> Iterator[Batch]:
     """Yield batches numbered from 1."""
-    return ((np.array([number], np.float32), np.array([0])) for number in count(1))
+    return (Batch(np.array([number], np.float32), np.array([0])) for number in count(1))
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ from skerry.tasks.manifest import MalformedBundle, PartName
 from skerry.training import trainer as trainer_module
 from skerry.training.batches import Batches
 from skerry.training.onnx_engine import OnnxTrainer, check_signature, open_session
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import open_trainer
 
 
 def train(trainer: OnnxTrainer, start: np.ndarray, rows: Dataset, steps: int, seed: int = 0) -> np.ndarray:
     parameters = start.copy()
     state = Sgd(momentum=0.9, weight_decay=0.0).start(len(parameters))
-    batches = Batches(rows, 32, np.random.default_rng(seed))
+    batches = Batches(rows, 32, Shuffle(seed))
     for _ in range(steps):
         state.step(parameters, trainer.step(parameters, *next(batches)).gradient, 0.05)
     return parameters
@@ -98,7 +99,7 @@ def graph(inputs: dict[str, int], output: str, weights: onnx.TensorProto | None 
 def test_a_graph_with_other_inputs_is_refused() -> None:
     session = open_session(graph({"parameters": 2}, "logits"), 1, "x")
     with pytest.raises(MalformedBundle, match=r"takes \('parameters',\) .* must take \('parameters', 'x'\)"):
-        check_signature(session, PartName.PREDICT, has_buffers=False, origin="x.skerry")
+        check_signature(session, PartName.PREDICT, has_noise=False, has_buffers=False, origin="x.skerry")
 
 
 def test_what_is_no_graph_is_refused_by_name() -> None:
@@ -139,3 +140,12 @@ def test_an_engine_whose_package_is_missing_names_the_remedy(activity: Bundle, m
         ConfigError, match=r"the torch engine needs torch: pip install 'skerry\[torch\]', or use the onnx"
     ):
         open_trainer(activity, "torch")
+
+
+def test_a_provider_that_is_not_there_is_said_and_left_out(activity: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = OnnxTrainer(activity, providers=("TensorrtExecutionProvider", "CUDAExecutionProvider"))
+    assert trainer.runs_on == (
+        "onnx: CPUExecutionProvider (TensorrtExecutionProvider, CUDAExecutionProvider cannot be used here)"
+    )
+    assert "does not offer TensorrtExecutionProvider; it offers" in caplog.text
+    assert OnnxTrainer(activity).runs_on == "onnx: CPUExecutionProvider"

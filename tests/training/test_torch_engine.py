@@ -8,6 +8,7 @@ from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
 from skerry.training.batches import Batches
 from skerry.training.onnx_engine import OnnxTrainer
+from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import Trainer, open_trainer
 from skerry.vector import Float32
 
@@ -23,7 +24,7 @@ def torch_trainer(activity: Bundle) -> Trainer:
 def thirty_steps(trainer: Trainer, start: Float32, rows: Dataset) -> tuple[Float32, list[float]]:
     parameters, losses = start.copy(), []
     state = Sgd(momentum=0.9, weight_decay=1e-4).start(trainer.layout.trainable_size)
-    batches = Batches(rows, 32, np.random.default_rng(7))
+    batches = Batches(rows, 32, Shuffle(7))
     for _ in range(30):
         result = trainer.step(parameters, *next(batches))
         state.step(parameters, result.gradient, 0.05)
