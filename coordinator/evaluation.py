@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from functools import partial
+from math import isfinite
 from typing import Literal, Protocol
 
 from coordinator.config import Evaluation as EvaluationConfig
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["regional", "federated"]
 KINDS: tuple[Kind, ...] = ("regional", "federated")
+LOSS_MAX = 1e9  # said where the loss is larger, infinite or no number: the model has diverged
 
 
 class Region(Protocol):
@@ -67,10 +69,11 @@ class Evaluator:
             if result is None:
                 continue
             version = snapshot.version.number
-            evaluated = Evaluated(version, snapshot.age, kind, result.examples, result.correct, result.loss)
+            loss = min(result.loss, LOSS_MAX) if isfinite(result.loss) else LOSS_MAX
+            evaluated = Evaluated(version, snapshot.age, kind, result.examples, result.correct, loss)
             self.latest[kind] = evaluated
             self._metrics.accuracy[kind] = result.accuracy
-            self._metrics.loss[kind] = result.loss
+            self._metrics.loss[kind] = loss
             self._region.submit(evaluated)
             log.info("%s model, version %d: accuracy %.4f", kind, version, result.accuracy)
 

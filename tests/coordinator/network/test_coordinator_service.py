@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from coordinator.config import CoordinatorConfig
+from coordinator.evaluation import LOSS_MAX
 from coordinator.history import read_history
 from coordinator.service import Service
 from skerry.errors import ConfigError, DataError, StorageError
@@ -103,3 +104,18 @@ async def test_models_are_evaluated_when_they_change(start: Start) -> None:
     }
     assert len(evaluations) == 4, "an unchanged model is not evaluated again"
     assert all(one.examples > 1000 and 0 < one.correct < one.examples for one in evaluations)
+
+
+async def test_a_model_that_has_diverged_is_evaluated_too(start: Start) -> None:
+    """Its loss is no number, which the journal cannot hold: the coordinator would stop, and again after every start."""
+    coordinator = await start(bundle="builtin:activity", evaluation={"source": "builtin:activity", "every_s": 0.05})
+    size = Bundle.builtin("activity").manifest.layout.size
+    device = await coordinator.device()
+    version, _ = await device.model()
+    values = np.where(np.arange(size) % 2, 1e30, -1e30).astype(np.float32)
+    await device.offer(1, version, sparse.encode(SparseVector.full(values)))
+    await device.accepted()
+    await coordinator.until(lambda status: status["evaluations"].get("federated", {}).get("version") == 1)
+    await coordinator.service.stop()
+    last = read_history(coordinator.config.state_dir).evaluations[-1]
+    assert (last.version, last.loss) == (1, LOSS_MAX)
