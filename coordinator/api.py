@@ -10,13 +10,14 @@ import msgspec
 from aiohttp import web
 
 from coordinator.engine import EngineStatus, ModelSnapshot
-from coordinator.events import PeerModelArrived, TokenArrived
+from coordinator.events import Malformed, PeerModelArrived, TokenArrived
+from coordinator.intake import read_vector
 from coordinator.metrics import CONTENT_TYPE, Metrics
 from coordinator.peers import BUNDLE_HEADER, Peers
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread
 from skerry.errors import StorageError
-from skerry.protocol import frames, sparse
+from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.messages import PeerModel, PeerModelNeeded, PeerModelTaken, PeerStatus, TokenPassed, TokenTaken
 from skerry.tasks.bundle import Bundle
@@ -94,13 +95,12 @@ class Api:
     async def take_model(self, request: web.Request) -> web.Response:
         """Take a peer's publication; answered once it is on disk."""
         body = await self._body(request, 4 * self._region.size + MESSAGE_BYTES_MAX)
-        message = _decode(body, PeerModel)
+        message = await self._run_in_thread(lambda: _decode(body, PeerModel))
         self._check_peer(message.coordinator)
         size = self._region.size
-        try:
-            values = await self._run_in_thread(lambda: sparse.decode(message.values, size=size))
-        except MalformedMessage as error:
-            raise web.HTTPBadRequest(text=f"values: {error}") from None
+        values = await self._run_in_thread(lambda: read_vector(message.values, size))
+        if isinstance(values, Malformed):
+            raise web.HTTPBadRequest(text=f"values: {values.detail}")
         return await self._answer(message.coordinator, body, PeerModelArrived(message, values))
 
     async def take_token(self, request: web.Request) -> web.Response:

@@ -128,11 +128,11 @@ def _is_whole(part: Part) -> bool:
 
 
 def read_vector(payload: bytes, size: int) -> SparseVector | Malformed:
-    """Decode an update of a model of `size` entries, or say what is wrong with it."""
+    """Decode what a device or a peer adds to a model of `size` entries, or say what is wrong with it."""
     try:
         vector = decode_vector(payload, size=size)
     except MalformedVector as error:
         return Malformed(error.reason, str(error))
     if len(vector) and max(vector.values.max(), -vector.values.min()) > MAGNITUDE_MAX:
-        return Malformed("not_finite", f"a value beyond {MAGNITUDE_MAX:g}: training on the device has diverged")
+        return Malformed("not_finite", f"a value beyond {MAGNITUDE_MAX:g}: training has diverged")
     return vector
