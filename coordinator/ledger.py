@@ -69,6 +69,14 @@ class Ledger:
             return None
         return next((recent for recent in reversed(entry.recent) if recent.sequence == sequence), None)
 
+    def may_have_forgotten(self, device: str, sequence: int) -> bool:
+        """Say whether `sequence` may have been taken so long ago that `recall` does not know it any more.
+
+        What is newer than the oldest update that is remembered, and not remembered, was passed over and never taken.
+        """
+        entry = self._entries.get(device)
+        return entry is not None and len(entry.recent) == RECENT_MAX and sequence < entry.recent[0].sequence
+
     def take(self, device: str, sequence: int, version: int, weight: float | None) -> None:
         """Write down a new update, of a higher number than any before."""
         entry = self._entries.get(device)

@@ -63,6 +63,7 @@ from skerry.protocol.messages import (
     TokenPassed,
     TokenTaken,
     UpdateAccepted,
+    UpdateOffered,
     UpdateRejected,
     Welcome,
 )
@@ -266,7 +267,7 @@ class Region:
     def _update_arrived(self, event: UpdateArrived, now_s: float) -> list[Effect]:
         device, offered, ledger = event.device, event.offered, self.ledger
         if offered.sequence <= ledger.last_sequence(device):
-            return self._repeat_arrived(device, offered.sequence, now_s)
+            return self._repeat_arrived(device, offered, now_s)
         base_age = self._state.ages.at(offered.base.number) if offered.base.lineage == self.lineage else None
         fault = self._fault(event)
         if fault is not None or base_age is None:
@@ -310,9 +311,17 @@ class Region:
             effects += self._federate(decided)
         return effects
 
-    def _repeat_arrived(self, device: str, sequence: int, now_s: float) -> list[Effect]:
-        self.counts.repeats += 1
+    def _repeat_arrived(self, device: str, offered: UpdateOffered, now_s: float) -> list[Effect]:
+        """Answer a number that is not above the highest: taken before, or passed over and then never to be taken."""
+        sequence = offered.sequence
+        if offered.base.lineage != self.lineage:  # the ledger is as old as the lineage: it was not taken here
+            return self._reject(device, sequence, self._unknown(offered.base), now_s)
         recent = self.ledger.recall(device, sequence)
+        if recent is None and not self.ledger.may_have_forgotten(device, sequence):
+            last = self.ledger.last_sequence(device)
+            passed_over = _Refusal("wrong_sequence", f"update {sequence} was not taken before {last} was")
+            return self._reject(device, sequence, passed_over, now_s)
+        self.counts.repeats += 1
         # So old that its weight is forgotten: None lets the agent return nothing to its residual, which may lose a
         # little mass but never counts any twice.
         version, weight = (self.version, None) if recent is None else (recent.version, recent.weight)
@@ -323,7 +332,7 @@ class Region:
         accepted = UpdateAccepted(sequence, self.version, weight, self._plan(device, now_s))
         return [SendToDevice(device, accepted), *self._offer(device, now_s, answering=True)]
 
-    def _reject(self, device: str, sequence: int, fault: "Malformed | _UnknownBase", now_s: float) -> list[Effect]:
+    def _reject(self, device: str, sequence: int, fault: "Malformed | _Refusal", now_s: float) -> list[Effect]:
         self.counts.rejected[fault.reason] += 1
         rejected = UpdateRejected(sequence, fault.reason, fault.detail)
         return [SendToDevice(device, rejected), *self._offer(device, now_s, answering=True)]
@@ -335,9 +344,9 @@ class Region:
             return Malformed("not_finite", f"the update's loss is {event.offered.loss}")
         return None
 
-    def _unknown(self, base: ModelVersion) -> "_UnknownBase":
+    def _unknown(self, base: ModelVersion) -> "_Refusal":
         ages = self._state.ages
-        return _UnknownBase(
+        return _Refusal(
             "unknown_base",
             f"base {base.lineage}@{base.number}: known are {self.lineage}@{ages.first} to {self.lineage}@{ages.last}",
         )
@@ -431,6 +440,8 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class _UnknownBase:
-    reason: Literal["unknown_base"]
+class _Refusal:
+    """Why an update that is well-formed is not taken."""
+
+    reason: Literal["unknown_base", "wrong_sequence"]
     detail: str
