@@ -134,6 +134,7 @@ class Engine:
         self._group: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
+        self._closing = False
         self._commits = 0
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             Apply: self._apply,
@@ -326,6 +327,7 @@ class Engine:
         Raises:
             StorageError: the disk refused.
         """
+        self._closing = True
         try:
             if self._group is not None:
                 await asyncio.wait([self._group])
@@ -333,6 +335,7 @@ class Engine:
                     self._group.result()
             await self._checkpointer.settle()
             if not self._failed:
+                await self._work()  # records a checkpoint that has just been written
                 while self._events:
                     await self._work()
                 if self._checkpointer.position != self._region.position:
@@ -369,6 +372,8 @@ class Engine:
             self._region.forget_before(group.batch.cut.version + 1)
 
         self._account(events, group, now_s)
+        if self._closing:  # `close` takes the last checkpoint, and time passes no more
+            return
         if self._checkpointer.due(self._state.version, self._region.position, now_s):
             self._start_checkpoint()
         self._schedule_tick()

@@ -178,6 +178,34 @@ async def test_a_stop_in_mid_commit_loses_nothing(
     assert (rebuild(config.state_dir, 2) == engine.model().values).all()
 
 
+@pytest.mark.parametrize("updates", [1, 2, 5])
+async def test_a_stop_waits_for_a_checkpoint_under_way_before_it_takes_the_last_one(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any, updates: int
+) -> None:
+    """Two at once would write the same file, and a clean stop would end with a disk that refused."""
+    writing, together = 0, 0
+
+    def counting(function: Callable[[], T], /) -> Awaitable[T]:
+        async def run() -> T:
+            nonlocal writing, together
+            writing += 1
+            together = max(together, writing)
+            try:
+                return await in_threads(function)  # type: ignore[no-any-return]
+            finally:
+                writing -= 1
+
+        return run()
+
+    config = config_of(PLAIN, checkpoints=Checkpoints(every_updates=1))
+    async with open_engine(config, new_listener(), counting) as engine:
+        for sequence in range(1, updates + 1):
+            engine.submit(words.update("kite", sequence, engine.version))
+    assert together == 1
+    async with open_engine(config, new_listener()) as engine:
+        assert engine.status().checkpoint_version == updates
+
+
 async def test_a_device_gets_what_changed_since_its_base(
     config_of: Any, open_engine: Any, new_listener: Any, words: Any
 ) -> None:
