@@ -133,7 +133,8 @@ def bench(
     with _errors():
         measured = measure(resolve(bundle), "torch" if engine == "torch" else "onnx", threads, steps, disk, name)
         if out is not None:
-            _write(out, profile.to_toml(measured, f"Measured by skerry-agent {__version__} bench."))
+            sources = dict.fromkeys(("", "measured"), f"measured: skerry-agent {__version__} bench")
+            _write(out, profile.to_toml(measured, f"Measured by skerry-agent {__version__} bench.", sources))
     if as_json:
         click.echo(msgspec.json.encode(measured))
         return

@@ -1,5 +1,6 @@
 """The agent's configuration: the only reader of its file and environment. Frozen and validated."""
 
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -26,8 +27,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     engine: profile.EngineName | None = None  # None: the profile's, else onnx
     threads: Annotated[int, Meta(ge=1, le=256)] | None = None  # None: the profile's, else 1
-    providers: Annotated[tuple[str, ...], Meta(max_length=8)] = ()  # of onnxruntime, tried in order before the CPU's
-    batch_examples: Annotated[int, Meta(ge=1, le=65536)] | None = None  # None: the bundle's default
+    providers: Annotated[tuple[str, ...], Meta(max_length=8)] | None = None  # onnxruntime's; None: the profile's
+    batch_examples: Annotated[int, Meta(ge=1, le=65536)] | None = None  # None: the profile's, else the bundle's default
     duty_cycle: Annotated[float, Meta(gt=0.0, le=1.0)] = (
         1.0  # share of the time that a step may compute; it rests for the remainder
     )
@@ -39,14 +40,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds on what the agent keeps and how long it waits."""
 
     outbox_updates_max: Annotated[int, Meta(ge=1, le=1000)] = 8  # not acknowledged yet; a full outbox pauses training
-    bundle_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20
+    bundle_bytes_max: Annotated[int, Meta(ge=1)] | None = None  # None: the profile's, else 512 MiB
     reconnect_min_s: Annotated[float, Meta(gt=0.0)] = 0.2  # first bound of the full-jitter back-off
     reconnect_max_s: Annotated[float, Meta(gt=0.0)] = 30.0
     heartbeat_s: Annotated[float, Meta(gt=0.0)] = 5.0
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = 20.0  # no byte received for so long: the stream is dead
     telemetry_s: Annotated[float, Meta(gt=0.0)] = 10.0
     status_s: Annotated[float, Meta(gt=0.0)] = 5.0  # between two writes of status.json
-    residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] = 100e3  # in the long run: docs/agent.md, flash wear
+    residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] | None = None  # None: the profile's, else 100e3; flash wear
     model_save_s: Annotated[float, Meta(gt=0.0)] = 600.0  # between two writes of the regional model
 
 
@@ -101,11 +102,31 @@ def load(path: Path) -> AgentConfig:
     return config
 
 
-def training_with_profile(config: AgentConfig) -> tuple[profile.EngineName, int]:
-    """Return engine and threads: the configuration's own, else the profile's, else the default.
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What holds where configuration and profile are read together: the former's own word, else the latter's."""
+
+    engine: profile.EngineName
+    threads: int
+    providers: tuple[str, ...]
+    batch_examples: int | None  # None: the bundle's default
+    bundle_bytes_max: int
+    residual_bytes_per_s: float
+
+
+def with_profile(config: AgentConfig) -> InForce:
+    """Return what holds on this device.
 
     Raises:
         ConfigError: the profile cannot be read.
     """
     chosen = profile.load(config.profile) if config.profile else profile.Profile(name="none")
-    return config.training.engine or chosen.engine, config.training.threads or chosen.threads
+    training, limits = config.training, config.limits
+    return InForce(
+        engine=training.engine or chosen.engine,
+        threads=training.threads or chosen.threads,
+        providers=chosen.providers if training.providers is None else training.providers,
+        batch_examples=training.batch_examples or chosen.batch_examples,
+        bundle_bytes_max=limits.bundle_bytes_max or chosen.limits.bundle_bytes_max,
+        residual_bytes_per_s=limits.residual_bytes_per_s or chosen.limits.residual_bytes_per_s,
+    )

@@ -15,7 +15,7 @@ from edge_agent import status, vitals
 from edge_agent.bundle_file import FOLDER as BUNDLE_FOLDER
 from edge_agent.bundle_file import BundleFiles, new_backoff
 from edge_agent.calibration import DutyCycle
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, with_profile
 from edge_agent.device import Bounds, Device, Identity, Memory
 from edge_agent.disk import ResidualWear
 from edge_agent.events import Tick, UpdateStored
@@ -105,12 +105,12 @@ class _Agent:
         """Run all parts until `stop`, or until one of them fails."""
         assert run_in_thread is not None
         assert training is not None
-        config, limits = self._config, self._config.limits
+        config, limits, in_force = self._config, self._config.limits, with_profile(self._config)
         stored = self._store.load()
         device = self._device(stored)
         bundles = BundleFiles(
             config.state_dir / BUNDLE_FOLDER,
-            limits.bundle_bytes_max,
+            in_force.bundle_bytes_max,
             limits.progress_timeout_s,
             new_backoff(limits.reconnect_min_s, limits.reconnect_max_s, self._rng),
             run_in_thread,
@@ -126,7 +126,7 @@ class _Agent:
                     device,
                     stored,
                     surroundings,
-                    ResidualWear(limits.residual_bytes_per_s),
+                    ResidualWear(in_force.residual_bytes_per_s),
                     DutyCycle(config.training.duty_cycle),
                     config.training.calibration_steps,
                 )

@@ -3,14 +3,13 @@
 import logging
 from dataclasses import dataclass
 
-from edge_agent.config import AgentConfig, training_with_profile
+from edge_agent.config import AgentConfig, with_profile
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
 from skerry.training.batches import Batches
 from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import Trainer, open_trainer
 from skerry.vector import Float32, Layout
-
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +34,11 @@ def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
         ConfigError: the engine is not installed, or the profile cannot be read.
         DataError: the data are missing or do not fit the bundle; names file, column and row where there is one.
     """
-    engine, threads = training_with_profile(config)
+    in_force = with_profile(config)
     dataset = data.load(config.data.source, bundle.manifest)
-    trainer = open_trainer(bundle, engine, threads, config.training.providers)
+    trainer = open_trainer(bundle, in_force.engine, in_force.threads, in_force.providers)
     log.info("training on %s", trainer.runs_on)
-    batch_examples = config.training.batch_examples or bundle.manifest.defaults.batch_examples
+    batch_examples = in_force.batch_examples or bundle.manifest.defaults.batch_examples
     return OpenTask(
         sha256=bundle.sha256,
         layout=trainer.layout,

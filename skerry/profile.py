@@ -1,10 +1,11 @@
 """A profile: what a device type is like. The agent takes its limits from it, a lab its model of the device.
 
-One TOML file per device type in `profiles/`; `skerry-agent bench --out FILE` writes one for the device it runs on.
+One TOML file per device type in `profiles/`; `skerry-agent bench --output FILE` writes one for the device it runs on.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,18 +21,49 @@ EngineName = Literal["onnx", "torch"]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 
 
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the agent may take from a device of this type, where its own configuration says nothing."""
+
+    memory_bytes_max: Annotated[int, Meta(ge=1)] | None = None  # resident, of the agent; None: `doctor` asks the system
+    bundle_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20
+    residual_bytes_per_s: PositiveFloat = 100e3  # in the long run: docs/agent.md, flash wear
+
+
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The device's way to the network."""
 
     latency_s: Annotated[float, Meta(ge=0.0)]  # one way, to the first hop behind the radio
-    up_bytes_per_s: PositiveFloat  # payload that TCP carries away from the device
+    jitter_s: Annotated[float, Meta(ge=0.0)] = 0.0  # mean of what a packet is late beyond that; exponential
+    up_bytes_per_s: PositiveFloat | None = None  # payload that TCP carries away from the device; None: as down
     down_bytes_per_s: PositiveFloat
+    loss_share: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0  # of packets, each by itself
+
+
+class Jitter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the time of a step spreads: the median times exp(sigma * z), z standard normal."""
+
+    distribution: Literal["lognormal"] = "lognormal"
+    sigma: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.0
+
+
+class Throttling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Episodes in which heat or power hold the processor back; both times are means of exponential distributions."""
+
+    every_s: PositiveFloat  # from the end of one to the beginning of the next
+    lasts_s: PositiveFloat
+    slowdown: Annotated[float, Meta(ge=1.0)]  # a step takes so many times as long as outside of an episode
 
 
 class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a lab makes one of its own cores look like this device; the agent on a real one ignores it."""
+    """How a lab makes one of its own cores look like this device; the agent on a real one ignores it.
 
-    slowdown: Annotated[float, Meta(ge=1.0)] = 1.0  # a step takes so many times as long as undisturbed
+    The reference core is an Intel Core i3-8100's: 1,000 points of Geekbench 5, single core (Primate Labs, 2019). A lab
+    takes its own cores for that.
+    """
+
+    slowdown: Annotated[float, Meta(ge=1.0)] = 1.0  # a step takes so many times as long as on the reference core
+    jitter: Jitter = Jitter()
+    throttling: Throttling | None = None  # None: never
 
     @property
     def duty_cycle(self) -> float:
@@ -55,8 +87,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     name: Name
     description: Text = ""
     engine: EngineName = "onnx"
+    providers: Annotated[tuple[str, ...], Meta(max_length=8)] = ()  # onnxruntime's, tried in order before the CPU
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    batch_examples: Annotated[int, Meta(ge=1, le=65536)] | None = None  # None: the bundle's default
     memory_bytes: Annotated[int, Meta(ge=1)] | None = None  # of the whole device
+    limits: Limits = Limits()
     link: Link | None = None
     lab: Lab = Lab()
     measured: Measured | None = None  # None: nobody has run `bench` on one yet
@@ -82,18 +117,31 @@ def load(spec: str) -> Profile:
     return toml_file.read(FOLDER / f"{spec}{SUFFIX}", Profile)
 
 
-def to_toml(profile: Profile, comment: str) -> str:
-    """Return `profile` as TOML text under a `comment` line; keys that hold their default None are left out."""
+def to_toml(profile: Profile, comment: str, sources: Mapping[str, str]) -> str:
+    """Return `profile` as TOML text under a `comment` line; keys that hold their default are left out.
+
+    `sources` says of a key, with its tables before it as in `lab.jitter.sigma`, or of all keys of a table, where its
+    value comes from; that stands behind it.
+    """
     lines = [f"# {comment}"]
-    tables: list[str] = []
-    for key, value in msgspec.to_builtins(profile).items():
-        if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(_line(inner, item) for inner, item in value.items())]
-        elif value is not None:
-            lines.append(_line(key, value))
-    return "\n".join([*lines, *tables]) + "\n"
+    plain = msgspec.to_builtins(profile)
+    _write_table(plain, msgspec.to_builtins(Profile(name=profile.name)), (), sources, lines)
+    return "\n".join(lines) + "\n"
 
 
-def _line(key: str, value: str | float) -> str:
-    """Return one TOML line; a JSON string, integer or finite float is a TOML one, too."""
+def _write_table(
+    table: dict[str, Any], default: dict[str, Any], at: tuple[str, ...], sources: Mapping[str, str], lines: list[str]
+) -> None:
+    for key, value in table.items():
+        if not isinstance(value, dict) and (value != default.get(key) or key == "name"):
+            source = sources.get(".".join((*at, key))) or sources.get(".".join(at))
+            lines.append(_line(key, value) + (f"  # {source}" if source else ""))
+    for key, value in table.items():
+        if isinstance(value, dict) and value != default.get(key):
+            lines += ["", f"[{'.'.join((*at, key))}]"]
+            _write_table(value, default.get(key) or {}, (*at, key), sources, lines)
+
+
+def _line(key: str, value: object) -> str:
+    """Return one TOML line; a JSON string, integer, finite float or list of them is a TOML one, too."""
     return f"{key} = {msgspec.json.encode(value).decode()}"

@@ -4,6 +4,7 @@ A TOML file; packaged scenarios stand in `testbed/scenarios`, packaged recipes i
 I/O here.
 """
 
+import random
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -143,10 +144,12 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             return chosen.link()
         if profile.link is None:
             return LinkShape().link()
-        latency_s = profile.link.latency_s
-        return Link(
-            Shape(latency_s, profile.link.up_bytes_per_s * 8), Shape(latency_s, profile.link.down_bytes_per_s * 8)
+        link = profile.link
+        up, down = (
+            Shape(link.latency_s, bytes_per_s * 8, link.jitter_s, link.loss_share)
+            for bytes_per_s in (link.up_bytes_per_s or link.down_bytes_per_s, link.down_bytes_per_s)
         )
+        return Link(up, down, random.Random(f"{self.seed}/{device.name}"))  # noqa: S311 - jitter and losses
 
 
 def packaged() -> list[Scenario]:

@@ -85,7 +85,12 @@ class Federation:
                 region.coordinator, "coordinator", self._coordinator_config(region)
             )
         for region, device in self.scenario.devices():
-            self.agents[device.name] = self._process(device.name, "edge_agent", self._agent_config(region, device))
+            self.agents[device.name] = self._process(
+                device.name,
+                "edge_agent",
+                self._agent_config(region, device),
+                data_bytes_max=profiles.load(device.profile).memory_bytes,
+            )
         await asyncio.gather(*(process.start() for process in self.coordinators.values()))
         await asyncio.gather(*(self.ready(name) for name in self.coordinators))
         await asyncio.gather(*(process.start() for process in self.agents.values()))
@@ -198,7 +203,7 @@ class Federation:
             limits=Limits(status_s=STATUS_S, telemetry_s=TELEMETRY_S),
         )
 
-    def _process(self, name: str, package: str, config: msgspec.Struct) -> Process:
+    def _process(self, name: str, package: str, config: msgspec.Struct, data_bytes_max: int | None = None) -> Process:
         file = self.folder / "config" / f"{name}.toml"
         file.write_text(toml_text.render(config))
         return Process(
@@ -206,6 +211,7 @@ class Federation:
             (sys.executable, "-c", f"from {package}.cli import main; main()", "run", "--config", str(file)),
             self.folder / "logs" / f"{name}.log",
             environment=_environment(),
+            data_bytes_max=data_bytes_max,
             failed=self._process_failed,
         )
 

@@ -1,15 +1,17 @@
-"""When bytes come out of a link that went into it: the arithmetic of latency and bandwidth. No I/O, no clock.
+"""When bytes come out of a link that went into it: the arithmetic of latency, bandwidth and loss. No I/O, no clock.
 
 A `Link` has two `Wire`s, one per direction, shared by every connection on it; each connection has one `Pipe` per
 direction. A wire sends one chunk after the other at its rate (store and forward), and everything arrives one latency
-after it was sent; order within a connection is kept.
+after it was sent, and what chance adds to that; order within a connection is kept.
 """
 
+import random
 from collections import deque
 from dataclasses import dataclass
 
 END = b""  # in a pipe: the sender has closed its side
 QUEUE_BYTES_MIN = 64 << 10
+PACKET_BYTES = 1448  # of payload in a TCP segment on Ethernet
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class Shape:
 
     latency_s: float = 0.0  # one way, >= 0
     bits_per_s: float | None = None  # > 0; None: not limited
+    jitter_s: float = 0.0  # mean of what a chunk is late beyond the latency; exponential
+    loss_share: float = 0.0  # of packets; TCP sends a lost one again, so that its chunk is a round trip late
 
     @property
     def queue_bytes(self) -> int:
@@ -30,8 +34,11 @@ class Shape:
 class Wire:
     """One direction of a link."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, rng: random.Random | None = None) -> None:
+        """`rng` draws jitter and losses; a shape that has neither needs none."""
+        assert rng is not None or (shape.jitter_s == 0.0 and shape.loss_share == 0.0)
         self.shape = shape
+        self._rng = rng
         self.stalled = False
         self.carried_bytes = 0
         self._free_at_s = float("-inf")
@@ -42,7 +49,22 @@ class Wire:
         duration_s = size * 8 / self.shape.bits_per_s if self.shape.bits_per_s else 0.0
         self._free_at_s = start_s + duration_s
         self.carried_bytes += size
-        return self._free_at_s + self.shape.latency_s
+        return self._free_at_s + self.shape.latency_s + self._late_s(size)
+
+    def _late_s(self, size: int) -> float:
+        """Draw how much later a chunk arrives than its latency says.
+
+        A loss costs one round trip, as with TCP's fast retransmit (RFC 5681), and so does each loss of a repeat.
+        """
+        if self._rng is None:
+            return 0.0
+        shape = self.shape
+        late_s = self._rng.expovariate(1.0 / shape.jitter_s) if shape.jitter_s else 0.0
+        share = 1.0 - (1.0 - shape.loss_share) ** -(-size // PACKET_BYTES)  # that any of its packets is lost
+        while share and self._rng.random() < share:
+            late_s += 2.0 * shape.latency_s
+            share = shape.loss_share
+        return late_s
 
 
 class Pipe:
@@ -74,7 +96,7 @@ class Pipe:
         if self._wire.stalled:
             self._waiting.append(data)
         else:
-            self._flying.append((self._wire.send(len(data), now_s), data))
+            self._send(data, now_s)
 
     def pull(self, now_s: float) -> list[bytes]:
         """Return what has arrived by now, in order."""
@@ -88,16 +110,22 @@ class Pipe:
         """Send what has been waiting; the wire must no longer be stalled."""
         assert not self._wire.stalled
         while self._waiting:
-            data = self._waiting.popleft()
-            self._flying.append((self._wire.send(len(data), now_s), data))
+            self._send(self._waiting.popleft(), now_s)
+
+    def _send(self, data: bytes, now_s: float) -> None:
+        """Put `data` on the wire; it never overtakes what was sent before it."""
+        arrives_s = self._wire.send(len(data), now_s)
+        before_s = self._flying[-1][0] if self._flying else arrives_s
+        self._flying.append((max(arrives_s, before_s), data))
 
 
 class Link:
     """Both directions between two ends, called a and b."""
 
-    def __init__(self, a_to_b: Shape, b_to_a: Shape) -> None:
-        self.a_to_b = Wire(a_to_b)
-        self.b_to_a = Wire(b_to_a)
+    def __init__(self, a_to_b: Shape, b_to_a: Shape, rng: random.Random | None = None) -> None:
+        """`rng` draws jitter and losses of both directions."""
+        self.a_to_b = Wire(a_to_b, rng)
+        self.b_to_a = Wire(b_to_a, rng)
 
     @property
     def round_trip_s(self) -> float:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ def _die_with_parent() -> None:
 class Process:
     """A program that may be started and ended many times under one name and one log.
 
-    `failed` is called with a ProcessFailedError when it ends unasked.
+    `failed` is called with a ProcessFailedError when it ends unasked. With `data_bytes_max` the kernel refuses it more
+    memory of its own than that, as a device does that has no more.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Process:
         log: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        data_bytes_max: int | None = None,
         failed: Callable[[ProcessFailedError], None] = lambda error: None,
     ) -> None:
         self.name = name
@@ -57,6 +60,7 @@ class Process:
         self.log = log
         self.starts = 0
         self._environment = {**os.environ, **(environment or {})}
+        self._data_bytes_max = data_bytes_max
         self._failed = failed
         self._child: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[int] | None = None
@@ -88,6 +92,9 @@ class Process:
                 start_new_session=True,  # a Ctrl-C in the terminal is the lab's to handle
                 preexec_fn=_die_with_parent,
             )
+        if self._data_bytes_max is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already: `failed` is told below
+                resource.prlimit(self._child.pid, resource.RLIMIT_DATA, (self._data_bytes_max, self._data_bytes_max))
         self._watch = asyncio.get_running_loop().create_task(self._watched(self._child))
 
     async def wait(self) -> int:

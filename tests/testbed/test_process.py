@@ -126,3 +126,14 @@ async def test_processes_die_with_a_lab_that_was_killed(tmp_path: Path) -> None:
     child.kill()
     await child.wait()
     await until(lambda: state(small) in {"", "Z"})
+
+
+async def test_a_process_gets_no_more_memory_than_its_device_has(tmp_path: Path) -> None:
+    greedy = "import time; time.sleep(0.3); bytearray(300 << 20)"  # the limit is set right after the start
+    process = python(greedy, tmp_path, data_bytes_max=200 << 20)
+    await process.start()
+    assert await process.wait() == 1
+    assert "MemoryError" in process.log_tail()
+    roomy = python(greedy, tmp_path, data_bytes_max=600 << 20)
+    await roomy.start()
+    assert await roomy.wait() == 0

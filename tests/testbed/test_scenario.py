@@ -62,6 +62,7 @@ def test_a_device_is_as_slow_as_profile_and_share_say(tmp_path: Path) -> None:
 def test_a_link_is_the_devices_own_or_the_scenarios_or_the_profiles(tmp_path: Path) -> None:
     profile = profiles.load("raspberry-pi-4b")
     assert profile.link is not None
+    assert profile.link.up_bytes_per_s is not None
     scenario = load(tmp_path, SMALL)
     (_, a), (_, b) = scenario.devices()
     of_profile, own = scenario.device_link(a, profile), scenario.device_link(b, profile)
