@@ -11,7 +11,7 @@ from skerry.algorithms.decay import Relative
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.merge import CarryOver
-from skerry.algorithms.optimizer import Sgd
+from skerry.algorithms.optimizer import Adam, Sgd
 from skerry.algorithms.uplink import Dense, Flare, TopK
 from skerry.errors import ConfigError
 from skerry.recipe import AgentStages, Recipe
@@ -79,6 +79,11 @@ def test_every_stage_is_chosen_by_name() -> None:
         ('[local_steps]\nrule = "cycle"\ncycle_min_s = 5.0\ncycle_max_s = 1.0', ["local_steps", "cycle_min_s is 5.0"]),
         ('[optimizer]\nrule = "sgd"\nmomentum = 1.0', ["optimizer.momentum", "< 1.0"]),
         ('[optimizer]\nrule = "sgd"\nmomentum = 0.0\nnesterov = true', ["optimizer", "nesterov"]),
+        ('[optimizer]\nrule = "sgd"\nclip_norm = 0.0', ["optimizer.clip_norm", "> 0.0"]),
+        ('[optimizer]\nrule = "adam"\nbeta2 = 1.0', ["optimizer.beta2", "< 1.0"]),
+        ('[optimizer]\nrule = "adam"\nepsilon = 0.0', ["optimizer.epsilon"]),
+        ('[optimizer]\nrule = "adam"\nmomentum = 0.9', ["optimizer", "momentum"]),
+        ('[optimizer]\nrule = "adam"\nclip_norm = inf', ["optimizer.clip_norm"]),
         ('[arrival]\nrule = "spyker"\nserver_rate = inf', ["arrival.server_rate"]),
         ('[arrival]\nrule = "fedbuff"\nsize = 1.5', ["arrival.size", "int"]),
         ('[decay]\nrule = "relative"\nminimum = 1.0', ["decay", "minimum is 1.0"]),
@@ -96,7 +101,13 @@ def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [Recipe(), Recipe(uplink=Dense(), arrival=Constant()), Recipe(uplink=Flare(), federation=NoFederation())]
+    "recipe",
+    [
+        Recipe(),
+        Recipe(uplink=Dense(), arrival=Constant()),
+        Recipe(uplink=Flare(), federation=NoFederation()),
+        Recipe(optimizer=Adam(decoupled=True, clip_norm=5.0)),
+    ],
 )
 def test_recipe_travels_as_plain_data(recipe: Recipe) -> None:
     assert msgspec.convert(msgspec.to_builtins(recipe), Recipe) == recipe
