@@ -104,6 +104,7 @@ class Memory:
     welcome: Welcome | None = None
     model: ModelVersion | None = None
     waiting: tuple[UpdateStored, ...] = ()
+    steps: int = 0
 
 
 class Device:
@@ -133,8 +134,9 @@ class Device:
         self._running = False  # from StartCycle to CycleFinished
         self._stepping = False  # the training thread takes steps
         self._calibrating = False
+        self._uploads = memory.uploads  # of this task
+        self._task_steps = memory.steps  # local steps of this task that are in updates
         # counts since start
-        self._uploads = memory.uploads
         self._started_at_s = self._counted_to_s = now_s
         self._training_s = self._idle_s = 0.0
         self._cycles = self._steps = self._steps_per_cycle = 0
@@ -293,7 +295,7 @@ class Device:
         self._opened = self._running = self._stepping = self._calibrating = False
         self._estimate = self._model = self._saved_model = None
         self._waiting, self._storing, self._early_offers = {}, set(), []
-        self._uploads = 0
+        self._uploads = self._task_steps = 0
         return stop
 
     def _send_update(self, sequence: int, partial: PartialUpdate | None = None) -> SendUpdate:
@@ -372,7 +374,8 @@ class Device:
         self._running = True
         seconds_per_step = self._estimate.seconds_per_step
         self._steps_per_cycle = self._stages.local_steps.steps(self._plan.cycle_s, seconds_per_step)
-        return [StartCycle(self._cycle, self._steps_per_cycle, self._plan.learning_rate, self._uploads)]
+        rate = self._plan.learning_rate
+        return [StartCycle(self._cycle, self._steps_per_cycle, rate, self._uploads, self._task_steps)]
 
     def _lacks_something(self) -> bool:
         """Whether there is nothing to train on: no bundle, no model, or no room in the outbox."""
@@ -390,6 +393,7 @@ class Device:
             log.warning(self._last_error)
             return self._next_cycle()
         self._last_loss = finished.loss if isfinite(finished.loss) else None
+        self._task_steps += len(finished.seconds)
         self._last_sequence += 1
         sequence = self._last_sequence
         self._storing.add(sequence)

@@ -206,6 +206,7 @@ class StartCycle:
     steps: int
     learning_rate: float
     uploads: int  # updates of this device that were accepted
+    first_step: int  # local steps of this task that are in updates already
 
 
 @dataclass(frozen=True, slots=True)

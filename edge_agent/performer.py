@@ -207,7 +207,7 @@ class Performer:
     # --- training ---
 
     async def _calibrate(self, task: OpenTask) -> None:
-        run = self._local_run(task, task.initial, task.learning_rate, uploads=0)
+        run = self._local_run(task, task.initial, task.learning_rate, uploads=0, first_step=0)
         cycle = LocalCycle(
             run, 2 * self._calibration_steps, None, Mailbox(), self._duty, self._clock, self._training.computed_s
         )
@@ -217,14 +217,18 @@ class Performer:
     def _start_cycle(self, effect: StartCycle) -> None:
         if self._task is None or self._model is None:
             return  # of a task that was left
-        run = self._local_run(self._task, self._model.parameters, effect.learning_rate, effect.uploads)
+        run = self._local_run(
+            self._task, self._model.parameters, effect.learning_rate, effect.uploads, effect.first_step
+        )
         self._mailbox = Mailbox()
         cycle = LocalCycle(
             run, effect.steps, self._model.version, self._mailbox, self._duty, self._clock, self._training.computed_s
         )
         self._tasks.create_task(self._train(effect.cycle, cycle, self._task.examples))
 
-    def _local_run(self, task: OpenTask, start: Float32, learning_rate: float, uploads: int) -> LocalRun:
+    def _local_run(
+        self, task: OpenTask, start: Float32, learning_rate: float, uploads: int, first_step: int
+    ) -> LocalRun:
         assert self._outbox is not None
         stages = self.device.stages
         return LocalRun(
@@ -237,6 +241,8 @@ class Performer:
             residual=self._outbox.residual,
             learning_rate=learning_rate,
             uploads=uploads,
+            schedule=stages.schedule,
+            first_step=first_step,
         )
 
     async def _train(self, number: int, cycle: LocalCycle, examples: int) -> None:

@@ -1,7 +1,7 @@
 -- Every statement that the agent runs on its database, by name. The tables: schema/.
 
 -- name: agent
-SELECT last_sequence, uploads, events, task FROM agent;
+SELECT last_sequence, uploads, steps, events, task FROM agent;
 
 -- name: residual
 SELECT event, data FROM residual;
@@ -13,9 +13,9 @@ SELECT lineage, number, data FROM model;
 SELECT sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event, settled_event, settled_weight
 FROM outbox ORDER BY sequence;
 
--- name: take_sequence
+-- name: take_update
 -- One update more was taken out of the residual.
-UPDATE agent SET last_sequence = :sequence, events = :event;
+UPDATE agent SET last_sequence = :sequence, steps = steps + :steps, events = :event;
 
 -- name: put_update
 INSERT INTO outbox
@@ -44,8 +44,8 @@ UPDATE agent SET task = :task;
 -- name: put_model
 INSERT OR REPLACE INTO model (id, lineage, number, data) VALUES (1, :lineage, :number, :data);
 
--- name: forget_uploads
-UPDATE agent SET uploads = 0;
+-- name: forget_counts
+UPDATE agent SET uploads = 0, steps = 0;
 
 -- name: forget_outbox
 DELETE FROM outbox;

@@ -166,6 +166,7 @@ class _Agent:
                     for update in stored.updates
                     if update.settled_event is None
                 ),
+                stored.steps,
             ),
             asyncio.get_running_loop().time(),
         )

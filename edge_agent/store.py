@@ -36,6 +36,7 @@ class Stored:
 
     last_sequence: int
     uploads: int
+    steps: int  # local steps of this task that are in updates
     events: int
     welcome: Welcome | None
     residual: Float32 | None
@@ -70,7 +71,7 @@ class Store:
             StorageError: unreadable, or not what this agent wrote.
         """
         with self._database.errors():
-            last_sequence, uploads, events, task = self._one("agent")
+            last_sequence, uploads, steps, events, task = self._one("agent")
             residual = self._one("residual")
             model = self._one("model")
             rows = self._database.connection.execute(self._database.queries["outbox"]).fetchall()
@@ -78,6 +79,7 @@ class Store:
             return Stored(
                 last_sequence,
                 uploads,
+                steps,
                 events,
                 None if task is None else frames.decode(task, Welcome, bytes_max=FRAME_BYTES_MAX),
                 None if residual is None else _vector(residual[1]),
@@ -89,12 +91,12 @@ class Store:
             raise StorageError(f"{self._path}: damaged: {error}; move it away to start afresh") from error
 
     def put_update(self, update: Update, residual: Float32 | None) -> None:
-        """Write an update and its sequence number, and the residual as it is after it; None: leave the old one.
+        """Write an update, its sequence number and its steps, and the residual after it; None: leave the old one.
 
         With a new residual, settled updates that it contains go away.
         """
         with self._database.transaction():
-            self._run("take_sequence", sequence=update.sequence, event=update.event)
+            self._run("take_update", sequence=update.sequence, steps=update.steps, event=update.event)
             self._run(
                 "put_update",
                 sequence=update.sequence,
@@ -135,7 +137,7 @@ class Store:
     def adopt_task(self, welcome: Welcome) -> None:
         """Forget residual, outbox and model, and write down another task; sequence numbers go on."""
         with self._database.transaction():
-            for query in ("forget_outbox", "forget_residual", "forget_model", "forget_uploads"):
+            for query in ("forget_outbox", "forget_residual", "forget_model", "forget_counts"):
                 self._run(query)
             self._run("put_task", task=frames.encode(welcome))
 

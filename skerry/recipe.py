@@ -12,6 +12,7 @@ from skerry.algorithms.federation import FederationRule, SpykerToken
 from skerry.algorithms.local_steps import Cycle, LocalSteps
 from skerry.algorithms.merge import CarryOver, Merge
 from skerry.algorithms.optimizer import Optimizer, Sgd
+from skerry.algorithms.schedule import Constant, Schedule
 from skerry.algorithms.uplink import TopK, Uplink
 
 
@@ -20,6 +21,7 @@ class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     local_steps: LocalSteps = Cycle()
     optimizer: Optimizer = Sgd()
+    schedule: Schedule = Constant()
     uplink: Uplink = TopK()
     merge: Merge = CarryOver()
 
@@ -42,4 +44,10 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
         uplink = self.uplink
         if self.arrival.averages:
             uplink = msgspec.structs.replace(uplink, return_unapplied=False)
-        return AgentStages(local_steps=self.local_steps, optimizer=self.optimizer, uplink=uplink, merge=self.merge)
+        return AgentStages(
+            local_steps=self.local_steps,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            uplink=uplink,
+            merge=self.merge,
+        )

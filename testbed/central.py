@@ -1,11 +1,13 @@
 """The same model trained in one place, on all devices' rows at once: what federated training is measured against.
 
-Same engine, rows, initial parameters, optimizer, batch and learning rate as on the devices; the federation is missing.
+Same engine, rows, initial parameters, optimizer, schedule, batch and learning rate as on the devices; the federation is
+missing.
 """
 
 import time
 
 from skerry.algorithms.optimizer import Optimizer
+from skerry.algorithms.schedule import Schedule
 from skerry.tasks.data import Dataset
 from skerry.training.batches import Batches
 from skerry.training.shuffle import Shuffle
@@ -23,6 +25,7 @@ def train(
     plan: Central,
     *,
     optimizer: Optimizer,
+    schedule: Schedule,
     learning_rate: float,
     batch_examples: int,
     noise_values: int,
@@ -40,9 +43,9 @@ def train(
     steps_per_epoch = -(-len(training) // batch_examples)
     points: list[CentralPoint] = []
     for epoch in range(1, plan.epochs + 1):
-        for _ in range(steps_per_epoch):
+        for step in range((epoch - 1) * steps_per_epoch, epoch * steps_per_epoch):
             result = trainer.step(parameters, *next(batches))
-            state.step(parameters[:head], result.gradient, learning_rate)
+            state.step(parameters[:head], result.gradient, learning_rate * schedule.factor(step))
             if result.buffers is not None:
                 parameters[head:] = result.buffers
         if epoch % plan.evaluate_every_epochs == 0 or epoch == plan.epochs:

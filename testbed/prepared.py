@@ -69,6 +69,7 @@ def train_centrally(prepared: Prepared, scenario: Scenario, recipe: Recipe, seed
         prepared.held_out,
         scenario.central,
         optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
         learning_rate=recipe.decay.initial,
         batch_examples=scenario.batch_examples or prepared.bundle.manifest.defaults.batch_examples,
         noise_values=prepared.bundle.manifest.noise_values,

@@ -1,6 +1,7 @@
 """A recipe is a TOML file in which every key may be missing and none may be wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,12 +13,14 @@ from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.merge import CarryOver
 from skerry.algorithms.optimizer import Adam, Sgd
+from skerry.algorithms.schedule import Constant as ConstantRate
+from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense, Flare, TopK
 from skerry.errors import ConfigError
 from skerry.recipe import AgentStages, Recipe
 from skerry.values import ValueEncoding
 
-STAGES = ("local_steps", "optimizer", "uplink", "merge", "arrival", "decay", "federation")
+STAGES = ("local_steps", "optimizer", "schedule", "uplink", "merge", "arrival", "decay", "federation")
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 
 
@@ -31,6 +34,7 @@ def test_empty_file_is_the_default_recipe() -> None:
     assert isinstance(recipe.local_steps, Cycle)
     assert isinstance(recipe.optimizer, Sgd)
     assert recipe.uplink == TopK(density=0.01, scope="tensor", values=ValueEncoding.FLOAT16, return_unapplied=True)
+    assert recipe.schedule == ConstantRate(warmup_steps=0)
     assert isinstance(recipe.merge, CarryOver)
     assert isinstance(recipe.arrival, Spyker)
     assert recipe.arrival.server_rate == 0.6
@@ -84,6 +88,11 @@ def test_every_stage_is_chosen_by_name() -> None:
         ('[optimizer]\nrule = "adam"\nepsilon = 0.0', ["optimizer.epsilon"]),
         ('[optimizer]\nrule = "adam"\nmomentum = 0.9', ["optimizer", "momentum"]),
         ('[optimizer]\nrule = "adam"\nclip_norm = inf', ["optimizer.clip_norm"]),
+        ('[schedule]\nrule = "step"\nevery_steps = 0', ["schedule.every_steps", ">= 1"]),
+        ('[schedule]\nrule = "exponential"\ngamma = 1.5', ["schedule.gamma", "<= 1.0"]),
+        ('[schedule]\nrule = "cosine"\nminimum = nan', ["schedule.minimum"]),
+        ('[schedule]\nrule = "cosine"\nwarmup_steps = -1', ["schedule.warmup_steps", ">= 0"]),
+        ('[schedule]\nrule = "linear"', ["schedule.rule", "linear"]),
         ('[arrival]\nrule = "spyker"\nserver_rate = inf', ["arrival.server_rate"]),
         ('[arrival]\nrule = "fedbuff"\nsize = 1.5', ["arrival.size", "int"]),
         ('[decay]\nrule = "relative"\nminimum = 1.0', ["decay", "minimum is 1.0"]),
@@ -113,12 +122,16 @@ def test_recipe_travels_as_plain_data(recipe: Recipe) -> None:
     assert msgspec.convert(msgspec.to_builtins(recipe), Recipe) == recipe
     stages = msgspec.to_builtins(recipe.agent_stages())
     assert msgspec.convert(stages, AgentStages) == recipe.agent_stages()
-    assert set(stages) == {"local_steps", "optimizer", "uplink", "merge"}
+    assert set(stages) == {"local_steps", "optimizer", "schedule", "uplink", "merge"}
 
 
 def test_devices_get_their_stages() -> None:
-    recipe = Recipe(uplink=Flare(strength=0.1), optimizer=Sgd(momentum=0.5))
-    assert recipe.agent_stages() == AgentStages(uplink=Flare(strength=0.1), optimizer=Sgd(momentum=0.5))
+    stages: dict[str, Any] = {
+        "uplink": Flare(strength=0.1),
+        "optimizer": Sgd(momentum=0.5),
+        "schedule": Cosine(fall_steps=7),
+    }
+    assert Recipe(**stages).agent_stages() == AgentStages(**stages)
 
 
 def test_nothing_returns_to_the_residual_where_the_rule_applies_means() -> None:

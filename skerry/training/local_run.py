@@ -6,10 +6,13 @@ import numpy as np
 
 from skerry.algorithms.merge import Merge
 from skerry.algorithms.optimizer import Optimizer
+from skerry.algorithms.schedule import Constant, Schedule
 from skerry.algorithms.uplink import Uplink
 from skerry.training.batches import Batch
 from skerry.training.trainer import Trainer
 from skerry.vector import Float32
+
+NO_SCHEDULE = Constant()
 
 
 class LocalRun:
@@ -17,6 +20,7 @@ class LocalRun:
 
     Vectors are float32 of shape (layout.size,). `start` and `residual` are read, never written. The optimizer's
     momentum starts at zero. `uploads` counts the device's uploads so far; the uplink's push may depend on it.
+    `first_step` counts the device's local steps before this run; the schedule goes on from there.
     """
 
     def __init__(
@@ -31,6 +35,8 @@ class LocalRun:
         residual: Float32,
         learning_rate: float,
         uploads: int = 0,
+        schedule: Schedule = NO_SCHEDULE,
+        first_step: int = 0,
     ) -> None:
         layout = trainer.layout
         assert start.shape == residual.shape == (layout.size,)
@@ -42,8 +48,9 @@ class LocalRun:
         self._parameters = start.astype(np.float32)
         self._base = start.astype(np.float32)
         self._residual = residual
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate  # before the schedule; may be set between two steps
         self._uploads = uploads
+        self._schedule, self._first_step = schedule, first_step
         self._head = slice(0, layout.trainable_size)
         self._tail = slice(layout.trainable_size, layout.size)
         self._losses = 0.0
@@ -62,15 +69,16 @@ class LocalRun:
     def step(self) -> float:
         """Train on the next batch and return its loss, which may be infinite or nan if training diverges."""
         result = self._trainer.step(self._parameters, *next(self._batches))
-        self._push()  # part of this step's loss: its gradient, too, is taken before the step
-        self._optimizer.step(self._parameters[self._head], result.gradient, self._learning_rate)
+        learning_rate = self.learning_rate * self._schedule.factor(self._first_step + self.steps)
+        self._push(learning_rate)  # part of this step's loss: its gradient, too, is taken before the step
+        self._optimizer.step(self._parameters[self._head], result.gradient, learning_rate)
         if result.buffers is not None:
             self._parameters[self._tail] = result.buffers
         self.steps += 1
         self._losses += result.loss
         return result.loss
 
-    def _push(self) -> None:
+    def _push(self, learning_rate: float) -> None:
         """Let the uplink draw the first steps towards what it has not sent yet."""
         self._uplink.push(
             self.steps,
@@ -78,7 +86,7 @@ class LocalRun:
             self._base,
             self._residual,
             self._trainer.layout,
-            self._learning_rate,
+            learning_rate,
             self._uploads,
         )
 

@@ -110,7 +110,7 @@ def training() -> Device:
     """A device in its first cycle, of ten steps."""
     device = new_device()
     effects = tell(device, Connected(), Received(welcome()), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
-    assert effects == [SetModel(at(1), None, PAYLOAD), StartCycle(1, 10, 0.05, 0)]
+    assert effects == [SetModel(at(1), None, PAYLOAD), StartCycle(1, 10, 0.05, 0, 0)]
     return device
 
 
@@ -135,7 +135,7 @@ def test_a_device_that_lost_its_disk_goes_on_after_the_number_that_the_coordinat
 
 def test_the_next_cycle_starts_before_the_update_is_on_disk_and_nothing_is_sent_before(training: Device) -> None:
     done = finished(1)
-    assert tell(training, done) == [TakeDifference(1, done, 0.1), StartCycle(2, 10, 0.05, 0), StoreUpdate(1)]
+    assert tell(training, done) == [TakeDifference(1, done, 0.1), StartCycle(2, 10, 0.05, 0, 10), StoreUpdate(1)]
     assert tell(training, stored(1)) == [SendUpdate(1, 64 << 10, 0)]
 
 
@@ -146,7 +146,7 @@ def test_a_full_outbox_pauses_training_until_an_answer_comes(training: Device) -
     assert not any(isinstance(effect, StartCycle) for effect in tell(training, finished(3)))
     tell(training, stored(3), now_s=5.0)
     effects = tell(training, Received(UpdateAccepted(1, 2, 1.0, PLAN)), now_s=9.0)
-    assert effects == [SettleUpdate(1, 1.0, accepted=True), StartCycle(4, 10, 0.05, 1)]
+    assert effects == [SettleUpdate(1, 1.0, accepted=True), StartCycle(4, 10, 0.05, 1, 30)]
     assert training.progress(9.0).idle_s == 9.0
     assert training.progress(20.0).idle_s == 9.0
 
@@ -209,10 +209,10 @@ def test_an_update_goes_on_where_it_was_cut(
 
 def test_a_restart_resends_and_trains_at_once() -> None:
     waiting = (UpdateStored(4, 100, 7), UpdateStored(5, 100, 8))
-    device = new_device(Memory(5, 2, welcome(), at(9), waiting))
+    device = new_device(Memory(5, 2, welcome(), at(9), waiting, steps=50))
     assert device.start() == [FetchBundle(BundleReference(SHA, 10))]
     assert tell(device, BundleOpened(SHA)) == [Calibrate()]
-    assert tell(device, Calibrated(SHA, [0.1])) == [StartCycle(1, 10, 0.05, 2)]
+    assert tell(device, Calibrated(SHA, [0.1])) == [StartCycle(1, 10, 0.05, 2, 50)]
     (said,) = tell(device, Connected())
     assert isinstance(said, Send)
     assert isinstance(said.message, Hello)
@@ -284,7 +284,7 @@ def test_another_bundle_ends_the_task_and_its_late_results_count_for_nothing(tra
 
 
 def test_diverged_training_sends_nothing_and_starts_again(training: Device) -> None:
-    assert tell(training, finished(1, finite=False)) == [StartCycle(2, 10, 0.05, 0)]
+    assert tell(training, finished(1, finite=False)) == [StartCycle(2, 10, 0.05, 0, 0)]
     assert "diverged" in training.progress(0.0).last_error
 
 
@@ -294,7 +294,15 @@ def test_steps_follow_the_plan_and_the_speed(training: Device) -> None:
         effects = tell(training, Received(UpdateAccepted(number, 2, 1.0, Plan(cycle_s=4.0, learning_rate=0.01))))
     assert effects == [SettleUpdate(3, 1.0, accepted=True)]
     started = [effect for effect in tell(training, finished(4)) if isinstance(effect, StartCycle)]
-    assert started == [StartCycle(5, 20, 0.01, 3)]
+    assert started == [StartCycle(5, 20, 0.01, 3, 40)]
+
+
+def test_another_task_begins_its_schedule_anew(training: Device) -> None:
+    tell(training, finished(1), stored(1), finished(2, steps=7))
+    other = welcome(bundle=BundleReference(OTHER_SHA, 20))
+    tell(training, Disconnected("cut"), Connected(), Received(other), BundleOpened(OTHER_SHA))
+    tell(training, Calibrated(OTHER_SHA, [0.1]))
+    assert tell(training, offer(1))[-1] == StartCycle(4, 10, 0.05, 0, 0)
 
 
 def test_a_changed_recipe_is_written_down_and_a_moved_plan_is_not(training: Device) -> None:

@@ -13,9 +13,12 @@ import pytest
 
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
+from skerry.algorithms.local_steps import Fixed
+from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense
 from skerry.errors import ConfigError, DataError
 from skerry.protocol.messages import ModelVersion
+from skerry.recipe import AgentStages
 
 Serve = Callable[..., Awaitable[Any]]
 MakeConfig = Callable[..., AgentConfig]
@@ -55,6 +58,22 @@ async def test_a_restarted_agent_goes_on_where_it_was(serve: Serve, agent_config
     assert again.last_sequence >= 3
     assert len(coordinator.bundle_requests) == 1  # kept on disk
     assert sorted(coordinator.journal) == list(range(1, len(coordinator.journal) + 1))
+
+
+async def test_a_restarted_agent_goes_on_in_its_schedule(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    """The rate is zero after the first two updates: from then on nothing is learned, whatever is restarted."""
+    stages = AgentStages(local_steps=Fixed(5), schedule=Cosine(fall_steps=10), uplink=Dense())
+    coordinator = await serve(stages=stages)
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 3)
+    before = len(coordinator.journal)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= before + 3)
+    learned = [bool(vector.values.any()) for _, vector in sorted(coordinator.journal.items())]
+    assert learned == [True, True] + [False] * (len(learned) - 2)
 
 
 async def test_a_restarted_agent_trains_before_it_has_found_a_coordinator(

@@ -43,7 +43,7 @@ def test_what_was_written_is_read_again(path: Path) -> None:
     store.save_model(StoredModel(ModelVersion("r/1", 9), VECTOR * 2))
     store.close()
     stored = Store(path).load()
-    assert (stored.last_sequence, stored.uploads, stored.events) == (2, 1, 3)
+    assert (stored.last_sequence, stored.uploads, stored.events, stored.steps) == (2, 1, 3, 10)
     assert stored.welcome == WELCOME
     assert stored.updates == [update(1, 1, 3, 0.25), update(2, 2)]
     assert stored.residual is not None
@@ -69,7 +69,7 @@ def test_another_task_forgets_everything_but_the_sequence_numbers(path: Path) ->
     store.adopt_task(WELCOME)
     stored = store.load()
     assert stored.last_sequence == 5
-    assert stored.uploads == 0
+    assert (stored.uploads, stored.steps) == (0, 0)
     assert stored.updates == []
     assert stored.residual is None
     assert stored.model is None
@@ -89,7 +89,7 @@ def test_a_write_that_fails_changes_nothing(path: Path) -> None:
     with pytest.raises(StorageError, match=r"state\.db: UNIQUE"):
         store.put_update(update(1, 2), VECTOR * 9)
     stored = store.load()
-    assert stored.events == 1
+    assert (stored.events, stored.steps) == (1, 5)
     assert stored.residual is not None
     np.testing.assert_array_equal(stored.residual, VECTOR)
 
@@ -120,9 +120,23 @@ def test_a_migration_that_fails_leaves_the_old_schema(path: Path, monkeypatch: p
     store.close()
     Store(path).close()
     with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(scripts) + 1,)
         assert db.execute("SELECT count(*) FROM more").fetchone() == (0,)
     db.close()
+
+
+def test_a_database_from_before_the_schedules_begins_them(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.executescript(Path("edge_agent/schema/001_outbox.sql").read_text() + "PRAGMA user_version = 1;")
+        db.execute("UPDATE agent SET last_sequence = 7, uploads = 6, events = 13")
+        db.execute("INSERT INTO residual VALUES (1, 13, ?)", [VECTOR.tobytes()])
+    db.close()
+    store = Store(path)
+    store.put_update(update(8, 14), None)
+    stored = store.load()
+    assert (stored.last_sequence, stored.uploads, stored.steps) == (8, 6, 5)
+    assert stored.residual is not None
+    np.testing.assert_array_equal(stored.residual, VECTOR)
 
 
 def test_no_database_is_an_error_that_names_the_file(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The central model is trained on the real task, the same each time."""
 
 from skerry.algorithms.optimizer import Sgd
+from skerry.algorithms.schedule import Constant
 from skerry.tasks import data
 from skerry.tasks.bundle import resolve
 from skerry.training.shuffle import Shuffle
@@ -19,6 +20,7 @@ def train(seed: int) -> CentralRecord:
         data.load("builtin:activity?split=test", bundle.manifest),
         Central(epochs=3, evaluate_every_epochs=2),
         optimizer=Sgd(momentum=0.5),
+        schedule=Constant(),
         learning_rate=0.05,
         batch_examples=32,
         noise_values=0,

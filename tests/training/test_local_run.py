@@ -10,6 +10,7 @@ import pytest
 
 from skerry.algorithms.merge import CarryOver, NextCycle
 from skerry.algorithms.optimizer import Sgd
+from skerry.algorithms.schedule import Constant, Step
 from skerry.algorithms.uplink import Dense, Flare, TopK
 from skerry.training.batches import Batch
 from skerry.training.local_run import LocalRun
@@ -113,6 +114,32 @@ def test_the_pull_fades_with_the_uploads(begin: Callable[..., LocalRun]) -> None
         run.step()
         pulls.append(float(run.difference()[2] + 0.5))
     assert pulls == pytest.approx([0.125, 0.125 / 8])
+
+
+def test_the_schedule_goes_on_from_the_steps_taken_before(begin: Callable[..., LocalRun]) -> None:
+    run = begin(schedule=Step(every_steps=5, gamma=0.5), first_step=4)
+    run.step(), run.step()
+    assert run.difference()[0] == -0.5 * 1 - 0.25 * 2
+
+
+def test_a_rate_that_is_set_between_two_steps_counts_from_the_next(begin: Callable[..., LocalRun]) -> None:
+    run = begin(schedule=Constant(warmup_steps=1))
+    run.step()
+    run.learning_rate = 0.125
+    run.step()
+    assert run.difference()[0] == -0.25 * 1 - 0.125 * 2
+
+
+def test_the_pull_is_as_long_as_the_rate_of_its_step(begin: Callable[..., LocalRun]) -> None:
+    residual = np.array([0.0, 0.1, -3.0, 0.0], np.float32)
+    halved = {"schedule": Step(every_steps=1, gamma=0.5), "first_step": 1}
+    plain = begin(residual=residual, **halved)
+    pushed = begin(residual=residual, uplink=Flare(strength=0.5, decay=1.0, push_steps=2), **halved)
+    for rate, pulled in ((0.5, 0.125), (8.0, 0.125 + 1.0)):
+        plain.learning_rate = pushed.learning_rate = rate
+        plain.step(), pushed.step()
+        pull = pushed.difference() - plain.difference()
+        np.testing.assert_allclose(pull, [0.0, 0.0, -pulled, 0.0], atol=1e-5)
 
 
 def test_a_run_that_has_not_begun_has_no_loss(begin: Callable[..., LocalRun]) -> None:
