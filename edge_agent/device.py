@@ -35,6 +35,7 @@ from edge_agent.events import (
     Send,
     SendTelemetry,
     SendUpdate,
+    SetLearningRate,
     SetModel,
     SettleUpdate,
     StartCycle,
@@ -54,6 +55,7 @@ from skerry.protocol.messages import (
     ModelOffered,
     ModelVersion,
     PartialUpdate,
+    Plan,
     Refused,
     UpdateAccepted,
     UpdateRejected,
@@ -249,9 +251,8 @@ class Device:
             case Welcome():
                 return self._welcome_received(message)
             case UpdateAccepted(sequence=sequence):
-                self._plan = message.plan
                 weight = message.weight if getattr(self._stages.uplink, "return_unapplied", False) else None
-                return self._settle(sequence, weight, accepted=True)
+                return [*self._take_plan(message.plan), *self._settle(sequence, weight, accepted=True)]
             case UpdateRejected(sequence=sequence):
                 self._last_error = f"update {sequence} was rejected: {message.reason}: {message.detail}"
                 log.warning(self._last_error)
@@ -275,7 +276,8 @@ class Device:
             )
             return [Reconnect(self._last_error, hopeless=True)]
         known, self._welcome = self._welcome, welcome
-        self._stages, self._plan, self._welcomed, self._last_error = stages, welcome.plan, True, ""
+        self._stages, self._welcomed, self._last_error = stages, True, ""
+        new_rate = self._take_plan(welcome.plan)
         log.info("joined region %s at %s", welcome.region, welcome.coordinator)
         effects: list[Effect] = []
         if welcome.last_sequence > self._last_sequence:
@@ -285,9 +287,16 @@ class Device:
             return [*effects, *self._leave_task(), AdoptTask(welcome), FetchBundle(welcome.bundle)]
         if _lasting(known) != _lasting(welcome):
             effects.append(SaveTask(welcome))
+        effects += new_rate
         resumable = welcome.partial if known.part_bytes_max == welcome.part_bytes_max else None
         effects += [self._send_update(sequence, resumable) for sequence in sorted(self._waiting)]
         return [*effects, *self._next_cycle()]
+
+    def _take_plan(self, plan: Plan) -> list[Effect]:
+        """Go by `plan` from now on; a cycle under way takes its learning rate."""
+        former, self._plan = self._plan, plan
+        changed = former is not None and former.learning_rate != plan.learning_rate
+        return [SetLearningRate(plan.learning_rate)] if changed and self._running else []
 
     def _leave_task(self) -> list[Effect]:
         """Forget all that belongs to the former task; sequence numbers go on."""

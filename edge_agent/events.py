@@ -210,6 +210,13 @@ class StartCycle:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLearningRate:
+    """The cycle under way goes on with this learning rate from its next step."""
+
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopCycle:
     """Stop training after the step under way; what it did is forgotten."""
 
@@ -252,6 +259,7 @@ Effect = (
     | SaveModel
     | Calibrate
     | StartCycle
+    | SetLearningRate
     | StopCycle
     | TakeDifference
     | StoreUpdate

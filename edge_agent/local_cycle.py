@@ -28,10 +28,15 @@ class RegionalModel:
 
 
 class Mailbox:
-    """Where the event loop leaves the newest regional model for the training thread. One slot; the newest wins."""
+    """Where the event loop leaves things for the training thread: the newest of each wins.
+
+    `learning_rate` is what the plan says now, None while it says what it said when the cycle began. One thread sets it,
+    the other reads it.
+    """
 
     def __init__(self) -> None:
         self._newest: RegionalModel | None = None
+        self.learning_rate: float | None = None
 
     def put(self, model: RegionalModel) -> None:
         """Leave a model; one that was not fetched is replaced."""
@@ -72,7 +77,7 @@ class LocalCycle:
         """
         resumed_s, computed_s = self._clock(), self._computed()
         for number in range(1, self._steps + 1):
-            self._let_newer_model_in()
+            self._look_into_mailbox()
             self._run.step()
             yield None
             worked_s, computing_s = self._clock(), self._computed() - computed_s
@@ -97,7 +102,10 @@ class LocalCycle:
         """Whether the loss and every entry of `difference` are numbers to go on with."""
         return isfinite(self.loss) and bool(np.all(np.abs(difference) < DIFFERENCE_MAX))
 
-    def _let_newer_model_in(self) -> None:
+    def _look_into_mailbox(self) -> None:
+        learning_rate = self._mailbox.learning_rate
+        if learning_rate is not None:
+            self._run.learning_rate = learning_rate
         newer = self._mailbox.take()
         if newer is not None and self._run.merge(newer.parameters):
             self.base = newer.version

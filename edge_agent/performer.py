@@ -34,6 +34,7 @@ from edge_agent.events import (
     Send,
     SendTelemetry,
     SendUpdate,
+    SetLearningRate,
     SetModel,
     SettleUpdate,
     StartCycle,
@@ -159,6 +160,8 @@ class Performer:
                 self._tasks.create_task(self._calibrate(self._task))
             case StartCycle():
                 self._start_cycle(effect)
+            case SetLearningRate(learning_rate):
+                self._mailbox.learning_rate = learning_rate
             case StopCycle():
                 self._training.stop()
             case TakeDifference():

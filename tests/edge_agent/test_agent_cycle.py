@@ -81,6 +81,19 @@ def test_a_newer_model_is_let_in_between_two_steps_and_becomes_the_base(task: Op
     assert len(cycle.seconds) == 4
 
 
+def test_a_learning_rate_that_is_left_in_mid_cycle_counts_from_the_next_step(task: OpenTask) -> None:
+    mailbox = Mailbox()
+    cycle = LocalCycle(new_run(task), 3, at(1), mailbox, DutyCycle(1.0), Clock())
+    pauses = cycle.pauses()
+    next(pauses)
+    learned = cycle.difference()
+    assert learned.any()
+    mailbox.learning_rate = 0.0
+    for _ in pauses:
+        pass
+    np.testing.assert_array_equal(cycle.difference(), learned)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
 def test_a_difference_that_is_no_number_to_go_on_with_is_seen(task: OpenTask, value: float) -> None:
     cycle = LocalCycle(new_run(task), 1, at(1), Mailbox(), DutyCycle(1.0), Clock())

@@ -28,6 +28,7 @@ from edge_agent.events import (
     Send,
     SendTelemetry,
     SendUpdate,
+    SetLearningRate,
     SetModel,
     SettleUpdate,
     StartCycle,
@@ -295,6 +296,33 @@ def test_steps_follow_the_plan_and_the_speed(training: Device) -> None:
     assert effects == [SettleUpdate(3, 1.0, accepted=True)]
     started = [effect for effect in tell(training, finished(4)) if isinstance(effect, StartCycle)]
     assert started == [StartCycle(5, 20, 0.01, 3, 40)]
+
+
+def test_a_cycle_under_way_takes_the_learning_rate_of_a_newer_plan(training: Device) -> None:
+    tell(training, finished(1), stored(1), finished(2), stored(2))
+    slower = Plan(cycle_s=1.0, learning_rate=0.01)
+    effects = tell(training, Received(UpdateAccepted(1, 2, 1.0, slower)))
+    assert effects == [SetLearningRate(0.01), SettleUpdate(1, 1.0, accepted=True)]
+    effects = tell(training, Received(UpdateAccepted(2, 3, 1.0, slower)))
+    assert effects == [SettleUpdate(2, 1.0, accepted=True)]  # no news
+    tell(training, Disconnected("cut"), Connected())
+    assert tell(training, Received(welcome(plan=Plan(1.0, 0.02)))) == [SetLearningRate(0.02)]
+    assert StartCycle(4, 10, 0.02, 2, 30) in tell(training, finished(3))
+
+
+def test_a_newer_learning_rate_waits_for_the_next_cycle_where_none_is_under_way(training: Device) -> None:
+    for number in (1, 2, 3):
+        tell(training, finished(number), stored(number))
+    effects = tell(training, Received(UpdateAccepted(1, 2, 1.0, Plan(1.0, 0.01))))
+    assert effects == [SettleUpdate(1, 1.0, accepted=True), StartCycle(4, 10, 0.01, 1, 30)]
+
+
+def test_another_task_takes_its_plan_along(training: Device) -> None:
+    other = welcome(bundle=BundleReference(OTHER_SHA, 20), plan=Plan(1.0, 0.01))
+    tell(training, Disconnected("cut"), Connected())
+    assert tell(training, Received(other)) == [StopCycle(), AdoptTask(other), FetchBundle(other.bundle)]
+    tell(training, BundleOpened(OTHER_SHA), Calibrated(OTHER_SHA, [0.1]))
+    assert tell(training, offer(1))[-1] == StartCycle(2, 10, 0.01, 0, 0)
 
 
 def test_another_task_begins_its_schedule_anew(training: Device) -> None:
