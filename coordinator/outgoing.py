@@ -37,7 +37,7 @@ class Offer:
 class Outgoing:
     """Writes a stream's frames in one task; putting something in never blocks.
 
-    Nothing is written before the Welcome, which overtakes what was put in before it.
+    Nothing is written before the Welcome, which overtakes the heartbeats that were put in before it.
     """
 
     def __init__(self, part_bytes_max: int, offer_done: Callable[[ModelVersion], None]) -> None:
@@ -62,10 +62,9 @@ class Outgoing:
         return len(self._frames) <= FRAMES_MAX
 
     def offer(self, offer: Offer) -> None:
-        """Queue a model. Before the Welcome it was meant for an earlier stream of the device, and is dropped."""
-        if self._welcomed:
-            self._offers.append(offer)
-            self._wake.set()
+        """Queue a model, behind the Welcome."""
+        self._offers.append(offer)
+        self._wake.set()
 
     async def run(self, request: web.Request, socket: web.WebSocketResponse) -> None:
         """Write to the `socket` that answers `request`, until cancelled.

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import socket as sockets
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, cast
 
@@ -23,7 +24,7 @@ from coordinator.events import (
 )
 from coordinator.intake import Intake, IntakeFullError, read_vector
 from coordinator.metrics import Metrics
-from coordinator.outgoing import PART_BYTES, Offer, Outgoing
+from coordinator.outgoing import PART_BYTES, Brief, Offer, Outgoing
 from coordinator.threads import RunInThread
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
@@ -108,6 +109,7 @@ class Agents:
         self._metrics = metrics
         self._run_in_thread = run_in_thread
         self._streams: dict[str, _Stream] = {}
+        self._unwelcomed: Counter[str] = Counter()  # by device: Hellos that the region has not answered yet
         self._open = 0  # sockets, those without a Hello included
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -118,19 +120,37 @@ class Agents:
     # --- the engine's outlet ---
 
     def send_to_device(self, device: str, message: Welcome | UpdateAccepted | UpdateRejected) -> None:
-        """Queue a message; it is dropped where the device is gone, and repeated by it later."""
-        stream = self._streams.get(device)
-        if stream is not None and not stream.outgoing.put(message):
-            log.warning("device %s: does not read its stream; ending it", device)
-            self._abort(stream)
+        """Queue a message; it is dropped where the device is gone, and asked for by it later."""
+        if isinstance(message, Welcome):
+            self._unwelcomed[device] -= 1
+        stream = self._stream_of(device)
+        if stream is not None:
+            self._put(stream, message)
 
     def offer_model(
         self, device: str, version: ModelVersion, base: ModelVersion | None, age: float, payload: bytes
     ) -> None:
         """Queue a model; the region hears when it is written."""
-        stream = self._streams.get(device)
+        stream = self._stream_of(device)
         if stream is not None:
             stream.outgoing.offer(Offer(version, base, age, payload))
+
+    def _stream_of(self, device: str) -> _Stream | None:
+        """Return the stream that what the region says now is meant for; None: it has ended.
+
+        The region answers each Hello with one Welcome, so what comes before the last one is for an earlier stream. On
+        a newer one it would do harm: the device has sent the same updates again by then, and must not be told that
+        one was rejected which is about to be taken.
+        """
+        if self._unwelcomed[device] > 0:
+            return None
+        del self._unwelcomed[device]
+        return self._streams.get(device)
+
+    def _put(self, stream: _Stream, message: Brief) -> None:
+        if not stream.outgoing.put(message):
+            log.warning("device %s: does not read its stream; ending it", stream.device)
+            self._abort(stream)
 
     # --- the server's side of a stream ---
 
@@ -145,7 +165,7 @@ class Agents:
                 hello, hello_bytes = await self._hello(socket)
                 await self._serve(hello, hello_bytes, socket, request)
         except _Refusal as refusal:
-            await self._refuse(socket, refusal.refused, str(request.remote))
+            await self._refuse(socket, request, refusal.refused, str(request.remote))
         except ConnectionError:
             pass  # the other side is gone: an everyday event
         return socket
@@ -191,6 +211,7 @@ class Agents:
         if older is not None:
             self._supersede(older)
         self._streams[device] = stream
+        self._unwelcomed[device] += 1
         self.region.submit(DeviceConnected(device, hello, self._intake.partial(device)))
         writer = asyncio.create_task(self._write(stream), name=f"to {device}")
         self._watch(stream)
@@ -215,7 +236,7 @@ class Agents:
                 case UpdateOffered():
                     await self._update(stream, message, len(frame))
                 case Heartbeat():
-                    stream.outgoing.put(message)
+                    self._put(stream, message)
                 case Telemetry():
                     self.region.submit(TelemetryArrived(stream.device, message))
                 case Hello():
@@ -278,14 +299,10 @@ class Agents:
         except ConnectionError:
             self._abort(stream)
 
-    async def _refuse(self, socket: web.WebSocketResponse, refused: Refused, who: str) -> None:
+    async def _refuse(self, socket: web.WebSocketResponse, request: web.Request, refused: Refused, who: str) -> None:
         self._metrics.frames_refused[refused.reason] += 1
         log.warning("%s: stream refused: %s: %s", who, refused.reason, refused.detail)
-        try:
-            await socket.send_bytes(frames.encode(refused))
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION)
-        except ConnectionError:
-            pass  # it left before it was told
+        await _say_and_close(socket, request, refused, WSCloseCode.POLICY_VIOLATION)
 
     # --- ends of streams ---
 
@@ -294,7 +311,7 @@ class Agents:
         self._report(older)
         self._end(older)
         refused = Refused("superseded", "the same device has opened a newer stream", retry=False)
-        task = asyncio.create_task(self._refuse(older.socket, refused, f"device {older.device}"))
+        task = asyncio.create_task(self._refuse(older.socket, older.request, refused, f"device {older.device}"))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -311,8 +328,7 @@ class Agents:
 
     def _abort(self, stream: _Stream) -> None:
         """Cut the connection; its reader ends and cleans up."""
-        if stream.request.transport is not None:  # None: closed already
-            stream.request.transport.abort()
+        _cut(stream.request)
 
     def _watch(self, stream: _Stream) -> None:
         """Cut the stream if no byte arrives for the progress time-out. One timer a stream, whatever it receives."""
@@ -335,15 +351,11 @@ class Agents:
     async def drain(self) -> None:
         """Ask every agent to come back later, and end its stream."""
         self._draining = True
-
-        async def goodbye(stream: _Stream) -> None:
-            try:
-                await stream.socket.send_bytes(frames.encode(Drain(RECONNECT_AFTER_S)))
-                await stream.socket.close(code=WSCloseCode.GOING_AWAY)
-            except ConnectionError:
-                pass  # it left first
-
-        await asyncio.gather(*(goodbye(stream) for stream in self._streams.values()), *self._closing)
+        goodbyes: list[Awaitable[None]] = [
+            _say_and_close(stream.socket, stream.request, Drain(RECONNECT_AFTER_S), WSCloseCode.GOING_AWAY)
+            for stream in self._streams.values()
+        ]
+        await asyncio.gather(*goodbyes, *self._closing)
 
     # --- book-keeping ---
 
@@ -358,6 +370,25 @@ class Agents:
         if counted is not None and not stream.ended:
             self._metrics.frames_sent_bytes += counted.sent_bytes
             self.region.submit(counted)
+
+
+async def _say_and_close(
+    socket: web.WebSocketResponse, request: web.Request, last: Refused | Drain, code: WSCloseCode
+) -> None:
+    """Send the last message of a stream and close it; cut it where the other side does not read."""
+    try:
+        async with asyncio.timeout(2 * CLOSE_S):
+            await socket.send_bytes(frames.encode(last))
+            await socket.close(code=code)
+    except TimeoutError:
+        _cut(request)
+    except ConnectionError:
+        pass  # it left before it was told
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:  # None: closed already
+        request.transport.abort()
 
 
 def _silence_s(transport: asyncio.BaseTransport | None) -> float:

@@ -1,0 +1,118 @@
+"""Devices that do not read, come back in mid-commit, or say too much: nobody else notices."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from coordinator import stream
+from coordinator.config import CoordinatorConfig
+from coordinator.service import Service
+from coordinator.threads import in_executor
+from skerry.protocol import sparse
+from skerry.protocol.messages import Heartbeat, Refused, UpdateAccepted, Welcome
+from skerry.vector import Float32, SparseVector
+
+Start = Callable[..., Awaitable[Any]]
+T = TypeVar("T")
+
+PAYLOAD = sparse.encode(SparseVector(64, np.array([3, 40]), np.array([1.0, -2.0], np.float32)))
+
+
+@pytest.fixture
+async def busy(start: Start, tmp_path: Path, write_bundle: Callable[[Path, Float32], Path]) -> Any:
+    """A coordinator whose model, 64 MB, is more than the sockets hold: who does not read blocks the way to itself."""
+    large = write_bundle(tmp_path / "large.skerry", np.zeros(16_000_000, np.float32))
+    return await start(bundle=str(large))
+
+
+async def stuck(coordinator: Any) -> Any:
+    """Connect a device that does not read, and wait until nothing moves any more on the way to it."""
+    device = await coordinator.device()
+    sent, before = 0, -1
+    while sent != before:
+        await asyncio.sleep(0.3)
+        coordinator.service.housekeep()
+        sent, before = coordinator.service.metrics.frames_sent_bytes, sent
+    return device
+
+
+async def test_a_device_that_does_not_read_is_not_waited_for_at_the_stop(
+    busy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "CLOSE_S", 0.2)
+    device = await stuck(busy)
+    async with asyncio.timeout(10):
+        await busy.service.stop()
+    await device.socket.close()
+
+
+async def test_a_device_that_does_not_read_cannot_fill_the_memory_with_heartbeats(busy: Any) -> None:
+    device = await stuck(busy)
+    for stamp in range(6000):
+        try:
+            await device.send(Heartbeat(float(stamp)))
+        except ConnectionError:
+            break
+    await busy.until_metric("skerry_devices_connected", 0)
+
+
+async def test_answers_for_an_earlier_stream_are_not_given_to_a_newer_one(
+    make_config: Callable[..., CoordinatorConfig], connect: Any, http: Any
+) -> None:
+    """The newer one is told in its Welcome how far the journal is, and asks for what it misses."""
+    opened = threading.Event()
+    opened.set()
+
+    with ThreadPoolExecutor(2) as executor:
+        in_threads = in_executor(executor)
+
+        def gated(function: Callable[[], T], /) -> Awaitable[T]:
+            def held() -> T:
+                assert opened.wait(20)
+                return function()
+
+            return in_threads(held)
+
+        service = Service(make_config(), run_in_thread=gated)
+        await service.start()
+        try:
+            url = f"http://127.0.0.1:{service.port}"
+            other = await connect(url, "pi-2")
+            version, _ = await other.model()
+            opened.clear()
+            await other.offer(1, version, PAYLOAD)  # in the commit that the rest has to wait for
+            await _until(lambda: service.engine.status().uncommitted_updates == 1)
+
+            older, newer = [await http.ws_connect(f"{url}/v1/agents/stream", compress=0) for _ in range(2)]
+            device = type(other)("pi-1", older)
+            await device.hello()
+            await device.offer(1, version, PAYLOAD)
+            await _until(lambda: service.engine.status().uncommitted_updates == 2)
+            again = type(other)("pi-1", newer)
+            await again.hello()
+            await device.next(Refused)
+            opened.set()
+            await again.send(Heartbeat(1.0))
+            heard: list[Any] = []
+            while not (heard and isinstance(heard[-1], Heartbeat)):
+                heard.append(await again.receive())
+            assert [type(one) for one in heard].count(Welcome) == 1
+            assert not any(isinstance(one, UpdateAccepted) for one in heard)
+            assert heard[0].last_sequence == 1
+            await again.offer(1, version, PAYLOAD)
+            assert (await again.accepted()).weight == 0.5
+        finally:
+            opened.set()
+            await service.stop()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a thread gets there, and tells nobody
+            await asyncio.sleep(0.001)
