@@ -46,7 +46,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part_bytes_max: Annotated[int, Meta(ge=1024)] = limits.PART_BYTES_MAX
     update_bytes_max: Annotated[int, Meta(ge=1024, le=limits.PAYLOAD_BYTES_MAX)] = limits.PAYLOAD_BYTES_MAX
     connections_max: Annotated[int, Meta(ge=1)] = 20_000
-    commit_queue_updates_max: Annotated[int, Meta(ge=1)] = 4096  # above it, streams are read no further until a commit
+    # What is on its way to the disk; above it, streams are read no further until a commit.
+    commit_queue_updates_max: Annotated[int, Meta(ge=1)] = 4096  # updates and telemetry
+    commit_queue_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20  # of updates in memory, payloads and entries
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = limits.PROGRESS_TIMEOUT_S
 
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Literal, Protocol
 
 from coordinator import publications
+from coordinator.backlog import Backlog
 from coordinator.checkpoint import Checkpoint
 from coordinator.checkpointer import Checkpointer
 from coordinator.config import CoordinatorConfig
@@ -31,7 +32,6 @@ from coordinator.events import (
     TakePeerModel,
     Tick,
     TokenArrived,
-    UpdateArrived,
 )
 from coordinator.group import Group, collect
 from coordinator.model_state import ModelState
@@ -104,7 +104,7 @@ class Engine:
         outlet: Outlet,
         observer: Observer | None,
         *,
-        updates_max: int,
+        backlog: Backlog,
         run_in_thread: RunInThread,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -118,15 +118,12 @@ class Engine:
         self._checkpointer = checkpointer
         self._outlet = outlet
         self._observer = observer
-        self._updates_max = updates_max
+        self._backlog = backlog
         self._run_in_thread = run_in_thread
         self._wall_clock = wall_clock
 
         self._events: list[Event] = []
         self._arrived = asyncio.Event()
-        self._uncommitted_updates = 0
-        self._room = asyncio.Event()
-        self._room.set()
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._keys = count(1)
         self._prepared: dict[int, Prepared] = {}  # by number: the publications of the group at hand
@@ -204,7 +201,7 @@ class Engine:
             checkpointer,
             outlet,
             observer,
-            updates_max=config.limits.commit_queue_updates_max,
+            backlog=Backlog(config.limits.commit_queue_updates_max, config.limits.commit_queue_bytes_max),
             run_in_thread=run_in_thread,
             wall_clock=wall_clock,
         )
@@ -213,10 +210,7 @@ class Engine:
 
     def submit(self, event: Event) -> None:
         """Hand over what happened. Its effects follow when it is on disk."""
-        if isinstance(event, UpdateArrived):
-            self._uncommitted_updates += 1
-            if self._uncommitted_updates > self._updates_max:
-                self._room.clear()
+        self._backlog.add(event)
         self._events.append(event)
         self._arrived.set()
 
@@ -238,8 +232,8 @@ class Engine:
             self._answers.pop(key, None)
 
     async def room(self) -> None:
-        """Wait while too many updates are on their way to the disk."""
-        await self._room.wait()
+        """Wait while too much is on its way to the disk."""
+        await self._backlog.room()
 
     # --- what can be asked ---
 
@@ -290,7 +284,7 @@ class Engine:
             self._region,
             self._state,
             cycle_s=self._region.planner.cycle_s(self._loop.time()),
-            uncommitted_updates=self._uncommitted_updates,
+            uncommitted_updates=self._backlog.updates,
             checkpoint_version=self._checkpointer.version,
             commits=self._commits,
         )
@@ -396,10 +390,7 @@ class Engine:
         return state.difference_to_publish(federation.density, federation.values)
 
     def _account(self, events: Sequence[Event], group: Group, started_s: float) -> None:
-        updates = sum(type(event) is UpdateArrived for event in events)
-        self._uncommitted_updates -= updates
-        if self._uncommitted_updates <= self._updates_max:
-            self._room.set()
+        updates = self._backlog.remove(events)
         if self._observer is not None and updates:
             self._observer.committed(self._loop.time() - started_s, updates)
             for row in group.batch.journal:

@@ -234,10 +234,12 @@ class Agents:
             message = self._decode(frame)
             match message:
                 case UpdateOffered():
+                    await self.region.room()
                     await self._update(stream, message, len(frame))
                 case Heartbeat():
                     self._put(stream, message)
                 case Telemetry():
+                    await self.region.room()
                     self.region.submit(TelemetryArrived(stream.device, message))
                 case Hello():
                     raise _Refusal(Refused("malformed", "a second Hello on one stream", retry=True))
@@ -268,7 +270,6 @@ class Agents:
                 event.vector.detail,
             )
         self.region.submit(event)
-        await self.region.room()
 
     async def _frame(self, socket: web.WebSocketResponse) -> bytes | None:
         """Return the next frame; None: the stream has ended."""

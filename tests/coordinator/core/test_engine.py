@@ -143,11 +143,14 @@ async def test_a_refused_write_ends_the_engine_and_acknowledges_nothing(
     assert read_history(config.state_dir).updates == []
 
 
+@pytest.mark.parametrize(
+    "limits", [Limits(commit_queue_updates_max=10), Limits(commit_queue_bytes_max=1500)], ids=["updates", "bytes"]
+)
 async def test_streams_wait_while_too_much_is_on_its_way_to_the_disk(
-    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, in_threads: Any, limits: Limits
 ) -> None:
     gate, outlet = Gate(), new_listener()
-    config = config_of(PLAIN, limits=Limits(commit_queue_updates_max=10))
+    config = config_of(PLAIN, limits=limits)
     async with open_engine(config, outlet, gate.over(in_threads)) as engine:
         gate.open.clear()
         for sequence in range(1, 12):
