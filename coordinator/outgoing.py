@@ -10,7 +10,7 @@ from aiohttp import web
 from skerry.protocol import frames
 from skerry.protocol.limits import PARTS_MAX
 from skerry.protocol.messages import Heartbeat, ModelOffered, ModelVersion, UpdateAccepted, UpdateRejected, Welcome
-from skerry.protocol.parts import split
+from skerry.protocol.parts import cut
 
 PART_BYTES = 64 << 10  # of an offered model: an acknowledgement waits behind one part at most
 FRAMES_MAX = 4096  # a device that lets more pile up is not reading
@@ -30,7 +30,7 @@ class Offer:
     def frames(self, part_bytes_max: int) -> Iterator[bytes]:
         """Yield the frames that carry it."""
         part_bytes = max(min(PART_BYTES, part_bytes_max), -(-len(self.payload) // PARTS_MAX))
-        for part in split(self.payload, part_bytes):
+        for part in cut(self.payload, part_bytes):
             yield frames.encode(ModelOffered(self.version, self.base, self.age, part))
 
 

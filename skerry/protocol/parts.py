@@ -1,6 +1,6 @@
 """Payloads that are larger than a frame: cut into parts, put together again, resumed after a cut. No I/O."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from zlib import crc32
 
 from skerry.protocol.errors import MalformedMessage
@@ -14,14 +14,21 @@ def split(payload: bytes, part_bytes: int, start: int = 0) -> list[Part]:
     Raises:
         ValueError: it would take more than PARTS_MAX parts.
     """
+    return list(cut(payload, part_bytes, start))
+
+
+def cut(payload: bytes, part_bytes: int, start: int = 0) -> Iterator[Part]:
+    """Yield what `split` returns, each part copied only when it is due: many streams may send one large payload.
+
+    Raises:
+        ValueError: with the first part, as `split`.
+    """
     of = _parts(len(payload), part_bytes)
     if of > PARTS_MAX:
         raise ValueError(f"{len(payload)} bytes in parts of {part_bytes} make {of} parts, at most {PARTS_MAX}")
     check = crc32(payload)
-    return [
-        Part(number, of, len(payload), check, payload[number * part_bytes : (number + 1) * part_bytes])
-        for number in range(start, of)
-    ]
+    for number in range(start, of):
+        yield Part(number, of, len(payload), check, payload[number * part_bytes : (number + 1) * part_bytes])
 
 
 class Assembler:
