@@ -16,7 +16,8 @@ import msgspec
 from coordinator import config as configuration
 from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
-from skerry import logging_setup
+from skerry import __version__, logging_setup
+from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
 from skerry.tasks import bundle as bundles
 
@@ -40,7 +41,8 @@ config_option = click.option(
 )
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
+@click.version_option(__version__, prog_name="skerry-coordinator")
 def coordinator() -> None:
     """Coordinate the devices of one region, and federate with other regions.
 
@@ -65,7 +67,8 @@ def run(config_path: Path) -> None:
     """  # noqa: D301 - click takes \b for "do not rewrap"
     config = configuration.load(config_path)
     logging_setup.configure(config.log_json)
-    asyncio.run(_serve(config))
+    with naming(config_path):
+        asyncio.run(_serve(config))
 
 
 @coordinator.command(epilog=EXIT_CODES)
@@ -157,7 +160,8 @@ def config_check(config_path: Path, as_json: bool) -> None:
     from coordinator.service import check_exposure
 
     loaded = configuration.load(config_path)
-    check_exposure(loaded)
+    with naming(config_path):
+        check_exposure(loaded)
     bundle = bundles.resolve(loaded.bundle)
     if loaded.evaluation is not None:
         from skerry.tasks import data

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from skerry import toml_file
+from skerry.command_line import naming
 from skerry.protocol import limits
 from skerry.protocol.messages import Name
 from skerry.recipe import Recipe
@@ -85,6 +86,7 @@ def load(path: Path) -> CoordinatorConfig:
     """
     config = toml_file.read(path, CoordinatorConfig)
     if isinstance(config.recipe, str):
-        recipe = toml_file.read(path.parent / config.recipe, Recipe)
+        with naming(path):
+            recipe = toml_file.read(path.parent / config.recipe, Recipe)
         config = msgspec.structs.replace(config, recipe=recipe)
     return config

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -17,6 +18,7 @@ from edge_agent import status as status_file
 from edge_agent import vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
 from skerry import __version__, logging_setup, profile
+from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
 
 EXIT_CODES = """
@@ -29,10 +31,11 @@ Exit codes:
   4  the database was written by a newer version
   5  training data or bundle
 """
-
+PROGRESS_S = 3.0
 
 _config = click.option(
     "--config",
+    "-c",
     "path",
     type=click.Path(path_type=Path),
     default=DEFAULT_PATH,
@@ -44,7 +47,7 @@ _config = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
 @click.version_option(__version__, prog_name="skerry-agent")
 def cli() -> None:
     """Skerry's agent: trains on this device's data and streams what it learns to its region."""
@@ -57,7 +60,8 @@ def run(path: Path) -> None:
     with _errors():
         config = config_file.load(path)
         logging_setup.configure(config.log_json)
-        asyncio.run(_run(config))
+        with naming(path):
+            asyncio.run(_run(config))
 
 
 async def _run(config: AgentConfig) -> None:
@@ -109,13 +113,35 @@ def _status_text(found: status_file.Status) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-@cli.command(epilog="\b\nExamples:\n  skerry-agent bench\n  skerry-agent bench --bundle my.skerry --out my-board.toml")
+@cli.command(
+    epilog="""\b
+Examples:
+  skerry-agent bench
+  skerry-agent bench --bundle my.skerry --output my-board.toml
+  skerry-agent bench --coordinator https://coordinator.example.org:8470 --json
+  skerry-agent bench --reference lab-machine.toml --output my-board.toml"""
+)
 @click.option("--bundle", default="builtin:activity", show_default=True, help="A bundle's path, or builtin:TASK.")
 @click.option("--engine", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--provider", "providers", multiple=True, help="An execution provider of onnxruntime; may be repeated.")
+@click.option("--batch-examples", type=click.IntRange(1, 65536), help="Examples in a batch.  [default: the bundle's]")
 @click.option("--steps", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Timed after warm-up.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="Take no further step after so long.",
+)
+@click.option("--coordinator", help="Measure the link to the coordinator at this base URL, too.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="A profile that bench wrote elsewhere: says how much slower this device is than that one.",
+)
 @click.option("--name", default="this-device", show_default=True, help="The profile's name.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the profile to this TOML file.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the profile to this TOML file.")
 @click.option(
     "--disk",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -124,32 +150,86 @@ def _status_text(found: status_file.Status) -> str:
 )
 @_json
 def bench(
-    bundle: str, engine: str, threads: int, steps: int, name: str, out: Path | None, disk: Path, as_json: bool
+    bundle: str,
+    engine: Literal["onnx", "torch"],
+    threads: int,
+    providers: tuple[str, ...],
+    batch_examples: int | None,
+    steps: int,
+    seconds: float,
+    coordinator: str | None,
+    reference: Path | None,
+    name: str,
+    output: Path | None,
+    disk: Path,
+    as_json: bool,
 ) -> None:
-    """Measure this device and print its profile."""
-    from edge_agent.bench import measure
+    """Measure this device and print its profile: steps of a task, disk, memory and, if asked, the link.
+
+    How long work goes on is told on standard error. The link upwards is not measured.
+    """
+    from edge_agent import bench as benchmark
+    from edge_agent.link_speed import measure_link
     from skerry.tasks.bundle import resolve
 
     with _errors():
-        measured = measure(resolve(bundle), "torch" if engine == "torch" else "onnx", threads, steps, disk, name)
-        if out is not None:
-            sources = dict.fromkeys(("", "measured"), f"measured: skerry-agent {__version__} bench")
-            _write(out, profile.to_toml(measured, f"Measured by skerry-agent {__version__} bench.", sources))
-    if as_json:
-        click.echo(msgspec.json.encode(measured))
-        return
-    figures = measured.measured
-    assert figures is not None
-    assert measured.memory_bytes is not None
-    for label, value in (
-        ("device", f"{measured.name}: {measured.description}"),
-        ("task", f"{figures.bundle}, batches of {figures.batch_examples}"),
-        ("engine", f"{measured.engine}, {measured.threads} thread{'s' if measured.threads > 1 else ''}"),
-        ("step", f"{figures.seconds_per_step * 1e3:.4g} ms (median)"),
-        ("disk sync", f"{figures.disk_sync_s * 1e3:.4g} ms (median)"),
-        ("memory", f"{figures.resident_bytes / 2**20:.1f} MiB of {measured.memory_bytes / 2**20:.0f} MiB"),
-    ):
-        click.echo(f"{label:<10} {value}")
+        link = None
+        if coordinator is not None:
+            config_file.check_url(coordinator, insecure=True)
+            link = asyncio.run(measure_link(coordinator, time.monotonic))
+        subject = benchmark.Subject(
+            bundle=resolve(bundle),
+            engine=engine,
+            threads=threads,
+            providers=providers,
+            batch_examples=batch_examples,
+            steps=steps,
+            seconds_max=seconds,
+            folder=disk,
+        )
+        found, runs_on = benchmark.measure(subject, name, link, _Progress("steps"))
+        if reference is not None:
+            found = benchmark.with_slowdown(found, profile.load(str(reference)))
+        if output is not None:
+            _write(output, benchmark.to_toml(found, __version__, None if reference is None else reference.name))
+    click.echo(msgspec.json.encode(found) if as_json else benchmark.text(found, runs_on, link))
+
+
+class _Progress:
+    """Tells on standard error how far long work is: every few seconds, so that short work says nothing."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told_s = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of how much is done."""
+        if time.monotonic() - self._told_s >= PROGRESS_S:
+            self._told_s = time.monotonic()
+            click.echo(f"{done} of at most {total} {self._what}", err=True)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  skerry-agent profiles\n  skerry-agent profiles raspberry-pi-5 --json\n"
+    "  skerry-agent profiles ./my-board.toml"
+)
+@click.argument("name", required=False)
+@_json
+def profiles(name: str | None, as_json: bool) -> None:
+    """List the device types that come with the product, or show the one called NAME or in the file NAME."""
+    with _errors():
+        if name is None:
+            listed = [profile.load(one) for one in profile.names()]
+            if as_json:
+                rows = [{"name": one.name, "description": one.description} for one in listed]
+                click.echo(msgspec.json.encode({"profiles": rows}))
+            else:
+                width = max(len(one.name) for one in listed)
+                for one in listed:
+                    click.echo(f"{one.name:<{width}}  {one.description}")
+            return
+        shown = profile.load(name)
+        click.echo(msgspec.json.encode(shown) if as_json else profile.path_of(name).read_text().rstrip())
 
 
 def _write(path: Path, text: str) -> None:

@@ -68,16 +68,28 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         """Check what one key alone cannot say."""
         for url in self.coordinators:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"coordinators: {url!r} is no http:// or https:// URL")
-            if url.startswith("http://") and not self.insecure:
-                raise ValueError(
-                    f"coordinators: {url!r} is plain http; use https, or spell out `insecure = true` in a loopback lab"
-                )
-            if url.startswith("http://") and not _is_loopback(urlsplit(url).hostname or ""):
-                raise ValueError(f"coordinators: {url!r} is plain http to another machine; that is for loopback only")
+            try:
+                check_url(url, insecure=self.insecure)
+            except ConfigError as error:
+                raise ValueError(f"coordinators: {error}") from error
         if self.limits.heartbeat_s >= self.limits.progress_timeout_s:
             raise ValueError("limits.heartbeat_s must be below limits.progress_timeout_s")
+
+
+def check_url(url: str, *, insecure: bool) -> None:
+    """Refuse what no agent may talk to.
+
+    Raises:
+        ConfigError: it is no URL, or plain http where that was not spelt out or leads to another machine.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{url!r} is no http:// or https:// URL")
+    if url.startswith("https://"):
+        return
+    if not insecure:
+        raise ConfigError(f"{url!r} is plain http; use https, or spell out `insecure = true` in a loopback lab")
+    if not _is_loopback(urlsplit(url).hostname or ""):
+        raise ConfigError(f"{url!r} is plain http to another machine; that is for loopback only")
 
 
 def _is_loopback(host: str) -> bool:

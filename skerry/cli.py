@@ -8,6 +8,8 @@ from typing import Any
 import click
 import numpy as np
 
+from skerry import __version__
+from skerry.command_line import CONTEXT_SETTINGS
 from skerry.errors import SkerryError
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle, resolve
@@ -23,7 +25,8 @@ CLASSES_SHOWN = 100  # a vocabulary would fill the screen
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
+@click.version_option(__version__, prog_name="skerry-task")
 def task() -> None:
     """Make and inspect bundles: a task in one file, which devices run without torch.
 

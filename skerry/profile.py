@@ -4,6 +4,7 @@ One TOML file per device type in `profiles/`; `skerry-agent bench --output FILE`
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,9 +77,13 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     bundle: str  # name of the task
     batch_examples: Annotated[int, Meta(ge=1)]
+    steps: Annotated[int, Meta(ge=1)]  # timed
     seconds_per_step: PositiveFloat  # median, with `engine` and `threads`
+    seconds_per_step_p95: PositiveFloat  # 95 of 100 steps took no longer
     disk_sync_s: PositiveFloat  # median of one durable write of 4 KiB
+    disk_sync_p95_s: PositiveFloat
     resident_bytes: Annotated[int, Meta(ge=1)]  # of the whole process after training
+    round_trip_s: PositiveFloat | None = None  # median, to a coordinator and back
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,13 +113,24 @@ def load(spec: str) -> Profile:
     Raises:
         ConfigError: there is none, or the file is no profile; names file and key.
     """
+    return toml_file.read(path_of(spec), Profile)
+
+
+def path_of(spec: str) -> Path:
+    """Return the file of the profile `spec`, see `load`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     if "/" in spec or spec.endswith(SUFFIX):
-        return toml_file.read(Path(spec), Profile)
+        return Path(spec)
     if spec not in names():
+        near = get_close_matches(spec, names(), n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"profile {spec!r}: there is no such profile; there are: {', '.join(names())}; or give a path"
+            f"profile {spec!r}: there is no such profile; {meant}there are: {', '.join(names())}; or give a path"
         )
-    return toml_file.read(FOLDER / f"{spec}{SUFFIX}", Profile)
+    return FOLDER / f"{spec}{SUFFIX}"
 
 
 def to_toml(profile: Profile, comment: str, sources: Mapping[str, str]) -> str:
@@ -132,13 +148,15 @@ def to_toml(profile: Profile, comment: str, sources: Mapping[str, str]) -> str:
 def _write_table(
     table: dict[str, Any], default: dict[str, Any], at: tuple[str, ...], sources: Mapping[str, str], lines: list[str]
 ) -> None:
+    header = [f"[{'.'.join(at)}]"] if at else []
     for key, value in table.items():
         if not isinstance(value, dict) and (value != default.get(key) or key == "name"):
             source = sources.get(".".join((*at, key))) or sources.get(".".join(at))
+            lines += ["", *header] if header else []
+            header = []
             lines.append(_line(key, value) + (f"  # {source}" if source else ""))
     for key, value in table.items():
-        if isinstance(value, dict) and value != default.get(key):
-            lines += ["", f"[{'.'.join((*at, key))}]"]
+        if isinstance(value, dict):
             _write_table(value, default.get(key) or {}, (*at, key), sources, lines)
 
 

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from skerry import __version__
+from skerry.command_line import CONTEXT_SETTINGS
 from skerry.errors import ConfigError, SkerryError
 from testbed import run_record
 from testbed import scenario as scenarios
@@ -35,16 +36,19 @@ RESULTS = Path("lab-results")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
 @click.version_option(__version__, prog_name="skerry-lab")
 def cli() -> None:
     """Skerry's lab: the services as they ship, many of them, on this machine."""
 
 
-@cli.command(epilog="\b\nExamples:\n  skerry-lab run quickstart\n  skerry-lab run ./my-world.toml --out results/today")
+@cli.command(
+    epilog="\b\nExamples:\n  skerry-lab run quickstart\n  skerry-lab run ./my-world.toml --output results/today"
+)
 @click.argument("scenario")
 @click.option(
-    "--out",
+    "--output",
+    "-o",
     type=click.Path(path_type=Path, file_okay=False),
     help=f"Folder for everything that the run leaves; must be empty or new.  [default: {RESULTS}/SCENARIO-TIME]",
 )
@@ -53,14 +57,14 @@ def cli() -> None:
 @click.option("--duration", "duration_s", type=click.FloatRange(min=0.0, min_open=True), help="Seconds of training.")
 @_json
 def run(
-    scenario: str, out: Path | None, recipe: str | None, seed: int | None, duration_s: float | None, as_json: bool
+    scenario: str, output: Path | None, recipe: str | None, seed: int | None, duration_s: float | None, as_json: bool
 ) -> None:
     """Run SCENARIO, a packaged one or a TOML file, and judge it by its goals."""
     from testbed import report
 
     with _errors():
         world, stages = scenarios.load(scenario, recipe)
-        folder = _folder(out, world.name)
+        folder = _folder(output, world.name)
         order = Order(
             scenario=world,
             recipe=stages,
@@ -131,17 +135,17 @@ def report_(folder: Path, as_json: bool) -> None:
         _print_json(record, folder)
 
 
-def _folder(out: Path | None, name: str) -> Path:
+def _folder(output: Path | None, name: str) -> Path:
     """Return the run's folder, made if needed.
 
     Raises:
         ConfigError: it holds something already.
     """
-    folder = out if out is not None else RESULTS / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    folder = output if output is not None else RESULTS / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise ConfigError(f"{folder}: is not empty; choose another folder with --out, or remove it")
+            raise ConfigError(f"{folder}: is not empty; choose another folder with --output, or remove it")
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made: {error.strerror}") from error
     return folder.resolve()

@@ -131,7 +131,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         link=Link(latency_s=0.01, down_bytes_per_s=2.5e7, loss_share=0.25),
         lab=Lab(slowdown=3.0, jitter=Jitter(sigma=0.1), throttling=Throttling(every_s=9.0, lasts_s=1.0, slowdown=2.0)),
         measured=Measured(
-            bundle="activity", batch_examples=32, seconds_per_step=1.25e-4, disk_sync_s=0.02, resident_bytes=7
+            bundle="activity",
+            batch_examples=32,
+            steps=200,
+            seconds_per_step=1.25e-4,
+            seconds_per_step_p95=1.5e-4,
+            disk_sync_s=0.02,
+            disk_sync_p95_s=0.03,
+            resident_bytes=7,
         ),
     )
     text = profile.to_toml(written, "A comment.", {"measured": "measured: today", "lab.jitter.sigma": "estimate: x"})

@@ -2,7 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,3 +281,30 @@ def running() -> Any:
             await task
 
     return run
+
+
+@pytest.fixture(scope="session")
+def coordinator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The base URL of a real coordinator, a process of its own, that trains `activity`."""
+    folder = tmp_path_factory.mktemp("coordinator")
+    config, port = folder / "coordinator.toml", folder / "state" / "port"
+    config.write_text(
+        f'name = "real-1"\nregion = "real"\nbundle = "builtin:activity"\nstate_dir = "{folder / "state"}"\n'
+        'insecure = true\nlisten = { host = "127.0.0.1", port = 0 }\n'
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from coordinator.cli import main; main()", "run", "--config", str(config)],
+            stderr=log,
+            cwd=Path(__file__).parent.parent.parent,
+        )
+    try:
+        deadline_s = time.monotonic() + 20.0
+        while not port.exists() or not port.read_text():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port.read_text().strip()}"
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -1,12 +1,10 @@
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edge_agent.cli import cli
-from skerry import profile
 
 GOOD = """
 device = "pi-1"
@@ -78,24 +76,6 @@ def test_the_status_of_an_agent_that_never_ran(config: Path, tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "not running" in result.output
     assert json.loads(command("status", "--json", "--config", config).output) == {"running": False}
-
-
-def test_bench_measures_and_writes_a_profile(tmp_path: Path) -> None:
-    out = tmp_path / "mine.toml"
-    result = command("bench", "--steps", "5", "--name", "mine", "--out", out, "--disk", tmp_path, "--json")
-    assert result.exit_code == 0, result.output
-    written = profile.load(str(out))
-    assert written.measured is not None
-    assert written.measured.seconds_per_step > 0
-    assert json.loads(result.output)["measured"]["bundle"] == "activity"
-    assert tomllib.loads(out.read_text())["name"] == "mine"
-    assert "ms (median)" in command("bench", "--steps", "5", "--disk", tmp_path).output
-
-
-def test_bench_of_no_bundle(tmp_path: Path) -> None:
-    result = command("bench", "--bundle", tmp_path / "none.skerry")
-    assert result.exit_code == 5
-    assert "none.skerry" in result.output
 
 
 @pytest.mark.parametrize(
