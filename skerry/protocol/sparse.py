@@ -40,12 +40,18 @@ def encode(
         return _header(_SPARSE, values, 0, size, 0) + _pack_values(vector.values, values)
     if not 0 <= int(vector.indices[0]) <= int(vector.indices[-1]) < size:
         raise ValueError(f"indices {int(vector.indices[0])} to {int(vector.indices[-1])} of {size} entries")
-    code = rice.RiceCode.of(vector.indices)
-    if code.bits + 8 * _VALUE_BYTES[values] * count < 8 * _VALUE_BYTES[values] * size:
-        header = _header(_SPARSE, values, code.parameter, size, count)
-        return header + code.pack() + _pack_values(vector.values, values)
-    every = np.zeros(size, np.float32) if background is None else background.astype(np.float32)
-    vector.set_in(every)
+    bits = 8 * _VALUE_BYTES[values]
+    if count * (bits + 1) < size * bits:  # an index takes at least one bit: else it is not worth the search
+        code = rice.RiceCode.of(vector.indices)
+        if code.bits + bits * count < bits * size:
+            header = _header(_SPARSE, values, code.parameter, size, count)
+            return header + code.pack() + _pack_values(vector.values, values)
+    elif not (vector.indices[1:] > vector.indices[:-1]).all():
+        raise ValueError("indices must be strictly ascending and not negative")
+    every = vector.values
+    if count < size:
+        every = np.zeros(size, np.float32) if background is None else background.astype(np.float32)
+        vector.set_in(every)
     return _header(_DENSE, values, 0, size, size) + _pack_values(every, values)
 
 

@@ -174,6 +174,8 @@ def test_the_sparse_form_does_not_look_at_the_background() -> None:
         (PARAMETERS_MAX + 1, [1], [1.0]),
         (10, [1, 2], [1.0, float("nan")]),
         (10, [1, 2], [1.0, float("inf")]),
+        (3, [0, 0, 2], [1.0, 1.0, 1.0]),
+        (4, [2, 1, 0, 3], [1.0, 1.0, 1.0, 1.0]),
     ],
 )
 @pytest.mark.parametrize("encoding", ValueEncoding)
