@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from skerry import profile, toml_file
 from skerry.errors import ConfigError
+from skerry.policy import Policy
 from skerry.protocol.messages import Name
 
 DEFAULT_PATH = Path("/etc/skerry/agent.toml")
@@ -63,6 +64,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     insecure: bool = False  # plain http, loopback labs only; must be spelt out
     training: Training = Training()
     limits: Limits = Limits()
+    policy: Policy = Policy()  # as `load` gives it, the profile's where the file says nothing
     log_json: bool = False
 
     def __post_init__(self) -> None:
@@ -106,12 +108,13 @@ def load(path: Path) -> AgentConfig:
         ConfigError: naming the file, the key and the remedy.
     """
     config = toml_file.read(path, AgentConfig)
-    if config.profile:
-        try:
-            profile.load(config.profile)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: profile: {error}") from error
-    return config
+    if not config.profile:
+        return config
+    try:
+        chosen = profile.load(config.profile)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: profile: {error}") from error
+    return msgspec.structs.replace(config, policy=toml_file.read_over(path, "policy", chosen.policy))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from skerry import toml_file
 from skerry.errors import ConfigError
+from skerry.policy import Policy
 from skerry.protocol.messages import Name, Text
 
 FOLDER = Path(__file__).parent.parent / "profiles"
@@ -97,6 +98,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     batch_examples: Annotated[int, Meta(ge=1, le=65536)] | None = None  # None: the bundle's default
     memory_bytes: Annotated[int, Meta(ge=1)] | None = None  # of the whole device
     limits: Limits = Limits()
+    policy: Policy = Policy()  # when to slow down or rest; the configuration's keys go before these
     link: Link | None = None
     lab: Lab = Lab()
     measured: Measured | None = None  # None: nobody has run `bench` on one yet

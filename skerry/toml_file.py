@@ -23,6 +23,23 @@ def read(path: Path, kind: type[T]) -> T:
     Raises:
         ConfigError: the file is missing, too large, no TOML, or a key is unknown, missing or out of range.
     """
+    return parse(_text(path), kind, str(path))
+
+
+def read_over(path: Path, table: str, below: Struct) -> Any:
+    """Read one table of `path` key by key over the values of `below`; what the file does not say stays as it is there.
+
+    Raises:
+        ConfigError: as for `read`; also where a key of the file does not go together with one of `below`.
+    """
+    own = parse(_text(path), dict[str, Any], str(path)).get(table, {})
+    try:
+        return msgspec.convert(msgspec.to_builtins(below) | own, type(below), dec_hook=_from_text)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {table}: {error}") from error
+
+
+def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
@@ -31,7 +48,7 @@ def read(path: Path, kind: type[T]) -> T:
     if len(data) > FILE_BYTES_MAX:
         raise ConfigError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
     try:
-        return parse(data.decode(), kind, str(path))
+        return data.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
 

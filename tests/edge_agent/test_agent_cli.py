@@ -52,6 +52,8 @@ def test_a_good_configuration_is_shown_with_its_defaults(config: Path) -> None:
         (("[data]", "[training]\nduty_cycle = 0.0\n[data]"), "training.duty_cycle"),
         (("[data]", "[training]\nengine = 'steam'\n[data]"), "training.engine"),
         (("[data]", "[limits]\nheartbeat_s = 30.0\n[data]"), "heartbeat_s"),
+        (("[data]", "[policy]\ntemperature_slow = 30.0\n[data]"), "did you mean `temperature_slow_c`"),
+        (("[data]", "policy = 3\n[data]"), "policy"),
         (("source = ", "source == "), "not valid TOML"),
         (('source = "python:mine:rows"', ""), "source"),
     ],
@@ -109,3 +111,22 @@ def test_plain_http_to_another_machine_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
     assert result.exit_code == 2
     assert "loopback only" in result.stderr
+
+
+def test_the_policy_is_the_files_over_the_profiles_over_the_defaults(config: Path, tmp_path: Path) -> None:
+    cool = tmp_path / "cool.toml"
+    cool.write_text('name = "cool"\n[policy]\ntemperature_slow_c = 50.0\non_battery = "slow"\n')
+    mine = "[policy]\ntemperature_slow_c = 60.0\n[data]"
+    config.write_text(GOOD.replace("raspberry-pi-4b", str(cool)).replace("[data]", mine))
+    shown = json.loads(command("config", "check", "--json", "--config", config).output)["policy"]
+    assert (shown["temperature_slow_c"], shown["on_battery"], shown["temperature_pause_c"]) == (60.0, "slow", 85.0)
+
+
+def test_a_policy_that_does_not_go_together_with_the_profiles_is_refused(config: Path, tmp_path: Path) -> None:
+    cool = tmp_path / "cool.toml"
+    cool.write_text('name = "cool"\n[policy]\ntemperature_slow_c = 50.0\ntemperature_pause_c = 60.0\n')
+    mine = "[policy]\ntemperature_slow_c = 65.0\n[data]"
+    config.write_text(GOOD.replace("raspberry-pi-4b", str(cool)).replace("[data]", mine))
+    result = command("config", "check", "--config", config)
+    assert result.exit_code == 2
+    assert "policy: temperature_slow_c must not be above temperature_pause_c" in result.output
