@@ -1,6 +1,7 @@
 """The tree's layers hold: imports point one way, and heavy modules stay where they belong."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,24 @@ def test_protocol_and_algorithms_do_no_io(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_nothing_unpickles(path: Path) -> None:
     assert not imported_modules(path) & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_one_module_imports_the_runtime(path: Path) -> None:
+    """The one that switches the runtime's telemetry off first; so every command does, and every test."""
+    if module_name(path) != "skerry.training.onnx_engine":
+        assert not any(name.split(".")[0] == "onnxruntime" for name in imported_modules(path))
+
+
+def test_the_runtime_is_silenced_before_it_is_imported() -> None:
+    code = "import os, sys, skerry.training.onnx_engine as _; print(os.environ['ORT_DISABLE_TELEMETRY'], *sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    switch, *modules = result.stdout.split()
+    assert switch == "1"
+    assert "onnxruntime" not in modules
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -8,7 +8,7 @@ folder/logs/NAME.log      its output
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -41,7 +41,16 @@ class Federation:
     (from coordinator, to coordinator).
     """
 
-    def __init__(self, scenario: Scenario, recipe: Recipe, folder: Path, *, seed: int) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        seed: int,
+        agent_python: Sequence[str] = (sys.executable,),
+    ) -> None:
+        """`agent_python` starts the agents' interpreter: another one, or this one under a tracer."""
         self.scenario = scenario
         self.folder = folder
         self.failure: asyncio.Future[ProcessFailedError] = asyncio.get_running_loop().create_future()
@@ -52,6 +61,7 @@ class Federation:
         self.agents: dict[str, Process] = {}
         self._recipe = recipe
         self._seed = seed
+        self._agent_python = tuple(agent_python)
 
     def state_dir(self, name: str) -> Path:
         """Return the state directory of a coordinator or an agent."""
@@ -90,6 +100,7 @@ class Federation:
                 "edge_agent",
                 self._agent_config(region, device),
                 data_bytes_max=profiles.load(device.profile).memory_bytes,
+                python=self._agent_python,
             )
         await asyncio.gather(*(process.start() for process in self.coordinators.values()))
         await asyncio.gather(*(self.ready(name) for name in self.coordinators))
@@ -203,12 +214,20 @@ class Federation:
             limits=Limits(status_s=STATUS_S, telemetry_s=TELEMETRY_S),
         )
 
-    def _process(self, name: str, package: str, config: msgspec.Struct, data_bytes_max: int | None = None) -> Process:
+    def _process(
+        self,
+        name: str,
+        package: str,
+        config: msgspec.Struct,
+        *,
+        data_bytes_max: int | None = None,
+        python: Sequence[str] = (sys.executable,),
+    ) -> Process:
         file = self.folder / "config" / f"{name}.toml"
         file.write_text(toml_text.render(config))
         return Process(
             name,
-            (sys.executable, "-c", f"from {package}.cli import main; main()", "run", "--config", str(file)),
+            (*python, "-c", f"from {package}.cli import main; main()", "run", "--config", str(file)),
             self.folder / "logs" / f"{name}.log",
             environment=_environment(),
             data_bytes_max=data_bytes_max,
