@@ -7,7 +7,7 @@ VENV := .venv
 export ORT_DISABLE_TELEMETRY := 1
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 # One environment, grown on demand: `lab` needs no torch, `dev` adds torch and the test tools.
 $(VENV)/.lab: pyproject.toml
@@ -31,6 +31,10 @@ check: $(VENV)/.dev ## format, lint, strict types, layers
 test: $(VENV)/.dev ## all tests, real processes included
 	$(VENV)/bin/python -m pytest
 
+test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTALL=1 installs the emulator first
+	$(if $(INSTALL),apt-get install --yes --no-install-recommends mmdebstrap qemu-user-static)
+	$(VENV)/bin/python -m pytest -q -rs -s tests/arm64
+
 format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -43,4 +47,4 @@ bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test format bench clean
+.PHONY: help lab check test test-arm64 format bench clean

@@ -51,7 +51,12 @@ def test_check_counts_the_classes_of_a_devices_data() -> None:
         (["check", "gone.skerry"], 5, "skerry-task: gone.skerry: cannot be read: No such file or directory"),
         (["check", "builtin:activity", "--data", "csv:gone.csv"], 5, "skerry-task: gone.csv: no such file"),
         (["show", "builtin:chess"], 5, "there is: activity"),
-        (["build", "gone:definition", "-o", "x.skerry"], 5, "gone:definition: ModuleNotFoundError"),
+        pytest.param(
+            ["build", "gone:definition", "-o", "x.skerry"],
+            5,
+            "gone:definition: ModuleNotFoundError",
+            marks=pytest.mark.torch,
+        ),
         (["build", "x:y"], 2, "--output"),
         (["mend"], 2, "No such command"),
     ],

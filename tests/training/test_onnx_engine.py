@@ -135,7 +135,7 @@ def test_the_engine_runs_without_what_only_workstations_have(activity: Bundle) -
 
 
 def test_an_engine_whose_package_is_missing_names_the_remedy(activity: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    monkeypatch.setattr(trainer_module, "find_spec", lambda name: None if name == "torch" else find_spec("numpy"))
     with pytest.raises(
         ConfigError, match=r"the torch engine needs torch: pip install 'skerry\[torch\]', or use the onnx"
     ):
