@@ -42,6 +42,7 @@ format: $(VENV)/.dev ## rewrite the sources in the project's format
 bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results
 	$(VENV)/bin/python -m benchmarks.codec --json docs/results/codec.json
 	$(VENV)/bin/python -m benchmarks.ingest --json docs/results/ingest.json
+	$(VENV)/bin/python -m benchmarks.optimizers --json docs/results/optimizers.json
 	$(VENV)/bin/python -m benchmarks.agent_footprint --json docs/results/agent_footprint.json
 
 clean: ## remove what the other targets made
