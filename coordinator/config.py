@@ -13,6 +13,7 @@ from skerry.protocol.messages import Name
 from skerry.recipe import Recipe
 
 DEFAULT_PATH = Path("/etc/skerry/coordinator.toml")
+PART_FRAME_BYTES = 1024  # what a frame takes beside the part that it carries
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +52,19 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit_queue_updates_max: Annotated[int, Meta(ge=1)] = 4096  # updates and telemetry
     commit_queue_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20  # of updates in memory, payloads and entries
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = limits.PROGRESS_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        """Check what one key alone cannot say."""
+        if self.part_bytes_max + PART_FRAME_BYTES > self.frame_bytes_max:
+            raise ValueError(
+                f"part_bytes_max is {self.part_bytes_max}: with {PART_FRAME_BYTES} bytes for the rest of the message "
+                f"that does not fit frame_bytes_max, {self.frame_bytes_max}"
+            )
+        if self.update_bytes_max > limits.PARTS_MAX * self.part_bytes_max:
+            raise ValueError(
+                f"update_bytes_max is {self.update_bytes_max}, more than the {limits.PARTS_MAX} parts of an update "
+                f"carry with a part_bytes_max of {self.part_bytes_max}"
+            )
 
 
 class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

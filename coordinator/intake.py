@@ -8,12 +8,15 @@ from zlib import crc32
 
 from coordinator.events import Malformed
 from skerry.protocol.errors import MalformedMessage, MalformedVector
+from skerry.protocol.limits import PART_BYTES_MAX
 from skerry.protocol.messages import Part, PartialUpdate, UpdateOffered
 from skerry.protocol.parts import Assembler
 from skerry.protocol.sparse import decode as decode_vector
 from skerry.vector import SparseVector
 
 PARTIALS_BYTES_MAX = 1 << 30  # of all devices together
+DESK_BYTES = 1024  # what one device takes beside its data, so that many devices with little data are bounded too
+PIECE_BYTES = 64  # what each part takes beside its data
 PARTIAL_KEPT_S = 600.0  # after a device's last part
 MAGNITUDE_MAX = 1e30  # of a value: even a hundred million of them leave the model finite
 
@@ -44,15 +47,21 @@ class Assembled:
 class Intake:
     """The unfinished updates of every device of a region."""
 
-    def __init__(self, update_bytes_max: int, partials_bytes_max: int = PARTIALS_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        update_bytes_max: int,
+        part_bytes_max: int = PART_BYTES_MAX,
+        partials_bytes_max: int = PARTIALS_BYTES_MAX,
+    ) -> None:
         self._update_bytes_max = update_bytes_max
+        self._part_bytes_max = part_bytes_max
         self._partials_bytes_max = partials_bytes_max
         self._desks: dict[str, _Desk] = {}
         self._held_bytes = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of unfinished updates in memory."""
+        """Bytes of memory that unfinished updates take."""
         return self._held_bytes
 
     def partial(self, device: str) -> PartialUpdate | None:
@@ -73,9 +82,10 @@ class Intake:
         part = offered.part
         desk = self._desks.get(device)
         if desk is None:
-            if _is_whole(part) and part.payload_bytes <= self._update_bytes_max:
+            if _is_whole(part) and part.payload_bytes <= min(self._update_bytes_max, self._part_bytes_max):
                 return Assembled(part.data, frame_bytes)  # by far the most: nothing needs to be kept
             desk = self._desks[device] = _Desk(Assembler(self._update_bytes_max))
+            self._hold(device, desk, DESK_BYTES)
         if part.number == 0:
             desk.refused_sequence = 0
         elif offered.sequence == desk.refused_sequence:
@@ -85,13 +95,17 @@ class Intake:
         if part.payload_bytes > self._update_bytes_max:
             detail = f"{part.payload_bytes} bytes, this coordinator takes at most {self._update_bytes_max}"
             return self._refuse(desk, offered.sequence, Malformed("too_large", detail))
+        if len(part.data) > self._part_bytes_max:
+            detail = f"a part of {len(part.data)} bytes, this coordinator takes at most {self._part_bytes_max} in one"
+            return self._refuse(desk, offered.sequence, Malformed("malformed", detail))
         try:
             payload = desk.assembler.add(offered.sequence, part)
         except MalformedMessage as error:
             return self._refuse(desk, offered.sequence, Malformed("malformed", str(error)))
         if payload is None:
-            held_bytes = len(part.data) + (desk.held_bytes if part.number > 0 else 0)
-            self._hold(device, desk, min(held_bytes, part.payload_bytes))
+            held_bytes = len(part.data) + PIECE_BYTES + (desk.held_bytes if part.number > 0 else DESK_BYTES)
+            # A part that is repeated takes no more memory.
+            self._hold(device, desk, min(held_bytes, DESK_BYTES + part.payload_bytes + part.of * PIECE_BYTES))
             return None
         self._drop(device)
         return Assembled(payload, desk.frame_bytes)
@@ -103,7 +117,8 @@ class Intake:
                 self._drop(device)
 
     def _refuse(self, desk: _Desk, sequence: int, why: Malformed) -> Assembled:
-        self._release(desk)
+        self._held_bytes += DESK_BYTES - desk.held_bytes
+        desk.held_bytes = DESK_BYTES
         desk.assembler = Assembler(self._update_bytes_max)
         desk.refused_sequence = sequence
         return Assembled(why, desk.frame_bytes)
@@ -115,12 +130,8 @@ class Intake:
             self._drop(device)
             raise IntakeFullError
 
-    def _release(self, desk: _Desk) -> None:
-        self._held_bytes -= desk.held_bytes
-        desk.held_bytes = 0
-
     def _drop(self, device: str) -> None:
-        self._release(self._desks.pop(device))
+        self._held_bytes -= self._desks.pop(device).held_bytes
 
 
 def _is_whole(part: Part) -> bool:

@@ -113,7 +113,7 @@ class Agents:
         self._open = 0  # sockets, those without a Hello included
         self._draining = False
         self._closing: set[asyncio.Task[None]] = set()
-        self._intake = Intake(limits.update_bytes_max)
+        self._intake = Intake(limits.update_bytes_max, limits.part_bytes_max)
         metrics.partial_updates_bytes = lambda: self._intake.held_bytes
         self.region: Region  # set once, before the port is opened: the engine needs us first
 

@@ -195,7 +195,7 @@ async def test_another_major_protocol_is_refused_for_good_and_another_minor_is_n
 async def test_an_oversized_frame_ends_the_stream_with_code_1009(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    coordinator = await start(limits={"frame_bytes_max": 4096})
+    coordinator = await start(limits={"frame_bytes_max": 4096, "part_bytes_max": 1024, "update_bytes_max": 1 << 20})
     device = await coordinator.device()
     await device.model()
     await device.socket.send_bytes(bytes(5000))

@@ -239,13 +239,26 @@ async def test_an_exported_model_predicts_as_it_stands(
         ("name = 'eu'", 2, "region"),
         ("name = [", 2, "not valid TOML"),
         (CONFIG + "\n[limits]\nframe_bytes_max = 1\n", 2, "limits.frame_bytes_max"),
+        (CONFIG + "\n[limits]\npart_bytes_max = 1048576\n", 2, "does not fit frame_bytes_max"),
+        (CONFIG + "\n[limits]\npart_bytes_max = 1024\n", 2, "update_bytes_max"),
         (CONFIG + "\n[limit]\n", 2, "limit"),
         (CONFIG.replace("insecure = true", ""), 2, "insecure"),
         (CONFIG.replace("[listen]", "[listen]\nhost = '0.0.0.0'"), 2, "loopback"),
         (CONFIG.replace("builtin:activity", "missing.skerry"), 5, "missing.skerry"),
         (CONFIG + "\n[evaluation]\nsource = 'csv:missing.csv'\n", 5, "missing.csv"),
     ],
-    ids=["missing key", "no TOML", "out of range", "unknown key", "not insecure", "exposed", "no bundle", "no data"],
+    ids=[
+        "missing key",
+        "no TOML",
+        "out of range",
+        "large parts",
+        "small parts",
+        "unknown key",
+        "not insecure",
+        "exposed",
+        "no bundle",
+        "no data",
+    ],
 )
 @pytest.mark.parametrize("verb", [("config", "check"), ("run",)], ids=["check", "run"])
 def test_a_configuration_that_cannot_be_used_is_refused_with_the_reason(

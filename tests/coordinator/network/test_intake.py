@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.events import Malformed
-from coordinator.intake import PARTIAL_KEPT_S, Intake, IntakeFullError, read_vector
+from coordinator.intake import DESK_BYTES, PARTIAL_KEPT_S, PIECE_BYTES, Intake, IntakeFullError, read_vector
 from skerry.protocol import sparse
 from skerry.protocol.messages import ModelVersion, UpdateOffered
 from skerry.protocol.parts import split
@@ -48,10 +48,12 @@ def test_what_is_held_is_counted_and_released() -> None:
     first, second, third = offers(1, bytes(250))
     assert intake.take("pi", first, 110, 0.0) is None
     assert intake.take("pi", second, 110, 0.0) is None
-    assert intake.held_bytes == 200
+    assert intake.held_bytes == DESK_BYTES + 2 * (PIECE_BYTES + 100)
+    assert intake.take("pi", second, 110, 0.0) is None
+    assert intake.held_bytes < DESK_BYTES + 3 * (PIECE_BYTES + 100)
     assembled = intake.take("pi", third, 60, 0.0)
     assert assembled is not None
-    assert (assembled.payload, assembled.frame_bytes) == (bytes(250), 280)
+    assert (assembled.payload, assembled.frame_bytes) == (bytes(250), 390)
     assert intake.held_bytes == 0
 
 
@@ -62,18 +64,38 @@ def test_nobody_comes_back_for_an_update_after_a_while() -> None:
     intake.forget(PARTIAL_KEPT_S + 5.0)
     assert intake.partial("old") is None
     assert intake.partial("new") is not None
-    assert intake.held_bytes == 100
+    assert intake.held_bytes == DESK_BYTES + PIECE_BYTES + 100
 
 
 def test_unfinished_updates_have_a_bound_and_the_others_keep_theirs() -> None:
-    intake = Intake(1000, partials_bytes_max=250)
+    intake = Intake(1000, partials_bytes_max=2 * (DESK_BYTES + PIECE_BYTES + 100))
     for device in ("a", "b"):
         assert intake.take(device, offers(1, bytes(300))[0], 110, 0.0) is None
     with pytest.raises(IntakeFullError):
         intake.take("c", offers(1, bytes(300))[0], 110, 0.0)
-    assert intake.held_bytes == 200
+    assert intake.held_bytes == 2 * (DESK_BYTES + PIECE_BYTES + 100)
     assert intake.partial("c") is None
     assert intake.partial("a") is not None
+
+
+def test_devices_that_send_next_to_nothing_are_bounded_too() -> None:
+    """Whoever invents a name for every stream must not fill the memory with what is kept of each."""
+    intake = Intake(1000, partials_bytes_max=100 * DESK_BYTES)
+    first, second = offers(1, bytes(2), part_bytes=1)
+    for number in range(45):
+        intake.take(f"pi-{number}", first, 110, 0.0)
+        intake.take(f"owl-{number}", second, 110, 0.0)  # refused, and remembered as that
+    with pytest.raises(IntakeFullError):
+        _ = [intake.take(f"gull-{number}", first, 110, 0.0) for number in range(20)]
+
+
+def test_a_part_larger_than_the_coordinator_takes_is_no_part() -> None:
+    intake = Intake(1000, part_bytes_max=50)
+    for payload in (bytes(60), bytes(200)):
+        assembled = intake.take("pi", offers(1, payload)[0], 110, 0.0)
+        assert assembled is not None
+        assert isinstance(assembled.payload, Malformed)
+        assert "at most 50" in assembled.payload.detail
 
 
 def test_a_gap_between_parts_is_the_devices_fault() -> None:
@@ -84,7 +106,7 @@ def test_a_gap_between_parts_is_the_devices_fault() -> None:
     assert assembled is not None
     assert isinstance(assembled.payload, Malformed)
     assert assembled.payload.reason == "malformed"
-    assert intake.held_bytes == 0
+    assert intake.held_bytes == DESK_BYTES
     assert intake.take("pi", parts[1], 110, 0.0) is None, "it has been answered"
     assert intake.take("pi", offers(2, b"next")[0], 10, 0.0) is not None
 
