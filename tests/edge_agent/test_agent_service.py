@@ -17,7 +17,7 @@ from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense
 from skerry.errors import ConfigError, DataError
-from skerry.protocol.messages import ModelVersion
+from skerry.protocol.messages import ModelVersion, Plan, UpdateAccepted
 from skerry.recipe import AgentStages
 
 Serve = Callable[..., Awaitable[Any]]
@@ -74,6 +74,22 @@ async def test_a_restarted_agent_goes_on_in_its_schedule(
         await coordinator.until(lambda: len(coordinator.journal) >= before + 3)
     learned = [bool(vector.values.any()) for _, vector in sorted(coordinator.journal.items())]
     assert learned == [True, True] + [False] * (len(learned) - 2)
+
+
+async def test_a_new_learning_rate_reaches_the_cycle_under_way(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    """A long first cycle, told of a far greater rate in its midst: its own update is that much longer."""
+    coordinator = await serve(stages=AgentStages(local_steps=Fixed(4000), uplink=Dense()))
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(
+            lambda: (found := status.read(config.state_dir)) is not None and found.steps_per_cycle > 0
+        )
+        assert not coordinator.journal
+        await coordinator.say(UpdateAccepted(sequence=999, version=0, weight=1.0, plan=Plan(0.05, 1000.0)))
+        await coordinator.until(lambda: bool(coordinator.journal))
+    assert np.abs(coordinator.journal[1].values).max() > 100.0
 
 
 async def test_a_restarted_agent_trains_before_it_has_found_a_coordinator(
