@@ -173,6 +173,7 @@ class Api:
             "lineage": snapshot.version.lineage,
             "version": str(snapshot.version.number),
             "age": repr(snapshot.age),
+            "trained": "yes" if snapshot.trained else "no",
             "bundle": self._bundle.sha256,
         }
         layout = self._bundle.manifest.layout

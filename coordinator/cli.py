@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -18,8 +19,13 @@ from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
 from skerry import __version__, logging_setup
 from skerry.command_line import CONTEXT_SETTINGS, naming
-from skerry.errors import SkerryError, StorageError
+from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.recipe import Recipe
 from skerry.tasks import bundle as bundles
+from skerry.tasks.bundle import Bundle
+
+if TYPE_CHECKING:
+    from skerry.tasks.data import Dataset
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong (not running, for example),
@@ -126,7 +132,8 @@ def model_export(
       skerry-coordinator model export --format onnx --kind regional --url http://127.0.0.1:8470 -o model.onnx
     """  # noqa: D301 - click takes \b for "do not rewrap"
     if url is None:
-        exported = export.from_state(configuration.load(config_path), kind, form)
+        with _naming(config_path):
+            exported = export.from_state(configuration.load(config_path), kind, form)
     else:
         exported = asyncio.run(export.from_running(url, kind, form))
     _write(output, exported.data)
@@ -135,10 +142,16 @@ def model_export(
         "kind": kind,
         "format": form,
         "version": exported.version,
+        "trained": exported.trained,
         "file_bytes": len(exported.data),
     }
     text = f"{output}: {kind} model {exported.version} as {form}, {len(exported.data)} bytes"
     click.echo(json.dumps(report) if as_json else text)
+    if not exported.trained:
+        click.echo(
+            "skerry-coordinator: note: no update has been applied yet: these are the bundle's initial parameters",
+            err=True,
+        )
 
 
 @coordinator.group()
@@ -157,21 +170,23 @@ def config_check(config_path: Path, as_json: bool) -> None:
       skerry-coordinator config check
       skerry-coordinator config check --config lab/eu.toml --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
-    from coordinator.service import check_exposure
+    from coordinator.service import check_exposure, check_size
 
     loaded = configuration.load(config_path)
-    with naming(config_path):
+    with _naming(config_path):
         check_exposure(loaded)
     bundle = bundles.resolve(loaded.bundle)
+    check_size(bundle)
+    held_out = None
     if loaded.evaluation is not None:
         from skerry.tasks import data
 
-        data.load(loaded.evaluation.source, bundle.manifest, held_out=True)
-    in_force = msgspec.to_builtins(loaded, enc_hook=str)
+        held_out = data.load(loaded.evaluation.source, bundle.manifest, held_out=True)
     if as_json:
+        in_force = msgspec.to_builtins(loaded, enc_hook=str)
         click.echo(json.dumps({"ok": True, "config": in_force}))
     else:
-        click.echo(f"{config_path}: fine\n" + json.dumps(in_force, indent=2))
+        click.echo(f"{config_path}: fine\n{_config_text(loaded, bundle, held_out)}")
 
 
 async def _serve(config: CoordinatorConfig) -> None:
@@ -194,6 +209,41 @@ async def _serve(config: CoordinatorConfig) -> None:
         working.cancel()
         waiting.cancel()
         await service.stop()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Have errors about the configuration name its file, also those that come up later than it is read."""
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset | None") -> str:
+    """Return what matters most of a configuration that can be used."""
+    recipe = config.recipe
+    assert isinstance(recipe, Recipe), "config.load reads a recipe that is given as a path"
+    stages = {"arrival": recipe.arrival, "decay": recipe.decay, "federation": recipe.federation}
+    rules = ", ".join(f"{stage} {rule.__struct_config__.tag}" for stage, rule in stages.items())
+    evaluation = "none: no held-out data here"
+    if config.evaluation is not None and held_out is not None:
+        evaluation = (
+            f"{config.evaluation.source}, {len(held_out)} examples, at most every {config.evaluation.every_s:g} s"
+        )
+    checkpoints = config.checkpoints
+    lines = [
+        f"coordinator {config.name}, region {config.region}, at http://{config.listen.host}:{config.listen.port}",
+        f"task        {bundle.manifest.name}, {bundle.manifest.layout.size} parameters, bundle {bundle.sha256[:12]}",
+        f"recipe      {recipe.name}: {rules}",
+        f"evaluation  {evaluation}",
+        f"state       {config.state_dir}, a checkpoint every {checkpoints.every_updates} versions or "
+        f"{checkpoints.every_s:g} s, {checkpoints.keep} kept",
+    ]
+    lines += [f"peer        {name} at {url}" for name, url in sorted(config.peers.items())]
+    return "\n".join(lines)
 
 
 def _own_url(config: CoordinatorConfig) -> str:

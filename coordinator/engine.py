@@ -261,9 +261,10 @@ class Engine:
         """Copy a model as it is now."""
         state = self._state
         if kind == "regional":
-            return ModelSnapshot(self.version, state.age, state.model.copy())
-        replicas = {peer: (replica.values, replica.age) for peer, replica in state.replicas.items()}
-        return ModelSnapshot(self.version, state.age, federated_model(state.model, state.age, replicas))
+            return ModelSnapshot(self.version, state.age, state.model.copy(), state.version > 0)
+        replicas = state.replicas_of(self._settings.peers)
+        values = federated_model(state.model, state.age, replicas)
+        return ModelSnapshot(self.version, state.age, values, state.version > 0 or bool(replicas))
 
     def peer_status(self, bundle: str) -> PeerStatus:
         """Return what peers are told; `bundle` is its sha256."""

@@ -17,6 +17,7 @@ class ModelSnapshot:
     version: ModelVersion  # of the regional model, also where the federated one was asked for
     age: float
     values: Float32  # shape (size,)
+    trained: bool  # False: these are the bundle's initial parameters
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):

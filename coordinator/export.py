@@ -31,6 +31,7 @@ class Exported:
 
     data: bytes
     version: str  # lineage@number
+    trained: bool  # False: these are the bundle's initial parameters
 
 
 async def from_running(url: str, kind: Kind, form: Format) -> Exported:
@@ -42,8 +43,9 @@ async def from_running(url: str, kind: Kind, form: Format) -> Exported:
     model = await remote.get(url, f"/v1/model?kind={kind}", bytes_max=MODEL_BYTES_MAX)
     metadata = _metadata(model)
     version = f"{metadata['lineage']}@{metadata['version']}"
+    trained = metadata.get("trained") != "no"
     if form == "safetensors":
-        return Exported(model, version)
+        return Exported(model, version, trained)
     bundle_file = await remote.get(url, f"/v1/bundles/{metadata['bundle']}", bytes_max=BUNDLE_BYTES_MAX)
     with tempfile.TemporaryDirectory(prefix="skerry-") as folder:
         path = Path(folder) / "task.skerry"
@@ -51,7 +53,7 @@ async def from_running(url: str, kind: Kind, form: Format) -> Exported:
         bundle = Bundle.open(path)
         if bundle.sha256 != metadata["bundle"]:
             raise DataError(f"{url}: sent bundle {bundle.sha256} instead of {metadata['bundle']}")
-        return Exported(_predicting(bundle, model), version)
+        return Exported(_predicting(bundle, model), version, trained)
 
 
 def from_state(config: CoordinatorConfig, kind: Kind, form: Format) -> Exported:
@@ -70,20 +72,21 @@ def from_state(config: CoordinatorConfig, kind: Kind, form: Format) -> Exported:
     layout = bundle.manifest.layout
     if vectors.size != layout.size:
         raise DataError(f"{config.state_dir}: {vectors.size} parameters, the bundle {config.bundle} has {layout.size}")
-    values = vectors.model
+    values, trained = vectors.model, vectors.version > 0
     if kind == "federated":
-        replicas = {peer: (replica.values, replica.age) for peer, replica in vectors.replicas.items()}
-        values = federated_model(values, vectors.age, replicas)
+        replicas = vectors.replicas_of(config.peers)
+        values, trained = federated_model(values, vectors.age, replicas), trained or bool(replicas)
     metadata = {
         "kind": kind,
         "lineage": lineage,
         "version": str(vectors.version),
         "age": repr(vectors.age),
+        "trained": "yes" if trained else "no",
         "bundle": bundle.sha256,
     }
     model = to_safetensors(layout, values, metadata)
     data = model if form == "safetensors" else _predicting(bundle, model)
-    return Exported(data, f"{lineage}@{vectors.version}")
+    return Exported(data, f"{lineage}@{vectors.version}", trained)
 
 
 def _predicting(bundle: Bundle, model: bytes) -> bytes:

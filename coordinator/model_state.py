@@ -4,6 +4,7 @@ The engine and the replay after a restart change these vectors through the same 
 what makes a replayed model equal to the lost one, bit for bit.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -79,6 +80,10 @@ class ModelState:
             published=None if self.published is None else self.published.copy(),
             replicas={peer: replica.copy() for peer, replica in self.replicas.items()},
         )
+
+    def replicas_of(self, peers: Container[str]) -> dict[str, tuple[Float32, float]]:
+        """Return values and age of the replicas of `peers`; one that has left the federation counts no more."""
+        return {peer: (one.values, one.age) for peer, one in self.replicas.items() if peer in peers}
 
     def apply(self, update: SparseVector, weight: float, version: int, age: float) -> None:
         """Add `weight` times `update` to the model; this makes `version`, of `age`."""

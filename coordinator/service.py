@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -23,7 +24,8 @@ from coordinator.network import Network, Sockets
 from coordinator.peers import Peers
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread, in_executor
-from skerry.errors import ConfigError, StorageError
+from skerry.errors import ConfigError, DataError, StorageError
+from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
     BundleReference,
     ModelVersion,
@@ -33,7 +35,9 @@ from skerry.protocol.messages import (
     UpdateRejected,
     Welcome,
 )
+from skerry.protocol.sparse import HEADER_BYTES as VECTOR_HEADER_BYTES
 from skerry.tasks import bundle as bundles
+from skerry.tasks.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +133,7 @@ class Service:
         config = self._config
         check_exposure(config)
         bundle = bundles.resolve(config.bundle)
+        check_size(bundle)
         self._parts.callback(self._stop_threads)
 
         agents = Agents(config.limits, self.metrics, self._work)
@@ -237,7 +242,7 @@ class Service:
 
 
 def check_exposure(config: CoordinatorConfig) -> None:
-    """Refuse to serve plain http anywhere but on this machine.
+    """Refuse plain http to or from anywhere but this machine.
 
     Raises:
         ConfigError: naming the key and the remedy.
@@ -247,13 +252,33 @@ def check_exposure(config: CoordinatorConfig) -> None:
             "insecure: this version serves plain http only, without TLS and without knowing who connects; TLS arrives "
             "together with the enrolment of devices. For a lab on this machine spell out `insecure = true`"
         )
-    host = config.listen.host
+    if not _is_loopback(config.listen.host):
+        raise ConfigError(
+            f"listen.host: {config.listen.host!r} is no loopback address, and `insecure = true` serves no other"
+        )
+    for name, url in config.peers.items():
+        if url.startswith("http://") and not _is_loopback(urlsplit(url).hostname or ""):
+            raise ConfigError(f"peers.{name}: {url!r} is plain http to another machine; that is for loopback only")
+
+
+def check_size(bundle: Bundle) -> None:
+    """Refuse a model that no message can carry whole.
+
+    Raises:
+        DataError: it is too large.
+    """
+    size = bundle.manifest.layout.size
+    if 4 * size + VECTOR_HEADER_BYTES > PAYLOAD_BYTES_MAX:
+        raise DataError(
+            f"{bundle.path}: {size} parameters take more than the {PAYLOAD_BYTES_MAX} bytes that one message carries"
+        )
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
-        raise ConfigError(f"listen.host: {host!r} is no loopback address, and `insecure = true` serves no other")
+        return False
 
 
 def _write_port(path: Path, port: int) -> None:

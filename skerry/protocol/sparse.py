@@ -14,6 +14,7 @@ from skerry.values import ValueEncoding, int8_scale, is_int8_scale, to_float16, 
 from skerry.vector import PARAMETERS_MAX, Float32, SparseVector
 
 _HEADER = struct.Struct("<BBBBII")  # form, value encoding, Rice parameter, 0, size, count
+HEADER_BYTES = _HEADER.size
 _SPARSE, _DENSE = 1, 2
 _CODE = {ValueEncoding.FLOAT32: 1, ValueEncoding.FLOAT16: 2, ValueEncoding.INT8: 3}
 _ENCODING = {code: encoding for encoding, code in _CODE.items()}

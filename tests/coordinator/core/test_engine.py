@@ -352,6 +352,20 @@ async def test_a_publication_is_the_model_at_its_place_among_the_effects(
     np.testing.assert_allclose(first.dense() + second.dense(), model, atol=1e-6)
 
 
+async def test_a_peer_that_left_the_federation_is_no_part_of_the_federated_model(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    recipe = Recipe(arrival=Constant(weight=0.5), federation=SpykerToken())
+    theirs = words.vector(1, words.size)
+    message = PeerModel("there-1", "there/1", BroadcastId(99, 1), 5.0, 1, None, sparse.encode(theirs))
+    for peers in ({"there-1": "http://there"}, {}):
+        async with open_engine(config_of(recipe, peers=peers), new_listener()) as engine:
+            if peers:
+                await engine.ask(PeerModelArrived(message, theirs))
+            alike = np.array_equal(engine.model("federated").values, engine.model("regional").values)
+            assert alike == (not peers)
+
+
 async def test_held_updates_outlive_a_restart_and_are_applied_once(
     config_of: Any, open_engine: Any, new_listener: Any, words: Any
 ) -> None:

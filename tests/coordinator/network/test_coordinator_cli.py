@@ -222,6 +222,8 @@ async def test_an_exported_model_predicts_as_it_stands(
     two = await asyncio.to_thread(cli, "model", "export", *where, "-o", graph, "--format", "onnx", "--json")
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     assert json.loads(two.stdout)["version"].endswith("@1")
+    assert json.loads(two.stdout)["trained"] is True
+    assert one.stderr == ""
     bundle = Bundle.builtin("activity")
     assert np.array_equal(from_safetensors(bundle.manifest.layout, tensors.read_bytes()), expected)
 
@@ -244,6 +246,7 @@ async def test_an_exported_model_predicts_as_it_stands(
         (CONFIG + "\n[limit]\n", 2, "limit"),
         (CONFIG.replace("insecure = true", ""), 2, "insecure"),
         (CONFIG.replace("[listen]", "[listen]\nhost = '0.0.0.0'"), 2, "loopback"),
+        (CONFIG.replace("[listen]", "[peers]\nus = 'http://us.example.org:8470'\n\n[listen]"), 2, "peers.us"),
         (CONFIG.replace("builtin:activity", "missing.skerry"), 5, "missing.skerry"),
         (CONFIG + "\n[evaluation]\nsource = 'csv:missing.csv'\n", 5, "missing.csv"),
     ],
@@ -256,6 +259,7 @@ async def test_an_exported_model_predicts_as_it_stands(
         "unknown key",
         "not insecure",
         "exposed",
+        "a peer elsewhere",
         "no bundle",
         "no data",
     ],
@@ -269,8 +273,25 @@ def test_a_configuration_that_cannot_be_used_is_refused_with_the_reason(
     result = cli(*verb, "--config", path)
     assert (result.returncode, result.stdout) == (code, "")
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("skerry-coordinator: ")
+    assert last.startswith("skerry-coordinator: " + (f"{path}: " if code == 2 else ""))
     assert words in last
+
+
+def test_key_figures_of_a_good_configuration_are_shown(cli: Cli, config_file: Path) -> None:
+    config_file.write_text(config_file.read_text() + "\n[peers]\nus = 'http://127.0.0.1:9'\n")
+    result = cli("config", "check", "--config", config_file)
+    assert result.returncode == 0, result.stderr
+    for words in (
+        "fine",
+        "region eu",
+        "http://127.0.0.1:0",
+        f"{SIZE} parameters",
+        "spyker",
+        "us at http",
+        "no held-out",
+    ):
+        assert words in result.stdout
+    assert len(result.stdout.splitlines()) < 10
 
 
 def test_a_good_configuration_is_shown_as_it_is_in_force(cli: Cli, config_file: Path) -> None:
@@ -279,6 +300,22 @@ def test_a_good_configuration_is_shown_as_it_is_in_force(cli: Cli, config_file: 
     shown = json.loads(result.stdout)["config"]
     assert shown["recipe"]["arrival"]["rule"] == "spyker"
     assert shown["limits"]["connections_max"] == 20_000
+
+
+@pytest.mark.parametrize("online", [True, False])
+async def test_an_export_of_an_untrained_model_says_so(
+    cli: Cli, begin: Begin, config_file: Path, tmp_path: Path, *, online: bool
+) -> None:
+    process, url = begin()
+    where: tuple[object, ...] = ("--url", url)
+    if not online:
+        process.send_signal(signal.SIGTERM)
+        await ended(process)
+        where = ("--config", config_file)
+    result = await asyncio.to_thread(cli, "model", "export", *where, "-o", tmp_path / "model.safetensors", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["trained"] is False
+    assert "initial parameters" in result.stderr
 
 
 def test_help_has_examples_and_exit_codes(cli: Cli) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator import service
 from coordinator.config import CoordinatorConfig
 from coordinator.evaluation import LOSS_MAX
 from coordinator.history import read_history
@@ -33,6 +34,17 @@ async def test_plain_http_must_be_spelt_out(make_config: MakeConfig) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.org", "::"])
 async def test_plain_http_stays_on_this_machine(make_config: MakeConfig, host: str) -> None:
     await refused(make_config(listen={"host": host, "port": 0}), ConfigError, "loopback")
+
+
+async def test_plain_http_to_peers_stays_on_this_machine(make_config: MakeConfig) -> None:
+    await refused(make_config(peers={"us": "http://us.example.org"}), ConfigError, "peers.us.*loopback")
+
+
+async def test_a_model_that_no_message_can_carry_is_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PAYLOAD_BYTES_MAX", 4 * 64 + 11)  # a real one would take 256 MB
+    await refused(make_config(), DataError, "64 parameters")
 
 
 async def test_a_port_in_use_is_named(start: Start, make_config: MakeConfig) -> None:

@@ -77,6 +77,7 @@ async def test_metrics_use_the_products_words(coordinator: Any) -> None:
     assert metrics["skerry_commit_updates_sum"] == 1
     assert metrics["skerry_frames_bytes_total{direction=received}"] > 256
     assert metrics["skerry_frames_bytes_total{direction=sent}"] > 256
+    assert not [name for name in metrics if "_created" in name]
 
 
 class Peer:
