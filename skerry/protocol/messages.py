@@ -21,7 +21,6 @@ Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e12)]
 Age = Annotated[float, Meta(ge=0.0, le=1e15)]  # Spyker's measure of how much training a model holds
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
@@ -141,7 +140,8 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
     """The update is in the journal. `weight` is what its values were multiplied with before they were added.
 
-    None: the arrival rule holds the update for later; it will be applied, with a weight not known yet.
+    None: the arrival rule holds the update for later; it will be applied, with a weight not known yet. Or it is a
+    repeat of one so long ago that its weight is not known any more.
     """
 
     sequence: Positive
@@ -188,7 +188,10 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
 
 
 class BroadcastId(msgspec.Struct, frozen=True, order=True):
-    """Which exchange of models: `epoch` rises when a lost token is made anew, `number` with every exchange."""
+    """Which token, and which exchange of models under it.
+
+    `epoch` rises when a lost token is made anew, `number` with every hop of the token and with every exchange.
+    """
 
     epoch: Count
     number: Count
