@@ -3,6 +3,7 @@
 Nothing in it is code: graphs, a manifest, parameters. Whatever it says about its own sizes and hashes is checked.
 """
 
+import errno
 import hashlib
 import io
 import zipfile
@@ -144,5 +145,9 @@ def _read_entry(archive: zipfile.ZipFile, name: str, bytes_max: int, path: Path)
         raise MalformedBundle(f"{path}: {name}: states {entry.file_size} bytes, at most {bytes_max} are allowed")
     try:
         return archive.read(entry)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # else the archive says that the entry stands before the file's start
+            raise
+        raise MalformedBundle(f"{path}: {name}: stands outside the file") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise MalformedBundle(f"{path}: {name}: {error}") from error

@@ -112,6 +112,15 @@ def test_a_part_that_changed_after_opening_is_noticed(
         bundle.part(PartName.STEP)
 
 
+def test_entries_that_would_stand_before_the_file_are_refused(bundle_file: Path) -> None:
+    """The end of a zip says where its directory begins; a place too late moves all entries towards the front."""
+    content = bytearray(bundle_file.read_bytes())
+    content[-6] ^= 128
+    bundle_file.write_bytes(bytes(content))
+    with pytest.raises(MalformedBundle):
+        Bundle.open(bundle_file)
+
+
 def test_a_manifest_too_large_is_not_read(bundle_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skerry.tasks.bundle.MANIFEST_BYTES_MAX", 10)
     with pytest.raises(MalformedBundle, match="at most 10"):
