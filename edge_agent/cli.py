@@ -256,7 +256,7 @@ def check(path: Path, as_json: bool) -> None:
 
     with _errors():
         loaded = config_file.load(path)
-        check_source(loaded.data.source)
+        check_source(loaded.data.source, loaded.data.dir)
     if as_json:
         click.echo(msgspec.json.encode(loaded, enc_hook=str))
     else:

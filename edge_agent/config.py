@@ -1,5 +1,7 @@
 """The agent's configuration: the only reader of its file and environment. Frozen and validated."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,12 +17,14 @@ from skerry.policy import Policy
 from skerry.protocol.messages import Name
 
 DEFAULT_PATH = Path("/etc/skerry/agent.toml")
+DATA_VARIABLE = "SKERRY_DATA"
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the device's own examples come from."""
 
     source: str  # npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK?part=0&parts=6; see docs/data.md
+    dir: Path | None = None  # of the data sets that builtin:mnist and others read; None: what SKERRY_DATA says
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,13 +105,16 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load(path: Path) -> AgentConfig:
-    """Read and validate `path`.
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:
+    """Read and validate `path`; SKERRY_DATA of the environment stands in for `dir` of [data].
 
     Raises:
         ConfigError: naming the file, the key and the remedy.
     """
     config = toml_file.read(path, AgentConfig)
+    if config.data.dir is None and environment.get(DATA_VARIABLE):
+        data = msgspec.structs.replace(config.data, dir=Path(environment[DATA_VARIABLE]))
+        config = msgspec.structs.replace(config, data=data)
     if not config.profile:
         return config
     try:

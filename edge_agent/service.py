@@ -60,7 +60,7 @@ async def run(
         DataError: the task cannot be trained on this device.
         ConfigError: another agent uses this state_dir.
     """
-    check_source(config.data.source)  # the rest of it waits for the task, and that for the coordinator
+    check_source(config.data.source, config.data.dir)  # the rest waits for the task, and that for the coordinator
     work = WorkThreads() if run_in_thread is None else None
     thread = TrainingThread() if training is None else None
     _make_folders(config)

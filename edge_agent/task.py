@@ -35,7 +35,7 @@ def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
         DataError: the data are missing or do not fit the bundle; names file, column and row where there is one.
     """
     in_force = with_profile(config)
-    dataset = data.load(config.data.source, bundle.manifest)
+    dataset = data.load(config.data.source, bundle.manifest, data_dir=config.data.dir)
     trainer = open_trainer(bundle, in_force.engine, in_force.threads, in_force.providers)
     log.info("training on %s", trainer.runs_on)
     batch_examples = in_force.batch_examples or bundle.manifest.defaults.batch_examples

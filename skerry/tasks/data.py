@@ -4,6 +4,7 @@
     csv:FILE                         a header row; the last column, or the one named label, holds the class
     python:MODULE:FUNCTION           returns (x, y) or (x, y, split); the module is importable on the device
     builtin:activity?part=0&parts=6  a task shipped with the product, its people dealt to parts
+    builtin:mnist?part=0&parts=100   a data set that the user has: mnist, cifar10, wikitext2, shakespeare
 
 Every source takes `?split=train|test|all`; csv also takes `?label=COLUMN`.
 """
@@ -22,6 +23,7 @@ from skerry.errors import DataError
 from skerry.tasks import csv_file, npz_file
 from skerry.tasks.activity import people
 from skerry.tasks.manifest import Input, Manifest
+from skerry.tasks.options import whole_number
 from skerry.tasks.table import Table
 
 SPLITS = ("train", "test", "all")
@@ -45,10 +47,22 @@ class Dataset:
         return x if self.input is None else self.input.prepare(x), self.y[chosen]
 
 
-def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One reading of one source; loaders take from `options` what they know."""
+
+    rest: str  # of the source, behind its kind
+    options: dict[str, str]
+    manifest: Manifest
+    split: str
+    data_dir: Path | None
+
+
+def load(source: str, manifest: Manifest, *, held_out: bool = False, data_dir: Path | None = None) -> Dataset:
     """Read `source` and check it against `manifest`; `held_out` asks for the rows that are kept from training.
 
-    A source that does not say which rows are held out gives all of them, to training as to evaluation.
+    A source that does not say which rows are held out gives all of them, to training as to evaluation. `data_dir` is
+    where the data sets of the built-in tasks are, for a source that does not say `dir=`.
 
     Raises:
         DataError: naming file, column and row where there is one, and the remedy.
@@ -57,7 +71,7 @@ def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
     split = options.pop("split", "test" if held_out else "train")
     if split not in SPLITS:
         raise DataError(f"data source {source!r}: split={split} is none of {', '.join(SPLITS)}")
-    table = _LOADERS[kind](rest, options, manifest)
+    table = _LOADERS[kind](_Request(rest, options, manifest, split, data_dir))
     if options:
         raise DataError(f"data source {source!r}: unknown option {', '.join(sorted(options))}; {REMEDY}")
     x, y = _select(table.checked(manifest), split)
@@ -68,13 +82,18 @@ def load(source: str, manifest: Manifest, *, held_out: bool = False) -> Dataset:
     return Dataset(x, y, manifest.input)
 
 
-def check_source(source: str) -> None:
-    """See what can be seen of a source before its task is known: its form, and that its file is there.
+def check_source(source: str, data_dir: Path | None = None) -> None:
+    """See what can be seen of a source before its task is known: its form, and that its file or folder is there.
 
     Raises:
         DataError: naming the source, and the remedy.
     """
-    kind, rest, _ = _located(source)
+    kind, rest, options = _located(source)
+    if kind == "builtin" and rest != "activity":
+        from skerry.tasks.builtin import source as data_set_source  # half a megabyte that others do not need
+
+        options.pop("split", None)
+        data_set_source.check(rest, options, data_dir)
     if kind in {"npz", "csv"} and not Path(rest).is_file():
         raise DataError(f"{rest}: no such file: correct the data source {source!r}, or put the file there")
 
@@ -106,18 +125,18 @@ def _select(table: Table, split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any
     return table.x[chosen], table.y[chosen]
 
 
-def _load_npz(rest: str, _options: dict[str, str], manifest: Manifest) -> Table:
-    return npz_file.read_table(Path(rest), manifest)
+def _load_npz(request: _Request) -> Table:
+    return npz_file.read_table(Path(request.rest), request.manifest)
 
 
-def _load_csv(rest: str, options: dict[str, str], manifest: Manifest) -> Table:
-    return csv_file.read_table(Path(rest), manifest, options.pop("label", None))
+def _load_csv(request: _Request) -> Table:
+    return csv_file.read_table(Path(request.rest), request.manifest, request.options.pop("label", None))
 
 
-def _load_python(rest: str, _options: dict[str, str], _manifest: Manifest) -> Table:
+def _load_python(request: _Request) -> Table:
     """Call a function of this device's own code; whoever writes the configuration runs the agent anyway."""
-    module_name, _, function_name = rest.partition(":")
-    origin = f"python:{rest}"
+    module_name, _, function_name = request.rest.partition(":")
+    origin = f"python:{request.rest}"
     try:
         given = getattr(importlib.import_module(module_name), function_name)()
     except ImportError as error:
@@ -133,21 +152,16 @@ def _load_python(rest: str, _options: dict[str, str], _manifest: Manifest) -> Ta
     return Table(origin, x, y, split[0] if split else None)
 
 
-def _load_builtin(rest: str, options: dict[str, str], _manifest: Manifest) -> Table:
-    if rest != "activity":
-        raise DataError(f"builtin:{rest}: there is no such task; there is: activity")
-    part, parts = (_integer(options, key, default) for key, default in (("part", 0), ("parts", 1)))
-    return people.table(part, parts)
+def _load_builtin(request: _Request) -> Table:
+    options = request.options
+    if request.rest != "activity":
+        from skerry.tasks.builtin import source as data_set_source
+
+        return data_set_source.read_table(request.rest, options, request.manifest, request.split, request.data_dir)
+    return people.table(whole_number(options, "part", 0), whole_number(options, "parts", 1))
 
 
-def _integer(options: dict[str, str], key: str, default: int) -> int:
-    text = options.pop(key, str(default))
-    if not text.isdecimal() or len(text) > 9:
-        raise DataError(f"data source option {key}={text}: must be a whole number from 0")
-    return int(text)
-
-
-_LOADERS: dict[str, Callable[[str, dict[str, str], Manifest], Table]] = {
+_LOADERS: dict[str, Callable[[_Request], Table]] = {
     "npz": _load_npz,
     "csv": _load_csv,
     "python": _load_python,

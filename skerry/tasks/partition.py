@@ -36,17 +36,20 @@ def iid(examples: int, parts: int, seed: int) -> Owners:
     return owners
 
 
-def natural(clients: npt.NDArray[np.int64], parts: int) -> Owners:
-    """Return client k's examples to part k modulo `parts`; `clients` is int64 of shape (examples,), numbered from 0.
+def natural(clients: npt.NDArray[np.int64], client_count: int, parts: int) -> Owners:
+    """Return client k's examples to part k modulo `parts`.
+
+    `clients` is int64 of shape (examples,), numbered from 0; `client_count` is how many there are in the training data,
+    so that held-out examples, which some clients may not have, are dealt to the same parts.
 
     Raises:
         DataError: there are fewer clients than parts.
     """
     _check_parts(parts)
-    present = int(clients.max()) + 1 if len(clients) else 0
-    if parts > present:
-        raise DataError(f"parts={parts}: there are {present} natural clients, so at most as many parts")
-    return (clients % parts).astype(np.int32)
+    if parts > client_count:
+        raise DataError(f"parts={parts}: there are {client_count} natural clients, so at most as many parts")
+    owners: Owners = (clients % parts).astype(np.int32)
+    return owners
 
 
 def shard_shares(labels: npt.NDArray[np.int64], parts: int, labels_per_part: int, seed: int) -> Shares:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from edge_agent import config as config_file
 from edge_agent.cli import cli
 
 GOOD = """
@@ -85,6 +86,8 @@ def test_the_status_of_an_agent_that_never_ran(config: Path, tmp_path: Path) -> 
     [
         ("csv:missing.csv", "missing.csv: no such file"),
         ("npz:missing.npz", "missing.npz: no such file"),
+        ("builtin:mnist?dir=/nowhere", "no folder /nowhere: get the files from https"),
+        ("builtin:fashion", "there is no such data set"),
         ("file:good.csv", "must be npz:FILE"),
         ("", "must be npz:FILE"),
     ],
@@ -101,6 +104,17 @@ def test_a_data_source_that_cannot_be_is_told_before_any_connection(
     result = CliRunner().invoke(cli, [*command, "--config", str(file)])
     assert result.exit_code == 5
     assert told in result.stderr
+
+
+def test_the_folder_of_the_data_sets_is_the_configurations_or_the_environments(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    head = 'device = "pi"\ncoordinators = ["https://c.example:1"]\n'
+    file.write_text(head + 'data = { source = "builtin:mnist" }\n')
+    assert config_file.load(file, {}).data.dir is None
+    assert config_file.load(file, {"SKERRY_DATA": ""}).data.dir is None
+    assert config_file.load(file, {"SKERRY_DATA": "/srv/data"}).data.dir == Path("/srv/data")
+    file.write_text(head + 'data = { source = "builtin:mnist", dir = "/mine" }\n')
+    assert config_file.load(file, {"SKERRY_DATA": "/srv/data"}).data.dir == Path("/mine")
 
 
 def test_plain_http_to_another_machine_is_refused(tmp_path: Path) -> None:

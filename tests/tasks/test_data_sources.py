@@ -304,7 +304,7 @@ def test_a_function_that_fails_or_is_not_there_is_named(manifest: Manifest, modu
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("builtin:chess", "there is no such task"),
+        ("builtin:chess", "there is: activity, mnist, cifar10, wikitext2, shakespeare"),
         ("builtin:activity?part=6&parts=6", "part 0 to parts - 1"),
         ("builtin:activity?parts=37", "parts must be 1 to 36"),
         ("builtin:activity?parts=0", "parts must be 1 to 36"),

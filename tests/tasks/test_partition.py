@@ -69,9 +69,9 @@ def test_a_natural_clients_examples_stay_together(clients: list[int], parts: int
     numbers = np.array(clients, np.int64)
     if parts > max(clients) + 1:
         with pytest.raises(DataError, match="natural clients"):
-            partition.natural(numbers, parts)
+            partition.natural(numbers, max(clients) + 1, parts)
         return
-    owners = partition.natural(numbers, parts)
+    owners = partition.natural(numbers, max(clients) + 1, parts)
     assert {(client, int(owner)) for client, owner in zip(clients, owners, strict=True)} == {
         (client, client % parts) for client in clients
     }
@@ -147,7 +147,7 @@ def test_a_senseless_number_of_parts_is_refused(parts: int) -> None:
     labels = np.zeros(3, np.int64)
     attempts: list[Callable[[], object]] = [
         lambda: partition.iid(3, parts, 0),
-        lambda: partition.natural(labels, parts),
+        lambda: partition.natural(labels, 1, parts),
         lambda: partition.shard_shares(labels, parts, 1, 0),
         lambda: partition.dirichlet_shares(labels, parts, 1.0, 0),
     ]
