@@ -67,8 +67,9 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="fedbuff"):
     """Hold updates until there are `size` of them, then apply their mean, each discounted by its staleness.
 
-    Source: FedBuff (Nguyen et al. 2022, arXiv:2106.06639). Deviation: no secure aggregation. Staleness is of the moment
-    of release, as in the paper.
+    Source: FedBuff (Nguyen et al. 2022, arXiv:2106.06639). Deviation: no secure aggregation. The paper's staleness
+    counts server steps, each of which releases a buffer; ages count updates, so it is `staleness` over `size`.
+    Between arrival and release nothing but a merge with a peer moves the age.
     """
 
     averages: ClassVar[bool] = True
@@ -82,7 +83,7 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         if len(held) < self.size:
             return None
         share = self.server_rate / len(held)
-        return [share * staleness_discount(arrival.staleness, self.exponent) for arrival in held]
+        return [share * staleness_discount(arrival.staleness / self.size, self.exponent) for arrival in held]
 
 
 ArrivalRule = Spyker | Constant | FedBuff

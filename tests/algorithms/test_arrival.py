@@ -32,7 +32,7 @@ def test_constant_ignores_staleness() -> None:
 
 def test_fedbuff_waits_for_its_buffer_and_applies_the_mean() -> None:
     rule = FedBuff(size=3, server_rate=0.9)
-    held = [arrival(0.0), arrival(3.0)]
+    held = [arrival(0.0), arrival(9.0)]  # of now, and of three buffers ago
     assert rule.decide(held[:1]) is None
     assert rule.decide(held) is None
     assert list(rule.decide([*held, arrival(0.0)]) or ()) == [
