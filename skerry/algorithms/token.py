@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Id = tuple[int, int]  # (epoch, number); ordered
 Ages = Mapping[str, float]  # by coordinator
 NO_ID: Id = (0, 0)  # below the id of every token
+ID_STEP_MAX = 1 << 36  # of either part, above what is known here: centuries of hops
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +211,12 @@ class TokenMachine:
 
     def peer_seen(self, name: str, broadcast: Id, now_s: float) -> None:
         """A peer answered, or its status came: it lives, and knows of `broadcast`."""
-        if self._is_peer(name):
+        if self._is_peer(name) and self._is_credible(broadcast):
             self._heard(name, broadcast, now_s)
 
     def token_arrived(self, sender: str, broadcast: Id, ages: Ages, age: float, now_s: float) -> list[TokenEffect]:
-        """A peer handed the token on. Repeats and outdated tokens change nothing."""
-        if not self._is_peer(sender):
+        """A peer handed the token on. Repeats, outdated and impossible tokens change nothing."""
+        if not self._is_peer(sender) or not self._is_credible(broadcast):
             return []
         self._heard(sender, broadcast, now_s)
         if broadcast > self._last_token and broadcast >= self._known:
@@ -224,8 +225,8 @@ class TokenMachine:
         return []
 
     def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
-        """A peer's published model is in its replica. A repeat is merged only once; an impossible age not at all."""
-        if not self._is_peer(sender) or not _is_age(peer_age):
+        """A peer's published model is in its replica. A repeat is merged once; one of impossible age or id never."""
+        if not self._is_peer(sender) or not _is_age(peer_age) or not self._is_credible(broadcast):
             return []
         self._heard(sender, broadcast, now_s)
         effects: list[TokenEffect] = []
@@ -329,6 +330,10 @@ class TokenMachine:
     def _forget_silent_peers(self, now_s: float) -> None:
         if any(until_s <= now_s for until_s in self._alive_until_s.values()):
             self._alive_until_s = {name: until for name, until in self._alive_until_s.items() if until > now_s}
+
+    def _is_credible(self, broadcast: Id) -> bool:
+        """Say whether counting can have got there: an id that no message can count on from ends the federation."""
+        return all(part <= known + ID_STEP_MAX for part, known in zip(broadcast, self._known, strict=True))
 
     def _is_peer(self, name: str) -> bool:
         return name != self._name and name in self._names

@@ -223,6 +223,19 @@ def test_impossible_age_is_not_merged(age: float) -> None:
     assert b.updated(1.0, 3, 0.5) == [PassToken("a", (0, 3), {"b": 1.0})]
 
 
+@pytest.mark.parametrize("broadcast", [(1 << 62, 1), (0, 1 << 62)])
+def test_an_id_that_cannot_be_counted_on_from_is_ignored(broadcast: tuple[int, int]) -> None:
+    """One coordinator that tells such an id would end the federation of all, for good."""
+    b = machine("b", "a")
+    b.peer_seen("a", broadcast, 0.0)
+    assert b.token_arrived("a", broadcast, {}, 1.0, 0.0) == []
+    assert b.model_arrived("a", broadcast, 5.0, 1.0, 0.0) == []
+    assert b.token == (0, 0)
+    assert not b.holds
+    b.token_arrived("a", (0, 2), {}, 1.0, 0.0)
+    assert b.holds
+
+
 def test_strangers_are_ignored() -> None:
     b = machine("b", "a")
     assert b.model_arrived("z", (9, 9), 5.0, 1.0, 0.0) == []
