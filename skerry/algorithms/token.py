@@ -9,8 +9,9 @@ Deviations, for a world in which messages get lost, repeated and late, and coord
 - The token's id is (epoch, number), and `number` rises with every hop as well as with every exchange. A repeated
   hand-over is therefore recognised, and any rise of the id that a peer reports is a sign of the token's life.
 - A token without a sign of life for a time-out is made anew, with a higher epoch, by the live coordinator of lowest
-  name. Epochs are dealt by rank (epoch modulo coordinators), so two coordinators that cannot see each other never
-  make the same one; once they do, the lower epoch is dropped.
+  name; where that one does not get it done, because others can reach it but it cannot reach them, by the next one a
+  time-out later, and so on. Epochs are dealt by rank (epoch modulo coordinators), so two coordinators that cannot see
+  each other never make the same one; once they do, the lower epoch is dropped.
 - A coordinator that restarts as holder makes the token anew at once: it may have handed it on before it died.
 - A model is merged once by (peer, id). Ids of one peer only rise, so the last one is all that has to be remembered.
 - An exchange waits for the peers that were alive when it began, and no longer than `peer_timeout_s`; a model that
@@ -173,7 +174,8 @@ class TokenMachine:
         """When `tick` wants to be called next; None: not before another event."""
         held, rule = self._held, self._rule
         if held is None:
-            return max([self._lost_at_s(), *(self._alive_until_s.get(name, 0.0) for name in self._names[: self._rank])])
+            lower_silent_s = max((self._alive_until_s[name] for name in self._lower_alive()), default=0.0)
+            return min(max(self._lost_at_s(), lower_silent_s), self._own_turn_s())
         if held.deadline_s is not None:
             return held.deadline_s
         if not self._alive_until_s:
@@ -201,8 +203,7 @@ class TokenMachine:
         self._forget_silent_peers(now_s)
         held = self._held
         if held is None:
-            lower_alive = any(name in self._alive_until_s for name in self._names[: self._rank])
-            if now_s >= self._lost_at_s() and not lower_alive:
+            if now_s >= self._own_turn_s():
                 self._make_token(now_s)
             return []
         if held.deadline_s is not None and now_s >= held.deadline_s:
@@ -326,6 +327,13 @@ class TokenMachine:
     def _lost_at_s(self) -> float:
         """When the token counts as lost: its time-out, and a round in which every holder is idle."""
         return self._sign_s + self._rule.token_timeout_s + len(self._names) * self._rule.hold_max_s
+
+    def _own_turn_s(self) -> float:
+        """When it is up to this coordinator to make a lost token: every live one of lower name comes first."""
+        return self._lost_at_s() + len(self._lower_alive()) * self._rule.token_timeout_s
+
+    def _lower_alive(self) -> list[str]:
+        return [name for name in self._names[: self._rank] if name in self._alive_until_s]
 
     def _forget_silent_peers(self, now_s: float) -> None:
         if any(until_s <= now_s for until_s in self._alive_until_s.values()):

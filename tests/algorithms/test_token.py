@@ -175,6 +175,18 @@ def test_lost_token_is_made_anew_by_the_live_server_of_lowest_name() -> None:
     assert b.token == (1, 1)
 
 
+def test_lost_token_is_made_by_the_next_one_where_the_lowest_does_not_get_it_done() -> None:
+    """Everybody can reach b, which cannot reach anybody: it must not hold the others up for ever."""
+    c = machine("c", "a", "b")
+    for now_s in range(0, 43, 5):
+        c.peer_seen("b", (0, 0), float(now_s))
+        c.tick(0.0, 3, float(now_s))
+    assert not c.holds
+    assert c.wake_at_s == 23.0 + 20.0
+    c.tick(0.0, 3, 43.0)
+    assert c.holds
+
+
 def test_any_rise_of_the_id_is_a_sign_of_the_tokens_life() -> None:
     b = machine("b", "a")
     b.peer_seen("a", (0, 5), 15.0)
