@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any, Literal, Protocol
 
@@ -62,6 +63,7 @@ from skerry.vector import Float32, SparseVector
 __all__ = ["DeviceStatus", "Engine", "EngineStatus", "ModelSnapshot", "Observer", "Outlet", "ReplicaStatus"]
 
 GROUP_EVENTS_MAX = 1024  # bounds how long one group keeps the event loop from anything else
+ENCODE_INLINE_ENTRIES_MAX = 1 << 16  # what a device lacks of a larger model is encoded in a thread
 TICK_S = 1.0
 TICK_MIN_S = 0.01  # however soon the federation wants to be woken
 
@@ -139,7 +141,6 @@ class Engine:
             Merge: self._merge,
             Publish: self._publish,
             SendToDevice: self._send_to_device,
-            OfferModel: self._offer_model,
             SendPublication: self._send_publication,
             SendToken: self._send_token,
             Reply: self._reply,
@@ -359,8 +360,9 @@ class Engine:
             await self._run_in_thread(lambda: self._write(group))
             self._commits += 1
         for effect in effects:
-            perform = self._perform.get(type(effect))
-            if perform is not None:
+            if isinstance(effect, OfferModel):
+                await self._offer_model(effect)
+            elif (perform := self._perform.get(type(effect))) is not None:
                 perform(effect)
         self._prepared.clear()
         if group.batch.cut is not None:
@@ -438,11 +440,15 @@ class Engine:
     def _send_to_device(self, effect: SendToDevice) -> None:
         self._outlet.send_to_device(effect.device, effect.message)
 
-    def _offer_model(self, effect: OfferModel) -> None:
+    async def _offer_model(self, effect: OfferModel) -> None:
+        """Encode what a device lacks, and give the event loop a turn: a region's devices may all come back at once."""
         base = None if effect.base is None else ModelVersion(self.lineage, effect.base)
         which = self._state.version, effect.base
         if self._offered is None or self._offered[0] != which:  # many devices may come for the same one
-            self._offered = which, self._state.changes_since(effect.base)
+            encode = partial(self._state.changes_since, effect.base)
+            large = self._state.size > ENCODE_INLINE_ENTRIES_MAX
+            self._offered = which, await self._run_in_thread(encode) if large else encode()
+            await asyncio.sleep(0)
         self._outlet.offer_model(effect.device, self.version, base, self._state.age, self._offered[1])
 
     def _send_publication(self, effect: SendPublication) -> None:

@@ -105,6 +105,7 @@ class Listener:
         self.engine: Engine
         self.running: asyncio.Future[None]
         self.on_send: Callable[[str, Any], None] = lambda _device, _message: None
+        self.on_offer: Callable[[], None] = lambda: None
         self.on_peer: Callable[[str, Any], None] = lambda _peer, _message: None
         self._changed = asyncio.Event()
 
@@ -116,6 +117,7 @@ class Listener:
     def offer_model(
         self, device: str, version: ModelVersion, base: ModelVersion | None, age: float, payload: bytes
     ) -> None:
+        self.on_offer()
         self.offers.append((device, version, base, payload))
         self.engine.submit(OfferDone(device, version))
         self._changed.set()

@@ -3,9 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -233,6 +235,33 @@ async def test_a_device_gets_what_changed_since_its_base(
         assert list(changes.indices) == list(words.vector(4).indices)
         changes.set_in(model)
         assert np.array_equal(model, engine.model().values)
+
+
+@pytest.mark.parametrize("size", [64, 100_000])
+async def test_devices_that_come_back_all_at_once_do_not_stop_the_loop(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, size: int
+) -> None:
+    """Each lacks something else: encoding it for all of them in one go would leave every heartbeat unanswered."""
+    outlet, turns, at_turn = new_listener(), 0, []
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    outlet.on_offer = lambda: at_turn.append(turns)
+    async with open_engine(config_of(PLAIN), outlet, initial=np.zeros(size, np.float32)) as engine:
+        for sequence in range(1, 21):
+            values = words.vector(sequence, size=size)
+            engine.submit(msgspec.structs.replace(words.update("tern", sequence, engine.version), vector=values))
+        await outlet.until_accepted(20)
+        counting = asyncio.ensure_future(count_turns())
+        for base in range(20):
+            engine.submit(words.hello(f"pi-{base}", ModelVersion(engine.lineage, base)))
+        await outlet.until(lambda: len(outlet.offers) == 20)
+        counting.cancel()
+    assert all(later > earlier for earlier, later in pairwise(at_turn))
 
 
 async def test_the_welcome_is_complete(config_of: Any, open_engine: Any, new_listener: Any, words: Any) -> None:
