@@ -52,7 +52,7 @@ from coordinator.ledger import Ledger, LedgerEntry
 from coordinator.planner import Planner
 from skerry.algorithms import token as ring
 from skerry.algorithms.arrival import Arrival
-from skerry.protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from skerry.protocol.limits import AGE_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
     BroadcastId,
     BundleReference,
@@ -296,12 +296,12 @@ class Region:
         effects: list[Effect] = []
         applied: list[Effect] = []
         for held, held_weight in zip(self._state.held, weights, strict=False):
-            version, age, name = self._next_version(self.age + 1.0), self.age, held.arrival.device
+            version, age, name = self._next_version(self._older()), self.age, held.arrival.device
             ledger.release(name, held.arrival.sequence, version, held_weight)
             effects.append(ReleaseUpdate(held.position, name, version, held_weight, age))
             applied.append(Apply(held.position, version, held_weight, age))
         self._state.held.clear()
-        version, age, weight = self._next_version(self.age + 1.0), self.age, weights[-1]
+        version, age, weight = self._next_version(self._older()), self.age, weights[-1]
         ledger.take(device, offered.sequence, version, weight)
         effects.append(JournalUpdate(newest.position, event, offered.base.number, staleness, version, weight, age))
         applied.append(Apply(newest.position, version, weight, age))
@@ -434,6 +434,10 @@ class Region:
     def _hear_speed(self, device: str, seconds_per_step: float | None, now_s: float) -> None:
         if seconds_per_step:  # neither unknown nor, from a device that has not measured yet, zero
             self._planner.heard(device, seconds_per_step, now_s)
+
+    def _older(self) -> float:
+        """Return the age that one more update makes. A peer may have told an age close to what a message can say."""
+        return min(self.age + 1.0, AGE_MAX)
 
     def _next_version(self, age: float) -> int:
         return self._state.ages.append(age)

@@ -87,6 +87,11 @@ def _create(store: Store, state_dir: Path, region: RegionRow, initial: Float32, 
     Raises:
         StorageError: the disk refused.
     """
+    try:
+        for folder in (state_dir, state_dir.parent):  # a file is not safe in a folder whose own name may be lost
+            checkpoint_file.sync_folder(folder)
+    except OSError as error:
+        raise StorageError(f"{state_dir}: cannot be made: {error.strerror}") from error
     # The checkpoint first: a state without the row below was never made, and is made again.
     checkpoint_file.write(state_dir / CHECKPOINTS, Checkpoint(region.lineage, 0, ModelState.start(initial)))
     store.create_region(region, CheckpointRow(0, 0, at_s))

@@ -219,9 +219,11 @@ class Agents:
             await self._read(stream)
         finally:
             writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            (failure,) = await asyncio.gather(writer, return_exceptions=True)
             self._report(stream)
             self._end(stream)
+            if isinstance(failure, Exception):  # our bug: not to be passed over because the stream is over
+                raise failure
 
     async def _read(self, stream: _Stream) -> None:
         loop = asyncio.get_running_loop()
@@ -299,6 +301,9 @@ class Agents:
             await stream.outgoing.run(stream.request, stream.socket)
         except ConnectionError:
             self._abort(stream)
+        except Exception:
+            self._abort(stream)
+            raise
 
     async def _refuse(self, socket: web.WebSocketResponse, request: web.Request, refused: Refused, who: str) -> None:
         self._metrics.frames_refused[refused.reason] += 1

@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from skerry.protocol.limits import MAP_ENTRIES_MAX, NAME_CHARS_MAX, PARTS_MAX, PAYLOAD_BYTES_MAX, TEXT_CHARS_MAX
+from skerry.protocol.limits import (
+    AGE_MAX,
+    MAP_ENTRIES_MAX,
+    NAME_CHARS_MAX,
+    PARTS_MAX,
+    PAYLOAD_BYTES_MAX,
+    TEXT_CHARS_MAX,
+)
 
 # \Z, not $: the latter lets a line feed through.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=NAME_CHARS_MAX)]
@@ -20,7 +27,7 @@ Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e12)]
-Age = Annotated[float, Meta(ge=0.0, le=1e15)]  # Spyker's measure of how much training a model holds
+Age = Annotated[float, Meta(ge=0.0, le=AGE_MAX)]  # Spyker's measure of how much training a model holds
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 

@@ -1,5 +1,6 @@
 """A checkpoint is whole or known not to be."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from coordinator import checkpoint
 from coordinator.checkpoint import Checkpoint, CheckpointError
 from coordinator.model_state import ModelState, Publication
+from coordinator.state_dir import open_state
+from coordinator.store import RegionRow
 from skerry.errors import StorageError
 from skerry.protocol.messages import BroadcastId
 
@@ -76,3 +79,18 @@ def test_a_missing_file_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_storage_error(example: tuple[Checkpoint, Path], tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         checkpoint.write(tmp_path / "nowhere", example[0])
+
+
+def test_a_new_state_is_safe_in_a_folder_that_is(tmp_path: Path, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is acknowledged, the folders that were made are on disk, too, and not only their files."""
+    synced = set()
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    path = tmp_path / "state"
+    open_state(path, RegionRow("here-1", "here", "0" * 64, "here/00000001"), words.initial(), 0.0).close()
+    assert {path / "checkpoints", path, tmp_path} <= synced

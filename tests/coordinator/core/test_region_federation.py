@@ -21,6 +21,7 @@ from coordinator.events import (
     TokenArrived,
 )
 from skerry.algorithms.federation import SpykerToken
+from skerry.protocol.limits import AGE_MAX
 from skerry.protocol.messages import (
     BroadcastId,
     ModelVersion,
@@ -140,3 +141,14 @@ def test_drifting_ages_start_an_exchange_and_then_the_token_moves_on(federated: 
     tokens = of(SendToken, effects + done + federated.handle(Tick(), 5.0))
     assert tokens[-1].to == "there-1"
     assert not federated.holds_token
+
+
+def test_a_peer_of_the_largest_age_does_not_make_ours_unspeakable(new_region: Any, words: Any) -> None:
+    """An age above what a message can say would end every stream and every exchange, for good."""
+    recipe = Recipe(federation=SpykerToken(eta_a=1.0, phi=1000.0))
+    region = new_region(recipe, ("there-1",))
+    region.handle(arrived(peer_model(1, None, age=AGE_MAX), words), 0.0)
+    assert region.age == AGE_MAX
+    for sequence in range(1, 4):
+        region.handle(words.update("kite", sequence, version(0)), 1.0)
+    assert (region.version, region.age) == (4, AGE_MAX)

@@ -288,8 +288,9 @@ async def test_a_heartbeat_does_not_wait_for_a_large_model(
     large = write_bundle(tmp_path / "large.skerry", np.zeros(4_000_000, np.float32))
     coordinator = await start(bundle=str(large))
     device = await coordinator.device()
+    await device.next(ModelOffered)
     await device.send(Heartbeat(1.0))
-    parts = 0
+    parts = 1
     while isinstance(message := await device.receive(), ModelOffered):
         parts, of = parts + 1, message.part.of
     assert message == Heartbeat(1.0)

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from aiohttp import WSMsgType
 
 from coordinator import stream
 from coordinator.config import CoordinatorConfig
+from coordinator.outgoing import Offer
 from coordinator.service import Service
 from coordinator.threads import in_executor
 from skerry.protocol import sparse
@@ -60,6 +62,21 @@ async def test_a_device_that_does_not_read_cannot_fill_the_memory_with_heartbeat
         except ConnectionError:
             break
     await busy.until_metric("skerry_devices_connected", 0)
+
+
+async def test_a_stream_that_cannot_be_written_to_ends_and_the_defect_is_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Any:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Offer, "frames", fail)
+    coordinator = await start()
+    device = await coordinator.device()
+    ended = await device.socket.receive(timeout=5)
+    assert ended.type in {WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR}
+    await coordinator.until_metric("skerry_devices_connected", 0)
+    assert "a defect" in caplog.text
 
 
 async def test_answers_for_an_earlier_stream_are_not_given_to_a_newer_one(
