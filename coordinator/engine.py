@@ -39,7 +39,7 @@ from coordinator.model_state import ModelState
 from coordinator.publications import Prepared, publication_of
 from coordinator.region import Region, RegionSettings
 from coordinator.state_dir import StateDir, open_state
-from coordinator.store import RegionRow
+from coordinator.store import Batch, RegionRow
 from coordinator.threads import RunInThread
 from skerry.algorithms.age_weighting import federated_model
 from skerry.algorithms.federation import SpykerToken
@@ -64,6 +64,7 @@ __all__ = ["DeviceStatus", "Engine", "EngineStatus", "ModelSnapshot", "Observer"
 
 GROUP_EVENTS_MAX = 1024  # bounds how long one group keeps the event loop from anything else
 ENCODE_INLINE_ENTRIES_MAX = 1 << 16  # what a device lacks of a larger model is encoded in a thread
+REPORTS_S = 1.0  # telemetry and traffic wait so long for a commit that has to be made anyway
 TICK_S = 1.0
 TICK_MIN_S = 0.01  # however soon the federation wants to be woken
 
@@ -134,6 +135,8 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._closing = False
+        self._reports = Batch()  # telemetry and traffic, which wait for the next commit for a while
+        self._reports_due_s = 0.0
         self._commits = 0
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             Apply: self._apply,
@@ -356,9 +359,13 @@ class Engine:
             group.batch.checkpoint, group.batch.cut = taken
         self._vectors |= group.vectors
 
-        if group.publishes or group.batch:
+        group.batch.add_reports(self._reports)
+        written = group.publishes or group.batch.promises or now_s >= self._reports_due_s or self._closing
+        if written and (group.publishes or group.batch):
             await self._run_in_thread(lambda: self._write(group))
             self._commits += 1
+            self._reports_due_s = now_s + REPORTS_S
+        self._reports = Batch() if written else group.batch
         for effect in effects:
             if isinstance(effect, OfferModel):
                 await self._offer_model(effect)

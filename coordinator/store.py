@@ -165,18 +165,26 @@ class Batch:
     checkpoint: CheckpointRow | None = None
     cut: Cut | None = None
 
-    def __bool__(self) -> bool:
+    @property
+    def promises(self) -> bool:
+        """Whether it holds more than telemetry and traffic, which nobody waits for."""
         return bool(
             self.journal
             or self.releases
             or self.publications
             or self.token
-            or self.telemetry
             or self.evaluations
-            or self.traffic
             or self.checkpoint
             or self.cut
         )
+
+    def __bool__(self) -> bool:
+        return bool(self.promises or self.telemetry or self.traffic)
+
+    def add_reports(self, earlier: "Batch") -> None:
+        """Take in the telemetry and traffic of an `earlier` batch that was not written."""
+        self.telemetry = earlier.telemetry | self.telemetry
+        self.traffic = earlier.traffic + self.traffic
 
 
 class Store:

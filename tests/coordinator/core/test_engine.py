@@ -304,6 +304,27 @@ async def test_telemetry_evaluations_and_traffic_are_kept(
     assert (row.received_at_s, row.base_number, row.age) == (1_700_000_000.0, 0, 1.0)
 
 
+async def test_telemetry_costs_no_sync_of_its_own(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    config, outlet = config_of(PLAIN), new_listener()
+    async with open_engine(config, outlet) as engine:
+        engine.submit(words.update("kite", 1, engine.version))
+        await outlet.until_accepted(1)
+        for sequence in range(1, 21):
+            report = Telemetry(float(sequence), 1.0, 0.0, 1, 20, 0.1, 1, 1, 1, 0, 48.5)
+            engine.submit(TelemetryArrived("kite", report))
+            engine.submit(TrafficCounted("device", "kite", 1, 2))
+            engine.submit(words.hello(f"pi-{sequence}"))
+            await outlet.until(lambda: len(outlet.offers) == sequence)  # noqa: B023 - awaited at once
+        assert engine.status().commits <= 3
+        await _until(lambda: bool(read_history(config.state_dir).traffic))  # no longer than a second or two
+        engine.submit(TrafficCounted("device", "kite", 1, 2))
+    history = read_history(config.state_dir)
+    assert history.telemetry["kite"].uptime_s == 20.0
+    assert [(one.sent_bytes, one.received_bytes) for one in history.traffic] == [(21, 42)]
+
+
 async def test_status_tells_of_devices_and_the_model(
     config_of: Any, open_engine: Any, new_listener: Any, words: Any
 ) -> None:
