@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,6 +208,42 @@ class _Progress:
         if time.monotonic() - self._told_s >= PROGRESS_S:
             self._told_s = time.monotonic()
             click.echo(f"{done} of at most {total} {self._what}", err=True)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  skerry-agent doctor
+  skerry-agent doctor --bundle builtin:activity
+  skerry-agent doctor --json | jq '.findings[] | select(.outcome != "ok")'
+
+\b
+Exit codes:
+  0  nothing is wrong, or there are warnings only
+  1  something keeps the agent from training
+  2  command line"""
+)
+@_config
+@click.option("--bundle", help="Check data and speed with this bundle, a path or builtin:TASK, not the region's task.")
+@_json
+def doctor(path: Path, bundle: str | None, as_json: bool) -> None:
+    """Check everything that an installation can have wrong, and say what to do about it.
+
+    A running agent goes on undisturbed. docs/agent.md lists the checks.
+    """
+    from edge_agent import doctor as examination
+
+    findings = []
+    for finding in examination.examine(path, bundle, examination.Surroundings()):
+        findings.append(finding)
+        if not as_json:
+            click.echo(examination.text(finding))
+    counts = Counter(finding.outcome for finding in findings)
+    if as_json:
+        click.echo(msgspec.json.encode({"ok": not counts["failure"], "findings": findings}))
+    else:
+        click.echo(f"{counts['ok']} good, {counts['warning']} warnings, {counts['failure']} failures")
+    sys.exit(1 if counts["failure"] else 0)
 
 
 @cli.command(

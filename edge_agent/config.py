@@ -90,11 +90,17 @@ def check_url(url: str, *, insecure: bool) -> None:
     """
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is no http:// or https:// URL")
+    try:
+        host, _ = urlsplit(url).hostname, urlsplit(url).port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no URL: {error}") from error
+    if not host:
+        raise ConfigError(f"{url!r} names no host")
     if url.startswith("https://"):
         return
     if not insecure:
         raise ConfigError(f"{url!r} is plain http; use https, or spell out `insecure = true` in a loopback lab")
-    if not _is_loopback(urlsplit(url).hostname or ""):
+    if not _is_loopback(host):
         raise ConfigError(f"{url!r} is plain http to another machine; that is for loopback only")
 
 

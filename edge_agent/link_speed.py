@@ -6,6 +6,7 @@ coordinator takes bytes of a device only as updates, and a measurement must not 
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from statistics import mean, median
@@ -77,9 +78,12 @@ async def open_session(url: str) -> "AsyncIterator[aiohttp.ClientSession]":
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
-    headers = {"User-Agent": USER_AGENT}
+    # A context of its own: the one that aiohttp makes when it is imported would not see certificates added since.
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context()) if url.startswith("https://") else None
     try:
-        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers={"User-Agent": USER_AGENT}
+        ) as session:
             yield session
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise LinkFailed(f"{url}: {str(error) or type(error).__name__}") from error

@@ -48,21 +48,34 @@ class Stored:
 class Store:
     """The agent's database, open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, look_only: bool = False) -> None:
         """Open or create `path`; migrate an older schema, in one transaction.
 
+        `look_only`: nothing is made, migrated or changed, also not beside the file; whoever writes goes on.
+
         Raises:
+            NotMadeError: `look_only`, and it is not there.
             SchemaTooNewError: a newer version of Skerry wrote it.
             StorageError: it cannot be opened, read or written.
         """
         self._path = path
-        self._database = Database(path, __package__)
+        self._database = Database(path, __package__, read_only=look_only, leave_no_trace=look_only)
         with self._database.errors():
             self._database.connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
     def close(self) -> None:
         """Close the database; what was written stays."""
         self._database.close()
+
+    def damage(self) -> str:
+        """Go through all pages and return the first that is wrong; "": none.
+
+        Raises:
+            StorageError: it cannot be read at all.
+        """
+        with self._database.errors():
+            (verdict,) = self._database.connection.execute("PRAGMA quick_check(1)").fetchone()
+        return "" if verdict == "ok" else str(verdict)
 
     def load(self) -> Stored:
         """Return all that is on disk.

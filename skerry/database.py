@@ -22,14 +22,25 @@ class NotMadeError(StorageError):
 class Database:
     """An open database of one package. A transaction that has ended is on disk (WAL, synchronous=FULL)."""
 
-    def __init__(self, path: Path, package: str, *, wal_bytes: int = 8 << 20, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        package: str,
+        *,
+        wal_bytes: int = 8 << 20,
+        read_only: bool = False,
+        leave_no_trace: bool = False,
+    ) -> None:
         """Open or create `path`; migrate an older schema of `package`.
 
         Args:
             path: of the database; its directory exists.
             package: where `schema/` and `queries.sql` are.
             wal_bytes: about how long the write-ahead log gets before it is copied into the database.
-            read_only: nothing is created, migrated or changed; all that is read is as it was when this returns.
+            read_only: nothing is migrated or changed; all that is read is as it was when this returns.
+            leave_no_trace: with `read_only`, make no files beside a database that nobody has open, which would belong
+                to whoever looks and keep the service out. For a short look: a service that starts meanwhile is not
+                kept from writing.
 
         Raises:
             NotMadeError: it is not there to be read.
@@ -43,6 +54,8 @@ class Database:
             raise NotMadeError(f"{path}: is missing: no service has run here")
         with self.errors():
             uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            if leave_no_trace and not path.with_name(f"{path.name}-wal").exists():
+                uri += "&immutable=1"
             self.connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         try:
             with self.errors():
