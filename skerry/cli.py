@@ -1,4 +1,4 @@
-"""`skerry-task`: build, check and show bundles."""
+"""`skerry-task`: build, check, show and list bundles."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from skerry import __version__
 from skerry.command_line import CONTEXT_SETTINGS
 from skerry.errors import SkerryError
 from skerry.tasks import data
-from skerry.tasks.bundle import Bundle, resolve
+from skerry.tasks.bundle import BUILTIN_PREFIX, Bundle, resolve
 from skerry.tasks.manifest import IGNORED, Label, Manifest
 from skerry.training.trainer import require_torch
 
@@ -23,6 +23,13 @@ package, 5 a bundle, a model or data that does not fit."""
 CLASSES_SHOWN = 100  # a vocabulary would fill the screen
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SKERRY_DATA",
+    show_envvar=True,
+    help="Where the data sets of built-in tasks are.",
+)
 
 
 @click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
@@ -43,25 +50,34 @@ def task() -> None:
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The bundle to write."
 )
+@data_dir_option
 @as_json
-def build(definition: str, output: Path, as_json: bool) -> None:
+def build(definition: str, output: Path, data_dir: Path | None, as_json: bool) -> None:
     """Export a torch model to a bundle. Needs torch.
 
-    DEFINITION is MODULE:FUNCTION, looked for in the working directory, too. The function returns a
+    DEFINITION is MODULE:FUNCTION, looked for in the working directory, too, or builtin:TASK. The function returns a
     skerry.training.definition.TaskDefinition; docs/adding_a_task.md shows one. Every gradient is compared with
     torch's own before anything is written.
 
     \b
     Examples:
       skerry-task build my_task:definition --output my_task.skerry
-      skerry-task build skerry.training.activity:definition -o activity.skerry --json
+      skerry-task build builtin:cifar10-cnn -o cifar10-cnn.skerry --json
+      skerry-task build "builtin:mnist-fc?width=256" -o mnist-fc.skerry
+      skerry-task build builtin:wikitext2-lstm -o words.skerry --data-dir /srv/datasets
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require_torch("building a bundle")
     from skerry.training.build import build as build_bundle
     from skerry.training.definition import load_definition
 
-    sys.path.insert(0, str(Path.cwd()))
-    built = build_bundle(load_definition(definition))
+    if definition.startswith(BUILTIN_PREFIX):
+        from skerry.training.builtin.definitions import builtin_definition
+
+        loaded = builtin_definition(definition.removeprefix(BUILTIN_PREFIX), data_dir)
+    else:
+        sys.path.insert(0, str(Path.cwd()))
+        loaded = load_definition(definition)
+    built = build_bundle(loaded)
     output.write_bytes(built.file)
     bundle = Bundle.open(output)
     report = {
@@ -82,8 +98,9 @@ def build(definition: str, output: Path, as_json: bool) -> None:
 @task.command(epilog=EXIT_CODES)
 @click.argument("bundle")
 @click.option("--data", "source", help="Also read this data source, and check it against the bundle.")
+@data_dir_option
 @as_json
-def check(bundle: str, source: str | None, as_json: bool) -> None:
+def check(bundle: str, source: str | None, data_dir: Path | None, as_json: bool) -> None:
     """Check a bundle: format, hashes, graphs, and gradients against the slope of the loss. Needs no torch.
 
     BUNDLE is a path or builtin:TASK. With --data, check a device's data as well, and count its classes.
@@ -106,7 +123,7 @@ def check(bundle: str, source: str | None, as_json: bool) -> None:
     }
     lines = [f"{bundle}: intact; gradient equals the slope of the loss within {found.gradient_error:.0e}"]
     if source is not None:
-        dataset = data.load(f"{source}", opened.manifest)
+        dataset = data.load(source, opened.manifest, data_dir=data_dir)
         label = opened.manifest.label
         report["data"] = {"source": source, "examples": len(dataset)}
         lines.append(f"{source}: {len(dataset)} examples")
@@ -118,6 +135,47 @@ def check(bundle: str, source: str | None, as_json: bool) -> None:
             if len(counts) > CLASSES_SHOWN:
                 lines.append(f"  and {len(counts) - CLASSES_SHOWN} more classes")
     _print(report, as_json, "\n".join(lines))
+
+
+@task.command("list", epilog=EXIT_CODES)
+@as_json
+def list_tasks(as_json: bool) -> None:
+    """List the built-in tasks: their parameters, their data, and whether their bundles are shipped.
+
+    \b
+    Examples:
+      skerry-task list
+      skerry-task list --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    from skerry.tasks.builtin.catalogue import SHIPPED, TASKS, build_command
+    from skerry.tasks.builtin.source import DATA_SETS
+
+    homes = {name: kind.home for name, kind in DATA_SETS.items()} | {"activity": "shipped with the product"}
+    report = [
+        {
+            "name": found.name,
+            "summary": found.summary,
+            "parameters": found.parameters,
+            "options": found.options,
+            "shipped": found.name in SHIPPED,
+            "build": build_command(found),
+            "data_set": found.data_set,
+            "data_from": homes[found.data_set],
+        }
+        for found in TASKS.values()
+    ]
+    rows = [("task", "parameters", "data set", "bundle", "")]
+    for found in TASKS.values():
+        options = f" ({found.options})" if found.options else ""
+        bundle = "shipped" if found.name in SHIPPED else "to be built"
+        rows.append((found.name, f"{found.parameters:,}", found.data_set, bundle, found.summary + options))
+    lines = [
+        f"{name:<18}{size:>12}  {data_set:<13}{bundle:<13}{text}".rstrip()
+        for name, size, data_set, bundle, text in rows
+    ]
+    lines += ["", *(f"{name}: {home}" for name, home in homes.items())]
+    lines += ["", "To build one: skerry-task build builtin:TASK --output FILE"]
+    _print({"tasks": report}, as_json, "\n".join(lines))
 
 
 @task.command(epilog=EXIT_CODES)

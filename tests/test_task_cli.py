@@ -45,12 +45,35 @@ def test_check_counts_the_classes_of_a_devices_data() -> None:
     assert report["gradient_error"] < 0.1
 
 
+def test_list_names_every_task_with_its_size_and_where_its_data_come_from() -> None:
+    tasks = {task["name"]: task for task in printed(skerry_task("list", "--json"))["tasks"]}
+    assert tasks["activity"]["shipped"]
+    assert tasks["cifar10-cnn"]["parameters"] == 550_570
+    assert tasks["cifar10-cnn"]["build"] == "skerry-task build builtin:cifar10-cnn --output cifar10-cnn.skerry"
+    assert tasks["shakespeare-gru"]["data_from"].startswith("the plays")
+    text = skerry_task("list").stdout
+    assert all(name in text for name in tasks)
+    assert "mnist: https://" in text
+
+
+@pytest.mark.torch
+def test_a_built_in_task_is_built_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    built = printed(skerry_task("build", "builtin:mnist-fc?width=8", "-o", "fc.skerry", "--json", cwd=tmp_path))
+    assert built["parameters"] == 784 * 8 + 8 + 2 * (8 * 8 + 8) + 8 * 10 + 10
+    assert Bundle.open(tmp_path / "fc.skerry").manifest.name == "mnist-fc"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["check", "gone.skerry"], 5, "skerry-task: gone.skerry: cannot be read: No such file or directory"),
         (["check", "builtin:activity", "--data", "csv:gone.csv"], 5, "skerry-task: gone.csv: no such file"),
         (["show", "builtin:chess"], 5, "there is: activity"),
+        (["show", "builtin:cifar10-cnn"], 5, "run `skerry-task build builtin:cifar10-cnn --output cifar10-cnn.skerry`"),
+        (["show", "builtin:wikitext2-lstm"], 5, "--output wikitext2-lstm.skerry --data-dir DIR`"),
+        (["build", "builtin:mnist-cnn?depth=3", "-o", "x.skerry"], 5, "unknown option depth"),
+        (["check", "builtin:activity", "--data", "builtin:mnist", "--data-dir", "gone"], 5, "no folder gone"),
         pytest.param(
             ["build", "gone:definition", "-o", "x.skerry"],
             5,
@@ -71,7 +94,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["check"], ["show"]])
+@pytest.mark.parametrize("command", [[], ["build"], ["check"], ["list"], ["show"]])
 def test_every_help_has_an_example_and_the_exit_codes(command: list[str]) -> None:
     text = skerry_task(*command, "--help").stdout
     assert "Examples:\n" in text

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from skerry.errors import DataError
 from skerry.tasks import manifest as manifest_module
+from skerry.tasks.builtin.catalogue import SHIPPED, build_command, task_of
 from skerry.tasks.manifest import MANIFEST_BYTES_MAX, MalformedBundle, Manifest, PartName
 from skerry.tasks.model_file import from_safetensors
 from skerry.vector import Float32
@@ -21,7 +22,6 @@ BUNDLE_BYTES_MAX = 2 << 30
 MANIFEST_NAME = "manifest.json"
 SUFFIX = ".skerry"
 BUILTIN_PREFIX = "builtin:"
-BUILTIN_TASKS = ("activity",)
 
 _ENTRIES = (MANIFEST_NAME, *PartName)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can state: the bytes must not depend on the clock
@@ -66,10 +66,14 @@ class Bundle:
         """Return the bundle of a task that is shipped with the product.
 
         Raises:
-            DataError: there is no such task.
+            DataError: there is no such task, or its bundle has to be built first; says how.
         """
-        if name not in BUILTIN_TASKS:
-            raise DataError(f"no built-in task {name!r}; there is: {', '.join(BUILTIN_TASKS)}")
+        task = task_of(name)
+        if name not in SHIPPED:
+            raise DataError(
+                f"builtin:{name}: its bundle is not shipped: where torch is, run `{build_command(task)}`, "
+                "and give that file's path"
+            )
         return cls.open(Path(__file__).parent / name / f"{name}{SUFFIX}")
 
     def part(self, name: PartName | str) -> bytes:

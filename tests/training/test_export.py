@@ -273,8 +273,11 @@ def test_an_export_that_is_wrong_never_becomes_a_bundle(
     [
         ("activity", "must be MODULE:FUNCTION"),
         ("no_such_module:definition", "ModuleNotFoundError"),
-        ("skerry.training.activity:gone", "AttributeError"),
-        ("skerry.training.activity:training_normalisation", "returned Normalisation, must return a TaskDefinition"),
+        ("skerry.training.builtin.activity:gone", "AttributeError"),
+        (
+            "skerry.training.builtin.activity:training_normalisation",
+            "returned Normalisation, must return a TaskDefinition",
+        ),
     ],
 )
 def test_a_definition_that_is_none_is_refused(spec: str, reason: str) -> None:
@@ -284,7 +287,7 @@ def test_a_definition_that_is_none_is_refused(spec: str, reason: str) -> None:
 
 def test_the_built_in_bundle_is_what_its_definition_makes(activity: Bundle, tmp_path: Path) -> None:
     """The committed file, made anew: same manifest, same parameters, graphs that compute the same."""
-    made = opened(load_definition("skerry.training.activity:definition"), tmp_path)
+    made = opened(load_definition("skerry.training.builtin.activity:definition"), tmp_path)
     assert made.manifest.input == activity.manifest.input
     assert made.manifest.layout == activity.manifest.layout
     assert (made.manifest.name, made.manifest.label) == (activity.manifest.name, activity.manifest.label)

@@ -7,17 +7,16 @@ import torch
 
 from skerry.tasks.activity import people
 from skerry.tasks.manifest import Defaults, Input, Label, Normalisation
+from skerry.training.builtin.seeding import seeded
 from skerry.training.definition import TaskDefinition
 
 HIDDEN = (128, 64)
-SEED = 1
 
 
 def definition() -> TaskDefinition:
     """Return the task: 43 features of ten seconds of acceleration, 6 activities, a small multi-layer perceptron."""
     features = people.feature_names()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded():
         model = multi_layer_perceptron((len(features), *HIDDEN, len(people.CLASSES)))
     return TaskDefinition(
         name="activity",
