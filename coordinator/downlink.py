@@ -4,9 +4,11 @@ Not after every update: a device that answers often would be sent one model per 
 per half cycle keeps a device about as fresh as its own training, and at most one is on its way at any time.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 DUE_AFTER_CYCLES = 0.5  # since the last offer, when the device has just delivered an update
+REJECTED_MAX = 64  # that are remembered: more than a device has under way
 OVERDUE_AFTER_CYCLES = 1.0  # since the last offer, when it has not
 
 
@@ -17,6 +19,9 @@ class Downlink:
     base: int | None  # version that the device holds; None: none of this lineage
     offered_at_s: float | None = None  # start of the last offer on this connection
     in_flight: int | None = None  # version that is being written to the stream
+    # Updates that this stream was told will never be applied. A copy that is still under way must not be either: the
+    # device has taken its mass back.
+    rejected: deque[int] = field(default_factory=lambda: deque(maxlen=REJECTED_MAX))
 
     def due(self, version: int, cycle_s: float, now_s: float, *, answering: bool) -> bool:
         """Say whether to offer `version` now; `answering`: an update of this device was just taken."""

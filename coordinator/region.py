@@ -269,7 +269,10 @@ class Region:
         if offered.sequence <= ledger.last_sequence(device):
             return self._repeat_arrived(device, offered, now_s)
         base_age = self._state.ages.at(offered.base.number) if offered.base.lineage == self.lineage else None
-        fault = self._fault(event)
+        fault: Malformed | _Refusal | None = self._fault(event)
+        link = self._links.get(device)
+        if link is not None and offered.sequence in link.rejected:
+            fault = _Refusal("wrong_sequence", f"update {offered.sequence} was rejected on this stream before")
         if fault is not None or base_age is None:
             return self._reject(device, offered.sequence, fault or self._unknown(offered.base), now_s)
 
@@ -334,6 +337,8 @@ class Region:
 
     def _reject(self, device: str, sequence: int, fault: "Malformed | _Refusal", now_s: float) -> list[Effect]:
         self.counts.rejected[fault.reason] += 1
+        if (link := self._links.get(device)) is not None:
+            link.rejected.append(sequence)
         rejected = UpdateRejected(sequence, fault.reason, fault.detail)
         return [SendToDevice(device, rejected), *self._offer(device, now_s, answering=True)]
 

@@ -149,6 +149,21 @@ def test_an_update_on_an_unknown_base_is_rejected_and_not_remembered(
     assert isinstance(accepted[0], UpdateAccepted)
 
 
+def test_a_copy_of_a_rejected_update_is_rejected_on_the_same_stream(new_region: Any, words: Any) -> None:
+    """The device has returned what it learned to its residual: applied after all, it would count twice."""
+    region = new_region()
+    region.handle(words.hello("kite"), 0.0)
+    update = words.update("kite", 1, version(0))
+    torn = UpdateArrived("kite", update.offered, b"", Malformed("malformed", "a gap"), 90)
+    assert said(region.handle(torn, 1.0))[0].reason == "malformed"
+    assert said(region.handle(update, 1.1))[0].reason == "wrong_sequence"
+    assert region.version == 0
+    region.handle(DeviceDisconnected("kite"), 2.0)
+    region.handle(words.hello("kite"), 2.1)
+    (answer,) = said(region.handle(update, 2.2))
+    assert isinstance(answer, UpdateAccepted), "offered anew: the rejection did not arrive"
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_is_rejected(new_region: Any, words: Any, loss: float) -> None:
     region = new_region()
