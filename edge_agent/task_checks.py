@@ -185,7 +185,7 @@ def check_data(config: AgentConfig, bundle: Bundle, batch_examples: int) -> tupl
     """Read the data, check them against the bundle, and count the classes."""
     name, source, manifest = "data", config.data.source, bundle.manifest
     try:
-        dataset = data.load(source, manifest)
+        dataset = data.load(source, manifest, data_dir=config.data.dir)
     except DataError as error:
         return failure(name, str(error), "correct the file or `data.source`: docs/data.md"), None
     found = f"{source}: {len(dataset)} examples"

@@ -26,7 +26,7 @@ SHIPPED = (
 SOURCED = re.compile(
     r"(data sheet: .+, \d{4}|benchmark: (same as \w+|.+, \d{4}|.+, \d{4}: .+)|estimate: .+|choice: .+|measured: .+)"
 )
-UNITLESS = {"name", "description", "engine", "providers", "threads", "distribution", "sigma", "slowdown"}
+UNITLESS = {"name", "description", "engine", "providers", "threads", "distribution", "sigma", "slowdown", "throttled"}
 UNITS = ("_bytes", "_bytes_max", "_s", "_bytes_per_s", "_share", "_examples", "_c", "_percent")
 
 
@@ -72,6 +72,8 @@ def test_the_agent_takes_what_it_needs_from_every_shipped_profile(name: str, tmp
     assert loaded.memory_bytes is not None
     assert loaded.limits.memory_bytes_max is not None
     assert loaded.limits.bundle_bytes_max < loaded.limits.memory_bytes_max < loaded.memory_bytes
+    assert agent_config.load(file).policy == loaded.policy
+    assert 50.0 < loaded.policy.temperature_slow_c < loaded.policy.temperature_pause_c < 100.0
 
 
 @pytest.mark.parametrize("name", SHIPPED)

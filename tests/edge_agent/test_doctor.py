@@ -273,6 +273,14 @@ def test_a_provider_that_is_not_there_is_told(tmp_path: Path, activity: Bundle) 
         assert "CUDAExecutionProvider" in found.remedy
 
 
+def test_data_sets_are_looked_for_where_the_agent_looks(tmp_path: Path, activity: Bundle) -> None:
+    sought = agent_config(tmp_path, data=Data("builtin:mnist", dir=tmp_path / "sets"))
+    found, dataset = check_data(sought, activity, 32)
+    assert dataset is None
+    assert found.outcome == "failure"
+    assert str(tmp_path / "sets") in found.found
+
+
 @pytest.mark.parametrize(
     ("seconds_per_step", "cycle_s", "outcome"), [(0.1, 1.0, "ok"), (2.0, 1.0, "warning"), (2.0, None, "ok")]
 )
