@@ -47,8 +47,8 @@ class Subject:
     folder: Path  # on the disk that is timed
 
 
-def measure(subject: Subject, name: str, link: LinkSpeed | None, progress: Progress) -> tuple[Profile, str]:
-    """Return this device's profile, from timed steps on made-up examples, and on what they ran.
+def measure(subject: Subject, name: str, link: LinkSpeed | None, progress: Progress) -> Profile:
+    """Return this device's profile, from timed steps on made-up examples.
 
     Raises:
         ConfigError: the engine is not installed.
@@ -72,7 +72,7 @@ def measure(subject: Subject, name: str, link: LinkSpeed | None, progress: Progr
         progress=progress,
     )
     syncs = disk_syncs_s(subject.folder, time.monotonic)
-    found = Profile(
+    return Profile(
         name=name,
         description=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         engine=subject.engine,
@@ -83,6 +83,7 @@ def measure(subject: Subject, name: str, link: LinkSpeed | None, progress: Progr
         link=None if link is None else _link(link),
         lab=Lab(jitter=Jitter(sigma=sigma(seconds))),
         measured=Measured(
+            runs_on=trainer.runs_on,
             bundle=manifest.name,
             batch_examples=batch_examples,
             steps=len(seconds),
@@ -94,7 +95,6 @@ def measure(subject: Subject, name: str, link: LinkSpeed | None, progress: Progr
             round_trip_s=None if link is None else link.round_trip_s,
         ),
     )
-    return found, trainer.runs_on
 
 
 def with_slowdown(found: Profile, reference: Profile) -> Profile:
@@ -134,7 +134,7 @@ def to_toml(found: Profile, version: str, reference: str | None) -> str:
     )
 
 
-def text(found: Profile, runs_on: str, link: LinkSpeed | None) -> str:
+def text(found: Profile, link: LinkSpeed | None) -> str:
     """Return what a person wants to know of it."""
     figures = found.measured
     assert figures is not None
@@ -142,7 +142,7 @@ def text(found: Profile, runs_on: str, link: LinkSpeed | None) -> str:
     rows = [
         ("device", f"{found.name}: {found.description}"),
         ("task", f"{figures.bundle}, batches of {figures.batch_examples}"),
-        ("engine", f"{runs_on}, {found.threads} thread{'s' if found.threads > 1 else ''}"),
+        ("engine", f"{figures.runs_on}, {found.threads} thread{'s' if found.threads > 1 else ''}"),
         (
             "step",
             f"{figures.seconds_per_step * 1e3:.4g} ms (median of {figures.steps}), "

@@ -188,12 +188,12 @@ def bench(
             seconds_max=seconds,
             folder=disk,
         )
-        found, runs_on = benchmark.measure(subject, name, link, _Progress("steps"))
+        found = benchmark.measure(subject, name, link, _Progress("steps"))
         if reference is not None:
             found = benchmark.with_slowdown(found, profile.load(str(reference)))
         if output is not None:
             _write(output, benchmark.to_toml(found, __version__, None if reference is None else reference.name))
-    click.echo(msgspec.json.encode(found) if as_json else benchmark.text(found, runs_on, link))
+    click.echo(msgspec.json.encode(found) if as_json else benchmark.text(found, link))
 
 
 class _Progress:

@@ -100,7 +100,7 @@ def check_folder(check: str, folder: Path) -> Finding:
         return failure(
             check,
             f"{present}: {reason}",
-            f"mount it writable, or choose another folder; else give it to the agent's user: chown {present}",
+            "run this as root or as the agent's user; else mount it writable, chown it, or choose another folder",
         )
     if present == folder and folder.stat().st_mode & stat.S_IWOTH:
         return warning(check, f"{folder}: everybody may write there, and exchange models", f"run `chmod 700 {folder}`")

@@ -76,6 +76,7 @@ class Lab(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What `skerry-agent bench` found on one real device of this type."""
 
+    runs_on: str  # engine and execution provider, with the reason where it is not the one that was asked for
     bundle: str  # name of the task
     batch_examples: Annotated[int, Meta(ge=1)]
     steps: Annotated[int, Meta(ge=1)]  # timed

@@ -133,6 +133,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         link=Link(latency_s=0.01, down_bytes_per_s=2.5e7, loss_share=0.25),
         lab=Lab(slowdown=3.0, jitter=Jitter(sigma=0.1), throttling=Throttling(every_s=9.0, lasts_s=1.0, slowdown=2.0)),
         measured=Measured(
+            runs_on="onnx: CPUExecutionProvider",
             bundle="activity",
             batch_examples=32,
             steps=200,

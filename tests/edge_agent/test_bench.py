@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from edge_agent import cli as cli_module
 from edge_agent.bench import percentile, sigma, with_slowdown
 from edge_agent.cli import cli
 from edge_agent.link_speed import BYTES_MAX, ROUND_TRIPS, LinkFailed, LinkSpeed, measure_link
@@ -87,6 +88,20 @@ def test_what_is_printed_for_people(tmp_path: Path) -> None:
     assert "link       not measured: name a coordinator" in printed
 
 
+def test_a_provider_that_cannot_be_used_is_seen_in_the_profile(tmp_path: Path) -> None:
+    result = command("bench", "--steps", "5", "--disk", tmp_path, "--provider", "NoSuchProvider", "--json")
+    assert result.exit_code == 0, result.output
+    measured = json.loads(result.stdout)["measured"]
+    assert measured["runs_on"] == "onnx: CPUExecutionProvider (NoSuchProvider cannot be used here)"
+
+
+def test_long_work_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_module, "PROGRESS_S", 0.0)
+    result = command("bench", "--steps", "10", "--disk", tmp_path, "--json")
+    assert "19 of at most 20 steps" in result.stderr.splitlines()
+    assert json.loads(result.stdout)["measured"]["steps"] == 10
+
+
 def test_a_device_is_as_much_slower_as_the_reference_says(tmp_path: Path) -> None:
     here, there = tmp_path / "here.toml", tmp_path / "there.toml"
     assert command("bench", "--steps", "5", "--disk", tmp_path, "-o", there).exit_code == 0
@@ -100,6 +115,7 @@ def test_a_device_is_as_much_slower_as_the_reference_says(tmp_path: Path) -> Non
 
 def device(seconds_per_step: float, slowdown: float = 1.0) -> Profile:
     measured = Measured(
+        runs_on="onnx: CPUExecutionProvider",
         bundle="activity",
         batch_examples=32,
         steps=1,
