@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-RECENT_MAX = 16  # updates of a device whose weights are remembered: more than an agent has unanswered
+RECENT_MAX = 16  # updates of a device whose weights are remembered: twice what an agent has unanswered by default
 
 
 class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):

@@ -192,7 +192,7 @@ def test_staleness_is_how_far_the_age_moved_since_the_base(new_region: Any, word
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(["kite", "tern", "gull"]),
-        st.sampled_from(["next", "repeat", "gap", "reconnect", "unknown_base", "malformed"]),
+        st.sampled_from(["next", "repeat", "gap", "reconnect", "unknown_base", "malformed", "foreign"]),
         st.integers(0, 5),
     ),
     max_size=60,
@@ -210,16 +210,20 @@ def test_every_acknowledged_update_is_journalled_exactly_once(
     journal: dict[tuple[str, int], int] = {}
     applied: list[tuple[int, int, float]] = []
     acknowledged: dict[tuple[str, int], float | None] = {}
+    rejected: dict[str, set[int]] = {}  # on the present stream of each device that is connected
     for step, (device, operation, argument) in enumerate(operations):
         base = version(max(0, region.version - argument))
         match operation:
             case "reconnect":
                 region.handle(DeviceDisconnected(device), step)
                 event: Any = words.hello(device)
+                rejected[device] = set()
             case "repeat":
                 event = words.update(device, max(1, newest[device] - argument), base)
             case "unknown_base":
                 event = words.update(device, newest[device] + 1, ModelVersion("there/00000002", 0))
+            case "foreign":
+                event = words.update(device, max(1, newest[device] - argument - 1), ModelVersion("there/00000002", 0))
             case "malformed":
                 whole = words.update(device, newest[device] + 1, base)
                 event = UpdateArrived(device, whole.offered, b"", Malformed("malformed", ""), 1)
@@ -233,6 +237,7 @@ def test_every_acknowledged_update_is_journalled_exactly_once(
                 case JournalUpdate():
                     key = effect.arrived.device, effect.arrived.offered.sequence
                     assert key not in journal, "journalled twice"
+                    assert key[1] not in rejected.get(device, ()), "applied though the device took it back"
                     journal[key] = effect.position
                     newest[device] = effect.arrived.offered.sequence
                     seen_positions.add(effect.position)
@@ -247,6 +252,11 @@ def test_every_acknowledged_update_is_journalled_exactly_once(
                     if acknowledged.get((to, answer.sequence)) is not None and answer.weight is not None:
                         assert acknowledged[to, answer.sequence] == answer.weight
                     acknowledged[to, answer.sequence] = answer.weight
+                case SendToDevice(to, UpdateRejected() as answer):
+                    in_journal = (to, answer.sequence) in journal
+                    assert operation == "foreign" or not in_journal, "rejected though it is in the journal"
+                    if to in rejected:
+                        rejected[to].add(answer.sequence)
                 case _:
                     pass
     assert [one[0] for one in applied] == list(range(1, len(applied) + 1))
