@@ -9,6 +9,7 @@ import resource
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -125,12 +126,16 @@ class _Examination:
         yield from reached.findings
 
     def _task(self) -> Iterator[Finding]:
-        with TemporaryDirectory(prefix="skerry-doctor-") as folder:
-            yield from _guarded("bundle", lambda: self._bundle(Path(folder)))
+        with ExitStack() as folders:
+
+            def make_folder() -> Path:
+                return Path(folders.enter_context(TemporaryDirectory(prefix="skerry-doctor-")))
+
+            yield from _guarded("bundle", lambda: self._bundle(make_folder))
             yield from _guarded("limits", self._limits)
             yield from _guarded("data", self._training)
 
-    def _bundle(self, folder: Path) -> Iterator[Finding]:
+    def _bundle(self, folder: Callable[[], Path]) -> Iterator[Finding]:
         assert self.config is not None
         if self.bundle_spec is not None:
             found, self.bundle = task_checks.open_bundle(self.bundle_spec, "as --bundle says")

@@ -85,8 +85,8 @@ async def open_session(url: str) -> "AsyncIterator[aiohttp.ClientSession]":
             connector=connector, timeout=timeout, headers={"User-Agent": USER_AGENT}
         ) as session:
             yield session
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise LinkFailed(f"{url}: {str(error) or type(error).__name__}") from error
+    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is one of the latter
+        raise LinkFailed(f"{url}: {str(error) or 'no answer in time'}") from error
 
 
 async def ask_status(session: "aiohttp.ClientSession", url: str) -> CoordinatorStatus:

@@ -119,9 +119,9 @@ def check_state(config: AgentConfig) -> tuple[Finding, Welcome | None]:
 
 
 async def check_bundle(
-    config: AgentConfig, in_force: InForce, wanted: str | None, urls: tuple[str, ...], folder: Path
+    config: AgentConfig, in_force: InForce, wanted: str | None, urls: tuple[str, ...], folder: Callable[[], Path]
 ) -> tuple[Finding, Bundle | None]:
-    """Find the task's bundle: the agent's own, else the one of a coordinator that answered, fetched to `folder`.
+    """Find the task's bundle: the agent's own, else the one of a coordinator that answered, fetched to `folder()`.
 
     `wanted` is its SHA-256; None: no coordinator answered, and there never was one.
     """
@@ -143,7 +143,7 @@ async def check_bundle(
         )
     if not urls:
         return warning(name, f"{wanted[:12]}: not downloaded yet, and no coordinator answers", "see above"), None
-    copy = folder / f"{wanted}{SUFFIX}"
+    copy = folder() / f"{wanted}{SUFFIX}"
     try:
         await _fetch(urls[0], wanted, copy, in_force.bundle_bytes_max)
     except (LinkFailed, StorageError) as error:

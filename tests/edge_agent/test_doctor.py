@@ -216,7 +216,7 @@ def test_a_damaged_and_a_newer_database(tmp_path: Path) -> None:
 
 
 def bundle_check(config: AgentConfig, wanted: str | None, urls: tuple[str, ...], folder: Path) -> Finding:
-    return asyncio.run(check_bundle(config, with_profile(config), wanted, urls, folder))[0]
+    return asyncio.run(check_bundle(config, with_profile(config), wanted, urls, lambda: folder))[0]
 
 
 def test_bundles_that_are_not_there_or_not_intact(tmp_path: Path, coordinator_url: str, activity: Bundle) -> None:

@@ -1,5 +1,6 @@
 """The way to a coordinator, with real names, sockets, TLS servers and certificates."""
 
+import asyncio
 import json
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from edge_agent import network_checks
 from edge_agent.finding import Finding
 from edge_agent.network_checks import OFFSET_FAILURE_S, check_coordinator, check_offset
 
@@ -173,6 +175,20 @@ async def test_something_else_listens(serve: Serve) -> None:
     seen = await findings(f"http://127.0.0.1:{await serve(health=404)}")
     assert seen[2].outcome == "failure"
     assert "/healthz answers 404" in seen[2].found
+
+
+async def test_something_that_listens_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_checks, "PATIENCE_S", 0.1)
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with silent:
+        seen = await findings(f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+    assert [one.outcome for one in seen] == ["ok", "ok", "failure"]
+    assert "no answer in time" in seen[2].found
 
 
 async def test_a_proxy_that_lets_no_streams_through(serve: Serve) -> None:
