@@ -181,7 +181,8 @@ def config_check(config_path: Path, as_json: bool) -> None:
     if loaded.evaluation is not None:
         from skerry.tasks import data
 
-        held_out = data.load(loaded.evaluation.source, bundle.manifest, held_out=True)
+        evaluation = loaded.evaluation
+        held_out = data.load(evaluation.source, bundle.manifest, held_out=True, data_dir=evaluation.dir)
     if as_json:
         in_force = msgspec.to_builtins(loaded, enc_hook=str)
         click.echo(json.dumps({"ok": True, "config": in_force}))

@@ -1,5 +1,7 @@
 """The coordinator's configuration: the only reader of its files and environment. Frozen and validated."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from skerry.protocol.messages import Name
 from skerry.recipe import Recipe
 
 DEFAULT_PATH = Path("/etc/skerry/coordinator.toml")
+DATA_VARIABLE = "SKERRY_DATA"
 PART_FRAME_BYTES = 1024  # what a frame takes beside the part that it carries
 
 
@@ -27,6 +30,7 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Held-out data at the coordinator, if it has some."""
 
     source: str  # as the agent's data.source
+    dir: Path | None = None  # as the agent's data.dir; None: what SKERRY_DATA says
     every_s: Annotated[float, Meta(gt=0.0)] = 10.0  # skipped while the model has not changed
 
 
@@ -92,8 +96,10 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
                 raise ValueError(f"peers.{name}: {url!r} is no http:// or https:// URL")
 
 
-def load(path: Path) -> CoordinatorConfig:
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> CoordinatorConfig:
     """Read and validate `path`; a recipe given as a path is read relative to it.
+
+    SKERRY_DATA of the environment stands in for `dir` of [evaluation].
 
     Raises:
         ConfigError: naming the file, the key and the remedy.
@@ -103,4 +109,7 @@ def load(path: Path) -> CoordinatorConfig:
         with naming(path):
             recipe = toml_file.read(path.parent / config.recipe, Recipe)
         config = msgspec.structs.replace(config, recipe=recipe)
+    if config.evaluation is not None and config.evaluation.dir is None and environment.get(DATA_VARIABLE):
+        evaluation = msgspec.structs.replace(config.evaluation, dir=Path(environment[DATA_VARIABLE]))
+        config = msgspec.structs.replace(config, evaluation=evaluation)
     return config

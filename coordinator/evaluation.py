@@ -94,5 +94,5 @@ def open_evaluator(
     Raises:
         DataError: the source or the bundle cannot be used.
     """
-    held_out = data.load(config.source, bundle.manifest, held_out=True)
+    held_out = data.load(config.source, bundle.manifest, held_out=True, data_dir=config.dir)
     return Evaluator(region, open_trainer(bundle), held_out, metrics, run_in_thread, config.every_s)

@@ -55,9 +55,22 @@ def cli() -> None:
 @click.option("--recipe", help="A packaged recipe or a TOML file, instead of the scenario's own.")
 @click.option("--seed", type=click.IntRange(min=0, max=(1 << 32) - 1), help="Instead of the scenario's own.")
 @click.option("--duration", "duration_s", type=click.FloatRange(min=0.0, min_open=True), help="Seconds of training.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    envvar="SKERRY_DATA",
+    show_envvar=True,
+    help="Where the data sets of the scenario's sources are, e.g. of builtin:mnist.",
+)
 @_json
 def run(
-    scenario: str, output: Path | None, recipe: str | None, seed: int | None, duration_s: float | None, as_json: bool
+    scenario: str,
+    output: Path | None,
+    recipe: str | None,
+    seed: int | None,
+    duration_s: float | None,
+    data_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Run SCENARIO, a packaged one or a TOML file, and judge it by its goals."""
     from testbed import report
@@ -72,6 +85,7 @@ def run(
             seed=world.seed if seed is None else seed,
             duration_s=world.duration_s if duration_s is None else duration_s,
             command=shlex.join(["skerry-lab", *sys.argv[1:]]),
+            data_dir=data_dir,
         )
         progress = sys.stderr if as_json else sys.stdout
         record = asyncio.run(_run(order, progress))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -30,17 +31,18 @@ class Prepared:
     model: ModelRecord
 
 
-def prepare(scenario: Scenario) -> Prepared:
-    """Load what the scenario names, as its services will.
+def prepare(scenario: Scenario, data_dir: Path | None = None) -> Prepared:
+    """Load what the scenario names, as its services will; `data_dir` is where data sets are.
 
     Raises:
         SkerryError: a bundle, a data source or a profile does not exist or does not fit.
     """
     bundle = resolve(scenario.task)
     training = {
-        device.name: data.load(scenario.data_source(device.name), bundle.manifest) for _, device in scenario.devices()
+        device.name: data.load(scenario.data_source(device.name), bundle.manifest, data_dir=data_dir)
+        for _, device in scenario.devices()
     }
-    held_out = data.load(scenario.held_out, bundle.manifest, held_out=True)
+    held_out = data.load(scenario.held_out, bundle.manifest, held_out=True, data_dir=data_dir)
     return Prepared(
         bundle=bundle,
         training=training,

@@ -41,6 +41,7 @@ class Order:
     seed: int
     duration_s: float
     command: str  # how to run it again
+    data_dir: Path | None = None  # where data sets are
 
 
 class Run:
@@ -64,10 +65,10 @@ class Run:
         """
         order = self._order
         self._report("central baseline")
-        prepared = await asyncio.to_thread(prepare, order.scenario)
+        prepared = await asyncio.to_thread(prepare, order.scenario, order.data_dir)
         self._central = await asyncio.to_thread(train_centrally, prepared, order.scenario, order.recipe, order.seed)
         self._started_at, self._started_s = time.time(), self._now_s()
-        federation = Federation(order.scenario, order.recipe, order.folder, seed=order.seed)
+        federation = Federation(order.scenario, order.recipe, order.folder, seed=order.seed, data_dir=order.data_dir)
         ended = await self._train(federation, prepared)
         elapsed_s = self._now_s() - self._started_s
         await self._stop(federation)

@@ -48,6 +48,7 @@ class Federation:
         folder: Path,
         *,
         seed: int,
+        data_dir: Path | None = None,
         agent_python: Sequence[str] = (sys.executable,),
     ) -> None:
         """`agent_python` starts the agents' interpreter: another one, or this one under a tracer."""
@@ -61,6 +62,7 @@ class Federation:
         self.agents: dict[str, Process] = {}
         self._recipe = recipe
         self._seed = seed
+        self._data_dir = data_dir
         self._agent_python = tuple(agent_python)
 
     def state_dir(self, name: str) -> Path:
@@ -192,7 +194,9 @@ class Federation:
             state_dir=self.state_dir(region.coordinator),
             insecure=True,
             listen=Listen(host=LOOPBACK, port=0),
-            evaluation=Evaluation(source=self.scenario.held_out, every_s=self.scenario.evaluate_every_s),
+            evaluation=Evaluation(
+                source=self.scenario.held_out, dir=self._data_dir, every_s=self.scenario.evaluate_every_s
+            ),
             # The report shows every update of the run: the journal is never cut while it lasts.
             checkpoints=Checkpoints(history_versions=1 << 30),
         )
@@ -202,7 +206,7 @@ class Federation:
         return AgentConfig(
             device=device.name,
             coordinators=(f"http://{LOOPBACK}:{self.device_relays[device.name].port}",),
-            data=Data(source=self.scenario.data_source(device.name)),
+            data=Data(source=self.scenario.data_source(device.name), dir=self._data_dir),
             state_dir=self.state_dir(device.name),
             profile=device.profile,
             insecure=True,

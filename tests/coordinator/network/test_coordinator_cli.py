@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator import config as configuration
 from coordinator.cli import main
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
@@ -51,6 +52,20 @@ def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "coordinator.toml"
     path.write_text(CONFIG.format(folder=tmp_path))
     return path
+
+
+def test_held_out_data_sets_are_where_the_configuration_or_the_environment_says(config_file: Path) -> None:
+    text = config_file.read_text()
+    assert configuration.load(config_file, {"SKERRY_DATA": "/srv/data"}).evaluation is None
+    config_file.write_text(text + '[evaluation]\nsource = "builtin:mnist"\n')
+    for environment, wanted in (({}, None), ({"SKERRY_DATA": "/srv/data"}, Path("/srv/data"))):
+        evaluation = configuration.load(config_file, environment).evaluation
+        assert evaluation is not None
+        assert evaluation.dir == wanted
+    config_file.write_text(text + '[evaluation]\nsource = "builtin:mnist"\ndir = "/mine"\n')
+    evaluation = configuration.load(config_file, {"SKERRY_DATA": "/srv/data"}).evaluation
+    assert evaluation is not None
+    assert evaluation.dir == Path("/mine")
 
 
 def run_command(config_file: Path) -> list[str]:
