@@ -182,16 +182,21 @@ class Peers:
             assert message is not None
             try:
                 answer = await self._exchange(session, peer, "POST", what, frames.encode(message))
-                needed = isinstance(message, PeerModel) and isinstance(_decode(answer, MODEL_ANSWERS), PeerModelNeeded)
-                if isinstance(message, TokenPassed):
-                    _decode(answer, TokenTaken)
+                match message:
+                    case PeerModel():
+                        needed = isinstance(_decode(answer, MODEL_ANSWERS), PeerModelNeeded)
+                        if needed and message.base is None:
+                            raise PeerError("asks for the whole model, which this was")
+                    case TokenPassed():
+                        needed = False
+                        _decode(answer, TokenTaken)
             except PeerError as error:
                 self._metrics.peer_failures[peer.name] += 1
                 if failures == 0:
                     log.warning("peer %s: %s not delivered, trying again: %s", peer.name, what, error)
                 failures += 1
                 box.set()
-                await asyncio.sleep(self._rng.uniform(0.0, min(RETRY_MAX_S, RETRY_MIN_S * 2.0**failures)))
+                await asyncio.sleep(self._rng.uniform(0.0, min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(failures, 30))))
                 continue
             failures = 0
             if needed and not box.is_set():
@@ -217,6 +222,7 @@ class Peers:
                     f"{peer.url}/v1/federation/{path}",
                     data=_chunks(body, progressed) if body else None,
                     headers={"Content-Length": str(len(body))} if body else None,
+                    allow_redirects=False,
                 )
                 async with request as response:
                     data = await response.content.read(ANSWER_BYTES_MAX)
@@ -226,7 +232,7 @@ class Peers:
             raise PeerError(f"no progress for {self._progress_timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
             raise PeerError(f"no connection to {peer.url}: {error.strerror}") from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise PeerError(str(error) or type(error).__name__) from None
         peer.sent_bytes += len(body)
         peer.received_bytes += len(data)

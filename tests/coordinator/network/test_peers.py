@@ -1,0 +1,82 @@
+"""The way to the peers: what does not arrive is sent again, for however long; a broken peer costs little."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from coordinator import peers as peers_module
+from coordinator.events import Event
+from coordinator.metrics import Metrics
+from coordinator.peers import Peers
+from skerry.protocol import frames
+from skerry.protocol.messages import BroadcastId, PeerModel, PeerModelNeeded
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def submit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def model(base: int | None) -> PeerModel:
+    return PeerModel("eu", "eu/00000001", BroadcastId(1, 1), 1.0, 2, base, b"")
+
+
+@contextlib.asynccontextmanager
+async def talking_to(url: str) -> AsyncIterator[tuple[Peers, Metrics, Ear, asyncio.Task[None]]]:
+    metrics, ear = Metrics(), Ear()
+    connector = aiohttp.TCPConnector
+    peers = Peers({"us": url}, "0" * 64, metrics, connector=connector, progress_timeout_s=5.0, rng=random.Random(1))
+    peers.region = ear
+    running = asyncio.create_task(peers.run())
+    try:
+        yield peers, metrics, ear, running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_peer_that_is_down_for_a_day_is_tried_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a thousand times: the wait between two attempts must not outgrow what a float can hold."""
+    monkeypatch.setattr(peers_module, "RETRY_MAX_S", 0.0)
+    async with talking_to(NOWHERE) as (peers, metrics, _, running), asyncio.timeout(60):
+        peers.send_to_peer("us", model(1))
+        while metrics.peer_failures["us"] < 1100:
+            assert not running.done(), running.exception()
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("base", "asked"), [(1, True), (None, False)])
+async def test_the_whole_model_is_not_sent_because_the_whole_model_was_not_enough(base: int | None, asked: Any) -> None:
+    """A broken peer that always wants more would get the model without a pause."""
+    posts = 0
+
+    async def want_more(request: web.Request) -> web.Response:
+        nonlocal posts
+        posts += 1
+        return web.Response(body=frames.encode(PeerModelNeeded("more")))
+
+    application = web.Application()
+    application.router.add_post("/v1/federation/model", want_more)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with talking_to(f"http://127.0.0.1:{runner.addresses[0][1]}") as (peers, _, ear, _), asyncio.timeout(20):
+            peers.send_to_peer("us", model(base))
+            while posts == 0:  # noqa: ASYNC110 - the other side of a socket
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert bool(ear.events) == asked
+    finally:
+        await runner.cleanup()
