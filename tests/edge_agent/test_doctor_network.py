@@ -180,13 +180,18 @@ async def test_something_else_listens(serve: Serve) -> None:
 async def test_something_that_listens_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_checks, "PATIENCE_S", 0.1)
 
+    listening = []
+
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        listening.append(asyncio.current_task())
         await reader.read()
         writer.close()
+        await writer.wait_closed()
 
     silent = await asyncio.start_server(listen, "127.0.0.1", 0)
     async with silent:
         seen = await findings(f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+        await asyncio.gather(*(task for task in listening if task is not None))
     assert [one.outcome for one in seen] == ["ok", "ok", "failure"]
     assert "no answer in time" in seen[2].found
 
