@@ -1,6 +1,9 @@
-"""What happens to a device, and what is done about it: the two vocabularies of `device`. Data only."""
+"""What happens to a device, and what is done about it: the two vocabularies of `device`. Data only.
 
-from dataclasses import dataclass
+Structs, not dataclasses: a device imports them at every start, and these are made in a sixth of the time.
+"""
+
+import msgspec
 
 from skerry.protocol.messages import BundleReference, FromCoordinator, Heartbeat, Hello, ModelVersion, Welcome
 from skerry.vector import Float32
@@ -8,49 +11,42 @@ from skerry.vector import Float32
 # --- events: what happened, in the past tense ---
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True):
     """A stream to a coordinator stands; nothing was said on it yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True):
     """The stream is gone."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """The coordinator said something."""
 
     message: FromCoordinator
 
 
-@dataclass(frozen=True, slots=True)
-class BundleOpened:
+class BundleOpened(msgspec.Struct, frozen=True):
     """The bundle is on disk, its engine loaded, the device's data checked against it."""
 
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Calibrated:
+class Calibrated(msgspec.Struct, frozen=True):
     """The first steps were timed."""
 
     sha256: str  # of the bundle
     seconds: list[float]  # of each step
 
 
-@dataclass(frozen=True, slots=True)
-class CycleStarted:
+class CycleStarted(msgspec.Struct, frozen=True):
     """The training thread has begun."""
 
     cycle: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CycleFinished:
+class CycleFinished(msgspec.Struct, frozen=True, eq=False):
     """All local steps of a cycle were taken."""
 
     cycle: int
@@ -62,8 +58,7 @@ class CycleFinished:
     finite: bool  # loss and every entry of the difference
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateStored:
+class UpdateStored(msgspec.Struct, frozen=True):
     """The update is on disk, with its sequence number and the residual."""
 
     sequence: int
@@ -71,16 +66,14 @@ class UpdateStored:
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRefused:
+class ModelRefused(msgspec.Struct, frozen=True):
     """What the coordinator offered is no model; the device still holds `held`."""
 
     held: ModelVersion | None
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
@@ -100,8 +93,7 @@ Event = (
 # --- effects: what to do, in order ---
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """How far the device is; counts since the agent's process started."""
 
     uptime_s: float
@@ -116,15 +108,13 @@ class Progress:
     last_error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Write one message to the stream, if there still is one."""
 
     message: Hello | Heartbeat
 
 
-@dataclass(frozen=True, slots=True)
-class SendUpdate:
+class SendUpdate(msgspec.Struct, frozen=True):
     """Write one stored update to the stream, in parts, from part number `first_part` on."""
 
     sequence: int
@@ -132,15 +122,13 @@ class SendUpdate:
     first_part: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendTelemetry:
+class SendTelemetry(msgspec.Struct, frozen=True):
     """Tell the coordinator how the device is doing."""
 
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
+class Reconnect(msgspec.Struct, frozen=True):
     """Leave the stream and come back: not before `wait_s`, and later still where coming back soon is `hopeless`."""
 
     reason: str
@@ -148,36 +136,31 @@ class Reconnect:
     hopeless: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FetchBundle:
+class FetchBundle(msgspec.Struct, frozen=True):
     """Get the bundle, from the disk or the coordinator, and open it; answered with BundleOpened."""
 
     bundle: BundleReference
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptTask:
+class AdoptTask(msgspec.Struct, frozen=True):
     """Another task: forget residual, outbox and model of the one before, and write down the new one, at once."""
 
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class SaveTask:
+class SaveTask(msgspec.Struct, frozen=True):
     """Write down recipe and plan, so that training can go on after a restart without a coordinator."""
 
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class ContinueAfter:
+class ContinueAfter(msgspec.Struct, frozen=True):
     """The coordinator knows a higher sequence number of this device: write down that it is taken."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class SetModel:
+class SetModel(msgspec.Struct, frozen=True):
     """Set the values in `payload` in the model of `base` (None: all of them), which makes it `version`.
 
     A cycle that is under way gets it, too.
@@ -188,18 +171,15 @@ class SetModel:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SaveModel:
+class SaveModel(msgspec.Struct, frozen=True):
     """Write the model down."""
 
 
-@dataclass(frozen=True, slots=True)
-class Calibrate:
+class Calibrate(msgspec.Struct, frozen=True):
     """Time some steps on a model that is thrown away; answered with Calibrated."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartCycle:
+class StartCycle(msgspec.Struct, frozen=True):
     """Take `steps` local steps from the newest model; answered with CycleStarted and CycleFinished."""
 
     cycle: int
@@ -209,20 +189,17 @@ class StartCycle:
     first_step: int  # local steps of this task that are in updates already
 
 
-@dataclass(frozen=True, slots=True)
-class SetLearningRate:
+class SetLearningRate(msgspec.Struct, frozen=True):
     """The cycle under way goes on with this learning rate from its next step."""
 
     learning_rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class StopCycle:
+class StopCycle(msgspec.Struct, frozen=True):
     """Stop training after the step under way; what it did is forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakeDifference:
+class TakeDifference(msgspec.Struct, frozen=True):
     """Take the update `sequence` out of difference and residual."""
 
     sequence: int
@@ -230,15 +207,13 @@ class TakeDifference:
     seconds_per_step: float
 
 
-@dataclass(frozen=True, slots=True)
-class StoreUpdate:
+class StoreUpdate(msgspec.Struct, frozen=True):
     """Write update, sequence number and residual to disk in one transaction; answered with UpdateStored."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class SettleUpdate:
+class SettleUpdate(msgspec.Struct, frozen=True):
     """The update was answered: (1 - weight) of it returns to the residual, nothing if None; forget it, durably."""
 
     sequence: int

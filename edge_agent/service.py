@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -133,7 +134,7 @@ class _Agent:
                 stream = self._stream(performer)
                 performer.attach(stream)
                 tasks.create_task(performer.run())
-                tasks.create_task(stream.run())
+                tasks.create_task(_converse(stream, run_in_thread))
                 tasks.create_task(_every(TICK_S, lambda: performer.report(Tick())))
                 tasks.create_task(_every(limits.status_s, lambda: self._write_status(device, stream)))
                 tasks.create_task(_raise_on(stop))
@@ -212,6 +213,12 @@ class _Agent:
                 last_error=progress.last_error,
             ),
         )
+
+
+async def _converse(stream: Stream, run_in_thread: RunInThread) -> None:
+    """Run the stream. aiohttp takes long to import: meanwhile what is on disk is opened, and trained on."""
+    await run_in_thread(lambda: import_module("aiohttp"))
+    await stream.run()
 
 
 async def _every(seconds: float, work: Callable[[], None]) -> None:
