@@ -63,12 +63,11 @@ def prepare(folder: Path, pyproject: Path) -> Path:
 
 
 def requirements(pyproject: Path) -> list[str]:
-    """Return what to install: all that the agent needs, and what its tests do."""
+    """Return what to install: all that the agent needs, the coordinator that some of its tests run, the test tools."""
     project = tomllib.loads(pyproject.read_text())["project"]
     extras = project["optional-dependencies"]
     tests = [one for one in extras["dev"] if one.startswith(("hypothesis", "pytest"))]
-    graphs = [one for one in extras["torch"] if one.startswith("onnx>")]  # tests make graphs; no device does
-    return sorted([*project["dependencies"], *graphs, *tests])
+    return sorted([*project["dependencies"], *extras["coordinator"], *tests])
 
 
 def _emulator() -> str:

@@ -22,7 +22,9 @@ from tests.arm64 import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE_SIDE = ("algorithms", "edge_agent", "protocol", "tasks", "training")
-DEVICE_SIDE_FILES = ("test_logging_setup.py", "test_profile.py", "test_recipe.py", "test_task_cli.py")
+DEVICE_SIDE_FILES = tuple(
+    f"test_{name}.py" for name in ("logging_setup", "policy", "profile", "recipe", "task_cli", "toml_file")
+)
 WITHOUT = (  # it measures memory, which would be the emulator's
     "edge_agent/test_agent_process.py::test_a_terminated_agent_exits_in_good_order_and_stays_small",
 )
@@ -74,8 +76,9 @@ def test_the_tests_of_the_device_side_pass(emulated_python: Path) -> None:
     where = [f"tests/{name}" for name in (*DEVICE_SIDE, *DEVICE_SIDE_FILES)]
     left_out = [f"--deselect=tests/{name}" for name in WITHOUT]
     options = ["-q", "-m", "not torch", "--timeout=600", "-p", "no:cacheprovider", *left_out]
+    patient = ENVIRONMENT | {"SKERRY_TEST_PATIENCE": "5"}
     start = time.monotonic()
-    done = subprocess.run([emulated_python, "-m", "pytest", *options, *where], env=ENVIRONMENT, cwd=ROOT, check=False)
+    done = subprocess.run([emulated_python, "-m", "pytest", *options, *where], env=patient, cwd=ROOT, check=False)
     print(f"{time.monotonic() - start:.0f} s")
     assert done.returncode == 0
 

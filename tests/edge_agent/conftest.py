@@ -1,6 +1,7 @@
 """A coordinator for one device: a real server on a real socket that speaks the protocol, and does as the test says."""
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -42,10 +43,11 @@ from skerry.tasks.bundle import Bundle
 from skerry.vector import Float32, SparseVector
 
 LINEAGE = "test/00000001"
+PATIENCE = float(os.environ.get("SKERRY_TEST_PATIENCE", "1"))  # times the usual: an emulated processor is slow
 
 
 async def _until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(timeout_s * PATIENCE):
         while not condition():  # noqa: ASYNC110 - a real agent is watched from outside
             await asyncio.sleep(0.01)
 
@@ -299,7 +301,7 @@ def coordinator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             cwd=Path(__file__).parent.parent.parent,
         )
     try:
-        deadline_s = time.monotonic() + 20.0
+        deadline_s = time.monotonic() + 20.0 * PATIENCE
         while not port.exists() or not port.read_text():
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline_s
