@@ -234,14 +234,16 @@ class Agents:
             stream.heard_at_s = loop.time()
             stream.received_bytes += len(frame)
             message = self._decode(frame)
+            if isinstance(message, UpdateOffered | Telemetry):
+                await self.region.room()
+                if stream.ended:  # meanwhile: the device says it again on its newer stream
+                    return
             match message:
                 case UpdateOffered():
-                    await self.region.room()
                     await self._update(stream, message, len(frame))
                 case Heartbeat():
                     self._put(stream, message)
                 case Telemetry():
-                    await self.region.room()
                     self.region.submit(TelemetryArrived(stream.device, message))
                 case Hello():
                     raise _Refusal(Refused("malformed", "a second Hello on one stream", retry=True))

@@ -1,8 +1,9 @@
 """Devices that do not read, come back in mid-commit, or say too much: nobody else notices."""
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,54 +80,85 @@ async def test_a_stream_that_cannot_be_written_to_ends_and_the_defect_is_told(
     assert "a defect" in caplog.text
 
 
-async def test_answers_for_an_earlier_stream_are_not_given_to_a_newer_one(
-    make_config: Callable[..., CoordinatorConfig], connect: Any, http: Any
-) -> None:
-    """The newer one is told in its Welcome how far the journal is, and asks for what it misses."""
-    opened = threading.Event()
-    opened.set()
-
+@contextlib.asynccontextmanager
+async def gated(config: CoordinatorConfig) -> AsyncIterator[tuple[Service, threading.Event]]:
+    """Run a coordinator whose disk waits while the gate is shut."""
+    gate = threading.Event()
+    gate.set()
     with ThreadPoolExecutor(2) as executor:
         in_threads = in_executor(executor)
 
-        def gated(function: Callable[[], T], /) -> Awaitable[T]:
+        def run(function: Callable[[], T], /) -> Awaitable[T]:
             def held() -> T:
-                assert opened.wait(20)
+                assert gate.wait(20)
                 return function()
 
             return in_threads(held)
 
-        service = Service(make_config(), run_in_thread=gated)
+        service = Service(config, run_in_thread=run)
         await service.start()
         try:
-            url = f"http://127.0.0.1:{service.port}"
-            other = await connect(url, "pi-2")
-            version, _ = await other.model()
-            opened.clear()
-            await other.offer(1, version, PAYLOAD)  # in the commit that the rest has to wait for
-            await _until(lambda: service.engine.status().uncommitted_updates == 1)
-
-            older, newer = [await http.ws_connect(f"{url}/v1/agents/stream", compress=0) for _ in range(2)]
-            device = type(other)("pi-1", older)
-            await device.hello()
-            await device.offer(1, version, PAYLOAD)
-            await _until(lambda: service.engine.status().uncommitted_updates == 2)
-            again = type(other)("pi-1", newer)
-            await again.hello()
-            await device.next(Refused)
-            opened.set()
-            await again.send(Heartbeat(1.0))
-            heard: list[Any] = []
-            while not (heard and isinstance(heard[-1], Heartbeat)):
-                heard.append(await again.receive())
-            assert [type(one) for one in heard].count(Welcome) == 1
-            assert not any(isinstance(one, UpdateAccepted) for one in heard)
-            assert heard[0].last_sequence == 1
-            await again.offer(1, version, PAYLOAD)
-            assert (await again.accepted()).weight == 0.5
+            yield service, gate
         finally:
-            opened.set()
+            gate.set()
             await service.stop()
+
+
+async def test_answers_for_an_earlier_stream_are_not_given_to_a_newer_one(
+    make_config: Callable[..., CoordinatorConfig], connect: Any, http: Any
+) -> None:
+    """The newer one is told in its Welcome how far the journal is, and asks for what it misses."""
+    async with gated(make_config()) as (service, gate):
+        url = f"http://127.0.0.1:{service.port}"
+        other = await connect(url, "pi-2")
+        version, _ = await other.model()
+        gate.clear()
+        await other.offer(1, version, PAYLOAD)  # in the commit that the rest has to wait for
+        await _until(lambda: service.engine.status().uncommitted_updates == 1)
+
+        older, newer = [type(other)("pi-1", await http.ws_connect(f"{url}/v1/agents/stream")) for _ in range(2)]
+        await older.hello()
+        await older.offer(1, version, PAYLOAD)
+        await _until(lambda: service.engine.status().uncommitted_updates == 2)
+        await newer.hello()
+        await older.next(Refused)
+        gate.set()
+        await newer.send(Heartbeat(1.0))
+        heard: list[Any] = []
+        while not (heard and isinstance(heard[-1], Heartbeat)):
+            heard.append(await newer.receive())
+        assert [type(one) for one in heard].count(Welcome) == 1
+        assert not any(isinstance(one, UpdateAccepted) for one in heard)
+        assert heard[0].last_sequence == 1
+        await newer.offer(1, version, PAYLOAD)
+        assert (await newer.accepted()).weight == 0.5
+
+
+async def test_what_an_earlier_stream_had_to_hold_back_is_not_taken_any_more(
+    make_config: Callable[..., CoordinatorConfig], connect: Any, http: Any
+) -> None:
+    """It would get among the parts that the device sends on its newer stream."""
+    config = make_config(limits={"commit_queue_updates_max": 1})
+    async with gated(config) as (service, gate):
+        url = f"http://127.0.0.1:{service.port}"
+        other = await connect(url, "pi-2")
+        version, _ = await other.model()
+        gate.clear()
+        for sequence in (1, 2):
+            await other.offer(sequence, version, PAYLOAD)
+        await _until(lambda: service.engine.status().uncommitted_updates == 2)
+
+        older, newer = [type(other)("pi-1", await http.ws_connect(f"{url}/v1/agents/stream")) for _ in range(2)]
+        received = service.metrics.frames_received
+        await older.hello()
+        await older.socket.send_bytes(older.update_frames(1, version, PAYLOAD, part_bytes=12)[0])
+        await _until(lambda: service.metrics.frames_received == received + 2)
+        await newer.hello()
+        await older.next(Refused)
+        gate.set()
+        await newer.next(Welcome)
+        await older.socket.close()
+        assert service.metrics.partial_updates_bytes() == 0
 
 
 async def _until(condition: Callable[[], bool]) -> None:
