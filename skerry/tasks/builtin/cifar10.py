@@ -119,8 +119,8 @@ class JpegArchive:
 
     def read(self, rows: Labels, *, held_out: bool) -> tuple[Images, Labels]:
         """Return images, uint8 of shape (rows, 3072), and their classes; `rows` rise."""
-        images = jpeg_archive.read_images(self.folder.need(self.file), rows, SIDE, held_out=held_out)
-        return images, self.labels(held_out=held_out)[rows]
+        labels = self.labels(held_out=held_out)[rows]
+        return jpeg_archive.read_images(self.folder.need(self.file), rows, SIDE, held_out=held_out), labels
 
 
 JPEG = DataFile("cifar10_jpeg.npz", "sha256:545f1a73979d764891b285d26a6242708e800d88d5515ac894190e1b5f4b28e2")

@@ -50,11 +50,16 @@ class Folder:
     _verified: set[Path] = field(default_factory=set)
 
     def find(self, *files: DataFile) -> Path | None:
-        """Return the first of the files that is there, in the order given, or None."""
+        """Return the first of the files that is there, in the order given, or None.
+
+        Raises:
+            DataError: a folder may not be read.
+        """
         for file in files:
             for place in self._places():
-                if (place / file.name).is_file():
-                    return place / file.name
+                with readable(place):
+                    if (place / file.name).is_file():
+                        return place / file.name
         return None
 
     def need(self, file: DataFile) -> Path:

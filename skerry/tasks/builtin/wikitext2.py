@@ -88,8 +88,8 @@ class WikiText2:
     def _held_out(self) -> Windows:
         """The windows of the test text, each dealt on its own."""
         articles = _articles(text_lines(_needed(self._folder, self._texts.test)))
-        pieces = [self._vocabulary.cut(article) for article in articles]
-        return Windows.of_clients([window[np.newaxis] for piece in pieces for window in piece], self._vocabulary)
+        windows = Windows.of_clients([self._vocabulary.cut(article) for article in articles], self._vocabulary)
+        return Windows(windows.tokens, np.arange(len(windows.tokens)), len(windows.tokens))
 
 
 def vocabulary(folder: Folder, size: int, texts: Texts = TEXTS) -> tuple[str, ...]:
@@ -111,8 +111,10 @@ def training_articles(folder: Folder, texts: Texts = TEXTS) -> Iterator[list[str
     Raises:
         DataError: missing, damaged, or not the text that was published.
     """
-    train = folder.find(*texts.train)
-    if train is None and folder.find(*texts.valid) is not None:
+    train, valid = folder.find(*texts.train), folder.find(*texts.valid)
+    if train is None and valid is None:
+        raise folder.missing(*texts.train, *texts.valid)
+    if train is None:
         log.warning(
             "%s: no training text beside the validation text: trains on the latter; "
             "figures are not comparable with those of papers",

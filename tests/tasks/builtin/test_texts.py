@@ -105,6 +105,16 @@ def test_without_a_training_text_the_validation_text_is_trained_on_and_that_is_s
     assert "trains on the latter; figures are not comparable" in caplog.text
 
 
+def test_without_any_text_the_files_are_named(tmp_path: Path, text_manifest: TextManifest) -> None:
+    data = WikiText2(Folder("wikitext2", "the moon", tmp_path), text_manifest(VOCABULARY, 5))
+    with pytest.raises(
+        DataError, match=r"no wiki\.train\.tokens or .*train\.txt\.gz or .*valid\.txt\.gz in .*the moon"
+    ):
+        data.owners(Deal(), held_out=False)
+    with pytest.raises(DataError, match=r"no wiki\.test\.tokens or .*test\.txt\.gz in"):
+        data.owners(Deal(), held_out=True)
+
+
 def test_a_training_text_of_another_length_is_refused(
     wikitext: tuple[Folder, Texts], text_manifest: TextManifest
 ) -> None:
