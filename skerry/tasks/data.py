@@ -67,14 +67,41 @@ def load(source: str, manifest: Manifest, *, held_out: bool = False, data_dir: P
     Raises:
         DataError: naming file, column and row where there is one, and the remedy.
     """
+    default = "test" if held_out else "train"
+    table, split = _read(source, manifest, default, data_dir)
+    return _dataset(source, table, split or default, manifest)
+
+
+def load_parts(source: str, manifest: Manifest, *, data_dir: Path | None = None) -> tuple[Dataset, Dataset | None]:
+    """Read `source` once; return the rows to train on and those that are held out.
+
+    The latter are None where the source does not say which rows they are, or says `split=` for all purposes: an
+    evaluation on training rows would mislead.
+
+    Raises:
+        DataError: as for `load`.
+    """
+    table, split = _read(source, manifest, "all", data_dir)
+    rows = _dataset(source, table, split or "train", manifest)
+    if split is not None or table.held_out is None or not table.held_out.any():
+        return rows, None
+    return rows, _dataset(source, table, "test", manifest)
+
+
+def _read(source: str, manifest: Manifest, default: str, data_dir: Path | None) -> tuple[Table, str | None]:
+    """Return the checked rows of the split that the source asks for, else of `default`; and what it asks for."""
     kind, rest, options = _located(source)
-    split = options.pop("split", "test" if held_out else "train")
-    if split not in SPLITS:
+    split = options.pop("split", None)
+    if split is not None and split not in SPLITS:
         raise DataError(f"data source {source!r}: split={split} is none of {', '.join(SPLITS)}")
-    table = _LOADERS[kind](_Request(rest, options, manifest, split, data_dir))
+    table = _LOADERS[kind](_Request(rest, options, manifest, split or default, data_dir))
     if options:
         raise DataError(f"data source {source!r}: unknown option {', '.join(sorted(options))}; {REMEDY}")
-    x, y = _select(table.checked(manifest), split)
+    return table.checked(manifest), split
+
+
+def _dataset(source: str, table: Table, split: str, manifest: Manifest) -> Dataset:
+    x, y = _select(table, split)
     if not len(y):
         raise DataError(f"data source {source!r}: no rows with split={split}")
     if x.dtype == np.float32:

@@ -30,13 +30,18 @@ class Table:
         Raises:
             DataError: a shape, a dtype, a value that is not finite or out of range; names column and row.
         """
-        x = self._checked_features(manifest)
+        x = self.features(manifest)
         y = self._checked_targets(manifest)
         if len(x) != len(y):
             raise DataError(f"{self.origin}: {len(x)} rows in x, {len(y)} in y: give one label per example")
         return Table(self.origin, x, y, self._checked_split(len(y)), self.row)
 
-    def _checked_features(self, manifest: Manifest) -> npt.NDArray[Any]:
+    def features(self, manifest: Manifest) -> npt.NDArray[Any]:
+        """Return x as float32 or in the integers that it came in, checked, not prepared yet.
+
+        Raises:
+            DataError: a shape, a dtype, a value that is not finite or out of range; names column and row.
+        """
         check_features_form(self.origin, self.x.shape, self.x.dtype, manifest)
         below = manifest.input.values_below
         if below is not None:
