@@ -32,6 +32,9 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 
+LOSS_SUM_MAX = 1e30  # of a model that diverged
+
+
 class ModelVersion(msgspec.Struct, frozen=True):
     """Which regional model: `number` counts the changes of the model whose history is `lineage`.
 
@@ -104,8 +107,8 @@ class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered"):
     part: Part  # sparse vector, see `sparse`
 
 
-class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
-    """How the device is doing; counts since the agent's process started."""
+class Telemetry(msgspec.Struct, frozen=True, tag="telemetry", omit_defaults=True):
+    """How the device is doing; counts since the agent's process started. A field that has a default may be absent."""
 
     uptime_s: Seconds
     training_s: Seconds  # of it, inside local steps
@@ -118,6 +121,10 @@ class Telemetry(msgspec.Struct, frozen=True, tag="telemetry"):
     received_bytes: Count
     outbox_updates: Count  # not acknowledged yet
     temperature_c: Annotated[float, Meta(ge=-273.15, le=1e4)] | None
+    held_out_examples: Count = 0  # scored in the newest evaluation on the device's own held-out rows; 0: there was none
+    held_out_correct: Count = 0  # of them, by the regional model
+    held_out_loss_sum: Annotated[float, Meta(ge=0.0, le=LOSS_SUM_MAX)] = 0.0  # over them
+    personal_correct: Count | None = None  # of them, by the model with the device's own head; None: it has none
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
