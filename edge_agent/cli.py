@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
@@ -22,6 +23,10 @@ from skerry import __version__, logging_setup, profile
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
 
+if TYPE_CHECKING:
+    from edge_agent.examples_file import Format
+    from edge_agent.prediction import Scores
+
 EXIT_CODES = """
 \b
 Exit codes:
@@ -33,6 +38,7 @@ Exit codes:
   5  training data or bundle
 """
 PROGRESS_S = 3.0
+STDIN_BYTES_MAX = 1 << 30
 
 _config = click.option(
     "--config",
@@ -108,10 +114,19 @@ def _status_text(found: status_file.Status) -> str:
         ("traffic", f"{found.sent_bytes} bytes sent, {found.received_bytes} received"),
         ("memory", f"{found.resident_bytes / 2**20:.1f} MiB resident"),
         ("temperature", "unknown" if found.temperature_c is None else f"{found.temperature_c:.1f} C"),
+        ("held out", _held_out_text(found)),
         ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
         ("last error", found.last_error or "none"),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _held_out_text(found: status_file.Status) -> str:
+    if not found.held_out_examples:
+        return "not evaluated"
+    loss = found.held_out_loss_sum / found.held_out_examples
+    text = f"{found.held_out_examples} rows, mean loss {loss:.4g}, {found.held_out_correct} right"
+    return text if found.personal_correct is None else f"{text}, {found.personal_correct} with the own head"
 
 
 @cli.command(
@@ -274,6 +289,67 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  skerry-agent predict readings.csv
+  skerry-agent predict images.npz --json --scores probabilities
+  echo '[[0.1, 0.2, 0.3]]' | skerry-agent predict -
+
+\b
+Exit codes beside the common ones:
+  1  there is no model yet, or the agent is too busy
+  5  the examples do not fit the task
+"""
+)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@_config
+@click.option(
+    "--format",
+    "-f",
+    "form",
+    type=click.Choice(["csv", "npz", "json"]),
+    help="Of FILE.  [default: by its name; -: json]",
+)
+@click.option(
+    "--scores",
+    type=click.Choice(["probabilities", "logits", "none"]),
+    default="none",
+    show_default=True,
+    help="What --json tells of each class.",
+)
+@_json
+def predict(file: Path, path: Path, form: "Format | None", scores: "Scores", as_json: bool) -> None:
+    """Say what the model makes of the examples in FILE (csv, npz or json; - reads standard input).
+
+    Prints one line for each example: the class's name or number, or the values. The agent answers if it runs with
+    inference enabled, else the model that it wrote down last does. Nothing is changed.
+    """
+    from edge_agent import examples_file, predict_command
+
+    with _errors(), _as_file(file) as readable:
+        loaded = config_file.load(path)
+        kind = form or ("json" if str(file) == "-" else examples_file.format_of(file))
+        answer = predict_command.predict(loaded, lambda features: examples_file.read(readable, kind, features), scores)
+    if as_json:
+        click.echo(msgspec.json.encode(answer))
+    else:
+        for line in predict_command.lines(answer):
+            click.echo(line)
+
+
+@contextmanager
+def _as_file(file: Path) -> Iterator[Path]:
+    """Give standard input, where `file` is -, as a file that may be read again; another one as it is."""
+    if str(file) != "-":
+        yield file
+        return
+    with NamedTemporaryFile(prefix="standard-input-") as copy:
+        copy.write(sys.stdin.buffer.read(STDIN_BYTES_MAX))
+        copy.flush()
+        yield Path(copy.name)
 
 
 @cli.group()

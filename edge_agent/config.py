@@ -20,6 +20,14 @@ DEFAULT_PATH = Path("/etc/skerry/agent.toml")
 DATA_VARIABLE = "SKERRY_DATA"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the device's own examples come from."""
 
@@ -39,6 +47,54 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     calibration_steps: Annotated[int, Meta(ge=1, le=10000)] = 20  # measured at start, after as many for warm-up
     seed: int | None = None  # of the order of examples; None: drawn at start
+    nicer: Annotated[int, Meta(ge=0, le=19)] = 10  # levels of priority below the agent's other threads; Linux only
+
+
+class HeldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How well the model does on this device's own held-out rows; only counts and a sum ever leave the device."""
+
+    examples_max: Annotated[int, Meta(ge=0, le=1 << 20)] = 256  # in one evaluation; 0: none
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02  # of the time, at most
+
+
+class Personal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A head of the model that is this device's own: tuned on its data, never uploaded."""
+
+    layers: Annotated[tuple[str, ...], Meta(max_length=256)] = ()  # names of tensors, * and ? allowed; (): no own head
+    steps: Annotated[int, Meta(ge=1, le=100_000)] = 20  # after a cycle
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None  # None: the task's default
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.1  # of the time, at most
+    save_s: Annotated[float, Meta(ge=0.0)] = 60.0  # between two writes of the head
+
+
+class Inference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Predictions for other programs on this device; see docs/inference.md."""
+
+    enabled: bool = False
+    listen: str = "127.0.0.1:8471"  # a loopback address and a port
+    request_bytes_max: Annotated[int, Meta(ge=64, le=64 << 20)] = 1 << 20
+    examples_max: Annotated[int, Meta(ge=1, le=65536)] = 256  # in one request
+    concurrent_max: Annotated[int, Meta(ge=1, le=64)] = 1  # threads that predict
+    queue_max: Annotated[int, Meta(ge=0, le=1024)] = 16  # requests that wait for one of them; more are refused
+    timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0  # from a request's head to its answer
+
+    def __post_init__(self) -> None:
+        """Check the address.
+
+        Raises:
+            ValueError: it is none, or others than this machine could reach it.
+        """
+        host, port = self.address
+        if not is_loopback(host) or host == "localhost" or not 1 <= port <= 65535:
+            raise ValueError(
+                f"inference.listen: {self.listen!r} is no loopback address with a port, such as 127.0.0.1:8471"
+            )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port; port 0 where that is no number."""
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port) if port.isascii() and port.isdigit() else 0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +123,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     profile: str = ""  # a name in profiles/ or a path; "": none
     insecure: bool = False  # plain http, loopback labs only; must be spelt out
     training: Training = Training()
+    held_out: HeldOut = HeldOut()
+    personal: Personal = Personal()
+    inference: Inference = Inference()
     limits: Limits = Limits()
     policy: Policy = Policy()  # as `load` gives it, the profile's where the file says nothing
     log_json: bool = False
@@ -100,15 +159,8 @@ def check_url(url: str, *, insecure: bool) -> None:
         return
     if not insecure:
         raise ConfigError(f"{url!r} is plain http; use https, or spell out `insecure = true` in a loopback lab")
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ConfigError(f"{url!r} is plain http to another machine; that is for loopback only")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:

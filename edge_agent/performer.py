@@ -44,6 +44,7 @@ from edge_agent.events import (
     UpdateStored,
 )
 from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
+from edge_agent.local_use import LocalUse
 from edge_agent.outbox import Outbox, Update
 from edge_agent.store import Store, Stored, StoredModel
 from edge_agent.stream import Stream
@@ -69,6 +70,7 @@ class Surroundings:
     training: TrainingRunner
     run_in_thread: RunInThread
     open_task: Callable[[Bundle], OpenTask]
+    local_use: LocalUse
     tasks: asyncio.TaskGroup  # an error in one of them ends the agent
 
 
@@ -89,6 +91,7 @@ class Performer:
         self._store, self._bundles = surroundings.store, surroundings.bundles
         self._training, self._run_in_thread = surroundings.training, surroundings.run_in_thread
         self._open_task, self._tasks = surroundings.open_task, surroundings.tasks
+        self._local_use = surroundings.local_use
         self._wear, self._duty, self._calibration_steps = wear, duty, calibration_steps
         self._clock = asyncio.get_running_loop().time
         self._effects: asyncio.Queue[Effect] = asyncio.Queue()
@@ -102,6 +105,10 @@ class Performer:
     def attach(self, stream: Stream) -> None:
         """Give it the stream that it sends on."""
         self.stream = stream
+
+    def submit_write(self, write: Callable[[], None]) -> None:
+        """Ask for a write behind those asked for so far."""
+        self._disk.submit(write)
 
     def report(self, event: Event) -> None:
         """Tell the core what happened; its effects come to pass in their turn."""
@@ -146,6 +153,7 @@ class Performer:
                 self._task = self._outbox = self._model = None
                 self._mailbox = Mailbox()
                 self._wear.forget()
+                self._local_use.task_left()
                 self._disk.submit(lambda: self._store.adopt_task(welcome))
             case SaveTask(welcome):
                 self._disk.submit(lambda: self._store.save_task(welcome))
@@ -185,6 +193,7 @@ class Performer:
         if any(len(vector) != size for vector in kept):
             raise StorageError(f"the stored model has another size than bundle {wanted.sha256}: move the state away")
         self._task = task
+        self._local_use.task_opened(task, self._model)
         log.info("task %s: %d parameters, %d examples", bundle.manifest.name, size, task.examples)
         self.report(BundleOpened(wanted.sha256))
 
@@ -201,6 +210,7 @@ class Performer:
             return
         self._model = RegionalModel(effect.version, parameters)
         self._mailbox.put(self._model)
+        self._local_use.model_changed(self._model)
 
     def _write_model(self) -> None:
         model = self._model
@@ -255,6 +265,7 @@ class Performer:
         assert isinstance(cycle.base, ModelVersion)
         difference = await self._run_in_thread(cycle.difference)
         finite = cycle.is_finite(difference)
+        self._local_use.cycle_finished()
         self.report(CycleFinished(number, cycle.base, cycle.loss, examples, cycle.seconds, difference, finite))
 
     # --- outbox ---
@@ -296,7 +307,7 @@ class Performer:
 
     def _telemetry(self, effect: SendTelemetry) -> Telemetry:
         assert self.stream is not None
-        progress = effect.progress
+        progress, scores = effect.progress, self._local_use.scores
         return Telemetry(
             uptime_s=progress.uptime_s,
             training_s=progress.training_s,
@@ -309,6 +320,10 @@ class Performer:
             received_bytes=self.stream.traffic.received_bytes,
             outbox_updates=progress.outbox_updates,
             temperature_c=vitals.temperature_c(),
+            held_out_examples=scores.regional.examples,
+            held_out_correct=scores.regional.correct,
+            held_out_loss_sum=scores.regional.reported_loss_sum,
+            personal_correct=scores.personal_correct,
         )
 
 

@@ -9,6 +9,9 @@ SELECT event, data FROM residual;
 -- name: model
 SELECT lineage, number, data FROM model;
 
+-- name: head
+SELECT lineage, number, tensors, data FROM head;
+
 -- name: outbox
 SELECT sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event, settled_event, settled_weight
 FROM outbox ORDER BY sequence;
@@ -44,6 +47,9 @@ UPDATE agent SET task = :task;
 -- name: put_model
 INSERT OR REPLACE INTO model (id, lineage, number, data) VALUES (1, :lineage, :number, :data);
 
+-- name: put_head
+INSERT OR REPLACE INTO head (id, lineage, number, tensors, data) VALUES (1, :lineage, :number, :tensors, :data);
+
 -- name: forget_counts
 UPDATE agent SET uploads = 0, steps = 0;
 
@@ -55,3 +61,6 @@ DELETE FROM residual;
 
 -- name: forget_model
 DELETE FROM model;
+
+-- name: forget_head
+DELETE FROM head;

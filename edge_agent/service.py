@@ -20,17 +20,21 @@ from edge_agent.config import AgentConfig, with_profile
 from edge_agent.device import Bounds, Device, Identity, Memory
 from edge_agent.disk import ResidualWear
 from edge_agent.events import Tick, UpdateStored
+from edge_agent.local_use import LocalUse, Shells
 from edge_agent.performer import Performer, Surroundings
-from edge_agent.store import FILE_NAME, Store, Stored
+from edge_agent.store import FILE_NAME, Store, Stored, StoredHead
 from edge_agent.stream import Stream, StreamLimits
-from edge_agent.task import open_task
-from edge_agent.threads import RunInThread, TrainingRunner, TrainingThread, WorkThreads
+from edge_agent.task import OpenTask, open_task
+from edge_agent.threads import NICEST, RunInThread, TrainingRunner, TrainingThread, WorkThreads, in_nicer_thread
 from skerry import __version__
 from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import check_source
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from edge_agent.inference import Inference
 
 TICK_S = 1.0
 
@@ -63,7 +67,8 @@ async def run(
     """
     check_source(config.data.source, config.data.dir)  # the rest waits for the task, and that for the coordinator
     work = WorkThreads() if run_in_thread is None else None
-    thread = TrainingThread() if training is None else None
+    thread = TrainingThread(config.training.nicer) if training is None else None
+    side = WorkThreads(1, "skerry-side", NICEST) if run_in_thread is None else None
     _make_folders(config)
     try:
         with _only_agent(config.state_dir):
@@ -71,10 +76,12 @@ async def run(
             try:
                 agent = _Agent(config, store, connector, rng or random.Random(), wall_clock)  # noqa: S311 - jitter
                 try:
-                    await agent.run(stop, work or run_in_thread, thread or training)
+                    await agent.run(stop, work or run_in_thread, thread or training, side or run_in_thread)
                 finally:
                     if thread is not None:
                         thread.close()
+                    if side is not None:
+                        side.close()
                     if work is not None:
                         work.close()  # a write that is under way ends first: the database takes one at a time
                 agent.save_model()
@@ -99,12 +106,18 @@ class _Agent:
         self._rng, self._wall_clock = rng, wall_clock
         self._process = status.this_process()
         self._performer: Performer | None = None
+        self._local_use: LocalUse | None = None
 
     async def run(
-        self, stop: asyncio.Event, run_in_thread: RunInThread | None, training: TrainingRunner | None
+        self,
+        stop: asyncio.Event,
+        run_in_thread: RunInThread | None,
+        training: TrainingRunner | None,
+        in_side_thread: RunInThread | None,
     ) -> None:
         """Run all parts until `stop`, or until one of them fails."""
         assert run_in_thread is not None
+        assert in_side_thread is not None
         assert training is not None
         config, limits, in_force = self._config, self._config.limits, with_profile(self._config)
         stored = self._store.load()
@@ -117,11 +130,15 @@ class _Agent:
             run_in_thread,
             self._connector,
         )
+        predicting = WorkThreads(config.inference.concurrent_max, "skerry-predictions")
+        inference = _inference(config, predicting)
+        shells = Shells(in_side_thread, self._submit_head, asyncio.get_running_loop().time, self._wall_clock)
+        self._local_use = local_use = LocalUse(config.held_out, config.personal, inference, shells, stored.head)
         stream: Stream | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 surroundings = Surroundings(
-                    self._store, bundles, training, run_in_thread, lambda bundle: open_task(bundle, config), tasks
+                    self._store, bundles, training, run_in_thread, self._open_task, local_use, tasks
                 )
                 self._performer = performer = Performer(
                     device,
@@ -135,6 +152,9 @@ class _Agent:
                 performer.attach(stream)
                 tasks.create_task(performer.run())
                 tasks.create_task(_converse(stream, run_in_thread))
+                tasks.create_task(local_use.run())
+                if inference is not None:
+                    tasks.create_task(_answer(inference, local_use, config, run_in_thread))
                 tasks.create_task(_every(TICK_S, lambda: performer.report(Tick())))
                 tasks.create_task(_every(limits.status_s, lambda: self._write_status(device, stream)))
                 tasks.create_task(_raise_on(stop))
@@ -144,13 +164,24 @@ class _Agent:
                 raise error from None
         finally:
             training.stop()
+            predicting.close()
             if stream is not None:
                 self._write_status(device, stream, running=False)
 
     def save_model(self) -> None:
-        """Write the model down: the last thing before a stop in good order."""
+        """Write the model down, and the own head: the last thing before a stop in good order."""
         if self._performer is not None:
             self._performer.save_model()
+        head = None if self._local_use is None else self._local_use.head_to_save()
+        if head is not None:
+            self._store.save_head(head)
+
+    def _open_task(self, bundle: Bundle) -> OpenTask:
+        return in_nicer_thread(lambda: open_task(bundle, self._config), self._config.training.nicer)
+
+    def _submit_head(self, head: StoredHead) -> None:
+        assert self._performer is not None
+        self._performer.submit_write(lambda: self._store.save_head(head))
 
     def _device(self, stored: Stored) -> Device:
         config = self._config
@@ -185,6 +216,8 @@ class _Agent:
     def _write_status(self, device: Device, stream: Stream, *, running: bool = True) -> None:
         pid, process_started_at_s = self._process
         progress = device.progress(asyncio.get_running_loop().time())
+        assert self._local_use is not None
+        scores = self._local_use.scores
         status.write(
             self._config.runtime_dir or self._config.state_dir,
             status.Status(
@@ -209,6 +242,10 @@ class _Agent:
                 steps_per_cycle=progress.steps_per_cycle,
                 seconds_per_step=progress.seconds_per_step,
                 outbox_updates=progress.outbox_updates,
+                held_out_examples=scores.regional.examples,
+                held_out_correct=scores.regional.correct,
+                held_out_loss_sum=scores.regional.reported_loss_sum,
+                personal_correct=scores.personal_correct,
                 last_loss=progress.last_loss,
                 last_error=progress.last_error,
             ),
@@ -219,6 +256,32 @@ async def _converse(stream: Stream, run_in_thread: RunInThread) -> None:
     """Run the stream. aiohttp takes long to import: meanwhile what is on disk is opened, and trained on."""
     await run_in_thread(lambda: import_module("aiohttp"))
     await stream.run()
+
+
+def _inference(config: AgentConfig, predicting: RunInThread) -> "Inference | None":
+    limits = config.inference
+    if not limits.enabled:
+        return None
+    from edge_agent.inference import Inference
+
+    return Inference(
+        predicting,
+        examples_max=limits.examples_max,
+        concurrent_max=limits.concurrent_max,
+        queue_max=limits.queue_max,
+        timeout_s=limits.timeout_s,
+    )
+
+
+async def _answer(inference: "Inference", local_use: LocalUse, config: AgentConfig, run_in_thread: RunInThread) -> None:
+    """Answer those who ask for predictions, until cancelled. Brings in a web server that most agents do not need."""
+    await run_in_thread(lambda: import_module("edge_agent.predict_api"))
+    from edge_agent.predict_api import PredictApi, serve
+
+    api = PredictApi(inference, local_use.about, config.inference.request_bytes_max)
+    async with serve(api, *config.inference.address, config.inference.timeout_s):
+        log.info("predictions at http://%s", config.inference.listen)
+        await asyncio.Future()
 
 
 async def _every(seconds: float, work: Callable[[], None]) -> None:

@@ -32,6 +32,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     received_bytes: int
     resident_bytes: int
     temperature_c: float | None
+    held_out_examples: int  # scored in the newest evaluation on held-out rows; 0: there was none
+    held_out_correct: int  # of them, by the regional model
+    held_out_loss_sum: float  # over them
+    personal_correct: int | None  # of them, with the own head; None: there is none
     last_loss: float | None
     last_error: str
     pid: int

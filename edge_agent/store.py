@@ -19,7 +19,7 @@ from skerry.protocol.messages import ModelVersion, Welcome
 from skerry.vector import Float32
 
 FILE_NAME = "state.db"
-CACHE_KIB = 256  # of pages: everything is written once and read at start
+CACHE_KIB = 64  # of pages: everything is written once and read at start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,15 @@ class StoredModel:
 
     version: ModelVersion
     parameters: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredHead:
+    """What of the model is this device's own, as it was written down last."""
+
+    version: ModelVersion  # of the regional model that it was tuned on
+    tensors: tuple[str, ...]  # their names, in the order in which they lie in the model
+    values: Float32  # of all of them, one after the other
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +52,7 @@ class Stored:
     residual_event: int
     updates: list[Update]  # by sequence; some of them may be settled, see Outbox.replay
     model: StoredModel | None
+    head: StoredHead | None = None
 
 
 class Store:
@@ -87,6 +97,7 @@ class Store:
             last_sequence, uploads, steps, events, task = self._one("agent")
             residual = self._one("residual")
             model = self._one("model")
+            head = self._one("head")
             rows = self._database.connection.execute(self._database.queries["outbox"]).fetchall()
         try:
             return Stored(
@@ -99,6 +110,7 @@ class Store:
                 0 if residual is None else residual[0],
                 [_update(row) for row in rows],
                 None if model is None else StoredModel(ModelVersion(model[0], model[1]), _vector(model[2])),
+                None if head is None else _head(head),
             )
         except (MalformedMessage, ValueError) as error:
             raise StorageError(f"{self._path}: damaged: {error}; move it away to start afresh") from error
@@ -148,9 +160,9 @@ class Store:
             self._run("put_task", task=frames.encode(welcome))
 
     def adopt_task(self, welcome: Welcome) -> None:
-        """Forget residual, outbox and model, and write down another task; sequence numbers go on."""
+        """Forget residual, outbox, model and own head, and write down another task; sequence numbers go on."""
         with self._database.transaction():
-            for query in ("forget_outbox", "forget_residual", "forget_model", "forget_counts"):
+            for query in ("forget_outbox", "forget_residual", "forget_model", "forget_head", "forget_counts"):
                 self._run(query)
             self._run("put_task", task=frames.encode(welcome))
 
@@ -159,6 +171,12 @@ class Store:
         data = np.ascontiguousarray(model.parameters, "<f4")
         with self._database.transaction():
             self._run("put_model", lineage=model.version.lineage, number=model.version.number, data=data)
+
+    def save_head(self, head: StoredHead) -> None:
+        """Write the device's own head down in place of the one before."""
+        version, tensors, data = head.version, "\n".join(head.tensors), np.ascontiguousarray(head.values, "<f4")
+        with self._database.transaction():
+            self._run("put_head", lineage=version.lineage, number=version.number, tensors=tensors, data=data)
 
     def _one(self, query: str) -> Any:
         return self._database.connection.execute(self._database.queries[query]).fetchone()
@@ -169,6 +187,11 @@ class Store:
 
 def _vector(data: bytes) -> Float32:
     return np.frombuffer(data, "<f4").astype(np.float32)
+
+
+def _head(row: tuple[str, int, str, bytes]) -> StoredHead:
+    lineage, number, tensors, data = row
+    return StoredHead(ModelVersion(lineage, number), tuple(tensors.split("\n")), _vector(data))
 
 
 def _update(row: tuple[Any, ...]) -> Update:

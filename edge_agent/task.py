@@ -2,14 +2,22 @@
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge_agent.config import AgentConfig, with_profile
+from edge_agent.held_out import sample
+from edge_agent.personal import OwnTensors
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import Dataset
+from skerry.tasks.manifest import Manifest
 from skerry.training.batches import Batches
 from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import Trainer, open_trainer
 from skerry.vector import Float32, Layout
+
+if TYPE_CHECKING:
+    from edge_agent.inference import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +33,10 @@ class OpenTask:
     examples: int
     initial: Float32  # for calibration
     learning_rate: float  # the task's default, for calibration
+    held_out: Dataset | None  # some of the rows that are kept from training; None: there are none, or they are not used
+    own: OwnTensors | None  # that this device keeps for itself; None: it has no own head
+    own_batches: Batches | None  # of the same rows in an order of their own, for that head
+    predictor: "Predictor | None"  # None: nobody asks for predictions
 
 
 def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
@@ -35,16 +47,37 @@ def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
         DataError: the data are missing or do not fit the bundle; names file, column and row where there is one.
     """
     in_force = with_profile(config)
-    dataset = data.load(config.data.source, bundle.manifest, data_dir=config.data.dir)
+    manifest = bundle.manifest
+    dataset, held_out = _rows(manifest, config)
     trainer = open_trainer(bundle, in_force.engine, in_force.threads, in_force.providers)
     log.info("training on %s", trainer.runs_on)
-    batch_examples = in_force.batch_examples or bundle.manifest.defaults.batch_examples
+    batch_examples = in_force.batch_examples or manifest.defaults.batch_examples
+    layers, seed = config.personal.layers, config.training.seed
     return OpenTask(
         sha256=bundle.sha256,
         layout=trainer.layout,
         trainer=trainer,
-        batches=Batches(dataset, batch_examples, Shuffle(config.training.seed), bundle.manifest.noise_values),
+        batches=Batches(dataset, batch_examples, Shuffle(seed), manifest.noise_values),
         examples=len(dataset),
         initial=bundle.initial_parameters(),
-        learning_rate=bundle.manifest.defaults.learning_rate,
+        learning_rate=manifest.defaults.learning_rate,
+        held_out=held_out,
+        own=OwnTensors(trainer.layout, layers, manifest.name) if layers else None,
+        own_batches=Batches(dataset, batch_examples, Shuffle(seed), manifest.noise_values) if layers else None,
+        predictor=_predictor(bundle) if config.inference.enabled else None,
     )
+
+
+def _predictor(bundle: Bundle) -> "Predictor":
+    from edge_agent.inference import Predictor
+
+    return Predictor(bundle)
+
+
+def _rows(manifest: Manifest, config: AgentConfig) -> tuple[Dataset, Dataset | None]:
+    """Return the rows to train on, and a sample of the held-out ones if there are some and they are wanted."""
+    source, folder, examples_max = config.data.source, config.data.dir, config.held_out.examples_max
+    if examples_max == 0:
+        return data.load(source, manifest, data_dir=folder), None
+    rows, held_out = data.load_parts(source, manifest, data_dir=folder)
+    return rows, None if held_out is None else sample(held_out, examples_max)

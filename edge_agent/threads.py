@@ -1,6 +1,8 @@
 """Where work leaves the event loop: the only threads of the agent. A simulation replaces all of this file."""
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -8,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+NICEST = 19  # the lowest priority there is
 
 
 class RunInThread(Protocol):
@@ -31,10 +35,11 @@ class TrainingRunner(Protocol):
 
 
 class WorkThreads:
-    """Two threads for disk and arithmetic: a write that waits for the disk does not hold up a merge."""
+    """Threads for one kind of short work; for disk and arithmetic two: a slow write does not hold up a merge."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(2, "skerry-work")
+    def __init__(self, count: int = 2, name: str = "skerry-work", nicer: int = 0) -> None:
+        """Make `count` of them, at a priority that is `nicer` levels below the process's."""
+        self._executor = ThreadPoolExecutor(count, name, _be_nicer, (nicer,))
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
         """Run `work` in one of them."""
@@ -48,8 +53,9 @@ class WorkThreads:
 class TrainingThread:
     """One thread that takes local steps; numpy and the engine let go of the interpreter while they compute."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "skerry-training")
+    def __init__(self, nicer: int = 0) -> None:
+        """Train at a priority that is `nicer` levels below the process's."""
+        self._executor = ThreadPoolExecutor(1, "skerry-training", _be_nicer, (nicer,))
         self._stop = threading.Event()
 
     async def run(self, pauses: Iterator[float | None]) -> bool:
@@ -76,3 +82,16 @@ def _exhaust(pauses: Iterator[float | None], stop: threading.Event) -> bool:
         if stop.wait(rest_s) if rest_s else stop.is_set():
             return False  # the generator is left where it stands
     return True
+
+
+def in_nicer_thread(work: Callable[[], T], levels: int) -> T:
+    """Return what `work` returns; the threads that it starts, as engines do, have the lower priority for good."""
+    with ThreadPoolExecutor(1, "skerry-opening", _be_nicer, (levels,)) as executor:
+        return executor.submit(work).result()
+
+
+def _be_nicer(levels: int) -> None:
+    """Lower the calling thread's priority, where the system gives each thread its own: Linux. It is never raised."""
+    if levels > 0 and sys.platform == "linux":
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + levels, NICEST))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from edge_agent import service
-from edge_agent.config import AgentConfig, Data, Limits, Training
+from edge_agent.config import AgentConfig, Data, HeldOut, Inference, Limits, Personal, Training
 from skerry.algorithms.local_steps import Fixed
 from skerry.protocol import frames, parts, sparse
 from skerry.protocol.limits import FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX
@@ -97,9 +98,9 @@ class Coordinator:
         await self.sockets[-1].send_bytes(frames.encode(message))
 
     async def cut(self) -> None:
-        for socket in self.sockets:
-            if socket._req is not None and socket._req.transport is not None:
-                socket._req.transport.abort()
+        for one in self.sockets:
+            if one._req is not None and one._req.transport is not None:
+                one._req.transport.abort()
         self.sockets.clear()
 
     async def offer(self, *, whole: bool) -> None:
@@ -246,7 +247,13 @@ async def serve(activity: Bundle) -> AsyncIterator[Serve]:
 def agent_config(tmp_path: Path) -> Callable[..., AgentConfig]:
     """Make a quick agent's configuration."""
 
-    def make(*urls: str, limits: dict[str, Any] | None = None, **training: Any) -> AgentConfig:
+    def make(
+        *urls: str,
+        limits: dict[str, Any] | None = None,
+        personal: dict[str, Any] | None = None,
+        inference: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> AgentConfig:
         quick: dict[str, Any] = {
             "reconnect_min_s": 0.01,
             "reconnect_max_s": 0.1,
@@ -263,9 +270,21 @@ def agent_config(tmp_path: Path) -> Callable[..., AgentConfig]:
             insecure=True,
             training=Training(calibration_steps=3, seed=1, **training),
             limits=Limits(**(quick | (limits or {}))),
+            held_out=HeldOut(share=0.5),
+            personal=Personal(**({"share": 0.5, "save_s": 0.0} | (personal or {}))),
+            inference=Inference(**(inference or {})),
         )
 
     return make
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture

@@ -9,20 +9,22 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from edge_agent import status
+from edge_agent.store import FILE_NAME
 
 Serve = Callable[..., Awaitable[Any]]
 
 COMMAND = [sys.executable, "-c", "from edge_agent.cli import main; main()"]
 ENVIRONMENT = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
-RESIDENT_BYTES_MAX = 90 * 10**6
+RESIDENT_BYTES_MAX = 91 * 10**6
 
 
 def write_config(folder: Path, url: str, *, source: str = "builtin:activity?part=1&parts=6", more: str = "") -> Path:
@@ -165,3 +167,35 @@ async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     refused = command("run", "--config", config)
     assert refused.returncode == 4
     assert "newer" in refused.stderr
+
+
+@pytest.mark.end_to_end
+async def test_an_own_head_survives_a_kill(serve: Serve, tmp_path: Path) -> None:
+    coordinator = await serve()
+    more = '[personal]\nlayers = ["4.*"]\nsave_s = 0.0\nshare = 1.0\n'
+    config = write_config(tmp_path, coordinator.url, more=more)
+    async with agent(config) as process:
+        await coordinator.until(lambda: _head(tmp_path) is not None, timeout_s=30)
+        process.kill()
+        await process.wait()
+    tensors, data = _head(tmp_path)
+    assert tensors == "4.weight\n4.bias"
+    values = np.frombuffer(data, "<f4")
+    assert values.shape == (6 * 64 + 6,)
+    seen = len(coordinator.journal)
+    async with agent(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= seen + 5, timeout_s=30)
+        await coordinator.until(lambda: _head(tmp_path)[1] != data, timeout_s=30)
+        tuned = np.frombuffer(_head(tmp_path)[1], "<f4")
+    initial = coordinator.bundle.initial_parameters()[-len(values) :]
+    assert np.linalg.norm(tuned - values) < np.linalg.norm(tuned - initial)  # it went on from there
+
+
+def _head(folder: Path) -> Any:
+    path = folder / "state" / FILE_NAME
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(path)) as db:
+        if db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'head'").fetchone() == (0,):
+            return None
+        return db.execute("SELECT tensors, data FROM head").fetchone()
