@@ -20,7 +20,6 @@ from skerry.vector import Float32
 
 BUNDLE_BYTES_MAX = 2 << 30
 MANIFEST_NAME = "manifest.json"
-SUFFIX = ".skerry"
 BUILTIN_PREFIX = "builtin:"
 
 _ENTRIES = (MANIFEST_NAME, *PartName)
@@ -74,7 +73,7 @@ class Bundle:
                 f"builtin:{name}: its bundle is not shipped: where torch is, run `{build_command(task)}`, "
                 "and give that file's path"
             )
-        return cls.open(Path(__file__).parent / name / f"{name}{SUFFIX}")
+        return cls.open(Path(__file__).parent / SHIPPED[name])
 
     def part(self, name: PartName | str) -> bytes:
         """Return one part's bytes, e.g. `step.onnx`.

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from skerry.errors import DataError
 
-SHIPPED = ("activity",)  # their bundles come with the product; the others are built where torch is
+# The bundles that come with the product, in skerry/tasks; the others are built where torch is.
+SHIPPED = {"activity": "activity/activity.skerry"}
 
 
 @dataclass(frozen=True, slots=True)
