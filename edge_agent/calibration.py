@@ -38,10 +38,12 @@ class DutyCycle:
     a sleep; a sleep that took too long shortens the next one, so that the share stays exact over many steps.
     """
 
-    def __init__(self, share: float) -> None:
-        """`share` is in (0, 1]; 1 never rests."""
+    def __init__(self, share: float, slow_share: float = 1.0) -> None:
+        """Both are in (0, 1]; 1 never rests. `slow_share` is of `share`, for as long as `slow` is set."""
         assert 0.0 < share <= 1.0
-        self._rest_per_second = 1.0 / share - 1.0
+        assert 0.0 < slow_share <= 1.0
+        self._share, self._slow_share = share, slow_share
+        self.slow = False  # another thread may set it: it counts from the next step on
         self._owed_s = 0.0
         self._block_s = 0.0  # computing since the last rest
         self._block_steps = 0
@@ -53,10 +55,11 @@ class DutyCycle:
         a step that others kept waiting would be slowed down once more. `last`: of a cycle, after which nothing is
         saved up.
         """
+        share = self._share * self._slow_share if self.slow else self._share
         self._block_s += seconds
         self._block_steps += 1
-        self._owed_s += (seconds if computed_s is None else computed_s) * self._rest_per_second
-        due = last or self._rest_per_second == 0.0 or self._owed_s >= REST_SECONDS_MIN
+        self._owed_s += (seconds if computed_s is None else computed_s) * (1.0 / share - 1.0)
+        due = last or share == 1.0 or self._owed_s >= REST_SECONDS_MIN
         return max(0.0, self._owed_s) if due else None
 
     def rested(self, seconds: float) -> list[float]:

@@ -99,6 +99,12 @@ def status(path: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
+def _written_text(found: status_file.Status) -> str:
+    if found.written_bytes is None or found.written_bytes_last_hour is None:
+        return "not counted"
+    return f"{found.written_bytes / 1e6:.1f} MB to disk, {found.written_bytes_last_hour / 1e6:.1f} MB in the last hour"
+
+
 def _status_text(found: status_file.Status) -> str:
     ago_s = max(0.0, time.time() - found.written_at_s)
     speed = "not calibrated" if found.seconds_per_step is None else f"{found.seconds_per_step:.4g} s per step"
@@ -109,12 +115,15 @@ def _status_text(found: status_file.Status) -> str:
         ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
         ("model", base),
         ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
+        ("pace", f"{found.pace}{': ' if found.reasons else ''}{'; '.join(found.reasons)}"),
+        ("paused", f"{found.paused_s:.0f} s"),
         ("idle", f"{found.idle_share:.1%} of {found.uptime_s:.0f} s"),
         ("outbox", f"{found.outbox_updates} updates wait for an answer"),
         ("traffic", f"{found.sent_bytes} bytes sent, {found.received_bytes} received"),
         ("memory", f"{found.resident_bytes / 2**20:.1f} MiB resident"),
         ("temperature", "unknown" if found.temperature_c is None else f"{found.temperature_c:.1f} C"),
         ("held out", _held_out_text(found)),
+        ("written", _written_text(found)),
         ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
         ("last error", found.last_error or "none"),
     ]

@@ -110,6 +110,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status_s: Annotated[float, Meta(gt=0.0)] = 5.0  # between two writes of status.json
     residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] | None = None  # None: the profile's, else 100e3; flash wear
     model_save_s: Annotated[float, Meta(gt=0.0)] = 600.0  # between two writes of the regional model
+    flash_bytes_per_hour: profile.FlashRate | None = None  # all that is written; None: the profile's, else 360e6
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -192,6 +193,7 @@ class InForce:
     batch_examples: int | None  # None: the bundle's default
     bundle_bytes_max: int
     residual_bytes_per_s: float
+    flash_bytes_per_hour: float
 
 
 def with_profile(config: AgentConfig) -> InForce:
@@ -209,4 +211,5 @@ def with_profile(config: AgentConfig) -> InForce:
         batch_examples=training.batch_examples or chosen.batch_examples,
         bundle_bytes_max=limits.bundle_bytes_max or chosen.limits.bundle_bytes_max,
         residual_bytes_per_s=limits.residual_bytes_per_s or chosen.limits.residual_bytes_per_s,
+        flash_bytes_per_hour=limits.flash_bytes_per_hour or chosen.limits.flash_bytes_per_hour,
     )

@@ -27,6 +27,7 @@ from edge_agent.events import (
     Event,
     FetchBundle,
     ModelRefused,
+    PaceDecided,
     Progress,
     Received,
     Reconnect,
@@ -37,6 +38,7 @@ from edge_agent.events import (
     SendUpdate,
     SetLearningRate,
     SetModel,
+    SetPace,
     SettleUpdate,
     StartCycle,
     StopCycle,
@@ -45,6 +47,8 @@ from edge_agent.events import (
     Tick,
     UpdateStored,
 )
+from edge_agent.repeated_warning import RepeatedWarning
+from skerry.policy import Decision
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import PARTS_MAX, PAYLOAD_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
@@ -136,11 +140,13 @@ class Device:
         self._running = False  # from StartCycle to CycleFinished
         self._stepping = False  # the training thread takes steps
         self._calibrating = False
+        self._decision = Decision()
+        self._diverged = RepeatedWarning(log)
         self._uploads = memory.uploads  # of this task
         self._task_steps = memory.steps  # local steps of this task that are in updates
         # counts since start
         self._started_at_s = self._counted_to_s = now_s
-        self._training_s = self._idle_s = 0.0
+        self._training_s = self._idle_s = self._paused_s = 0.0
         self._cycles = self._steps = self._steps_per_cycle = 0
         self._last_loss: float | None = None
         self._last_error = ""
@@ -174,6 +180,7 @@ class Device:
             uptime_s=now_s - self._started_at_s,
             training_s=self._training_s,
             idle_s=self._idle_s,
+            paused_s=self._paused_s,
             cycles=self._cycles,
             steps=self._steps,
             steps_per_cycle=self._steps_per_cycle,
@@ -181,6 +188,7 @@ class Device:
             outbox_updates=len(self._waiting) + len(self._storing),
             last_loss=self._last_loss,
             last_error=self._last_error,
+            decision=self._decision,
         )
 
     def note_error(self, text: str) -> None:
@@ -213,7 +221,7 @@ class Device:
                 self._stepping = cycle == self._cycle and self._running
                 return []
             case CycleFinished() if event.cycle == self._cycle and self._running:
-                return self._cycle_finished(event)
+                return self._cycle_finished(event, now_s)
             case CycleFinished():
                 return []  # of a task that was left
             case UpdateStored(sequence):
@@ -221,6 +229,8 @@ class Device:
             case ModelRefused(held, detail):
                 self._model = held
                 return self._ask_for_whole_model(detail)
+            case PaceDecided(decision):
+                return self._pace_decided(decision, now_s)
             case Tick():
                 return [*self._report(now_s), *self._save_model(now_s)]
 
@@ -351,8 +361,9 @@ class Device:
         return [Reconnect(self._last_error)]
 
     def _report(self, now_s: float) -> list[Effect]:
-        """Telemetry says how fast the device is: it has nothing to say before calibration."""
-        if not self._welcomed or self._estimate is None or now_s < self._telemetry_at_s:
+        """Telemetry says how fast the device is, or why it rests: it has nothing else to say before calibration."""
+        nothing = self._estimate is None and self._decision.pace != "pause"
+        if not self._welcomed or nothing or now_s < self._telemetry_at_s:
             return []
         self._telemetry_at_s = now_s + self._bounds.telemetry_s
         return [SendTelemetry(self.progress(now_s))]
@@ -362,9 +373,9 @@ class Device:
     def _bundle_opened(self, sha256: str) -> list[Effect]:
         if self._welcome is None or sha256 != self._welcome.bundle.sha256 or self._opened:
             return []  # of a task that was left
-        self._opened = self._calibrating = True
+        self._opened = True
         offers, self._early_offers = self._early_offers, []
-        return [*offers, Calibrate()]
+        return [*offers, *self._next_cycle()]
 
     def _calibrated(self, sha256: str, seconds: list[float], now_s: float) -> list[Effect]:
         if self._welcome is None or sha256 != self._welcome.bundle.sha256:
@@ -376,8 +387,16 @@ class Device:
         return [*self._report(now_s), *self._next_cycle()]
 
     def _next_cycle(self) -> list[Effect]:
-        """Start a cycle if there is something to train on and room for what comes of it."""
-        if self._running or self._lacks_something() or self._estimate is None or self._plan is None:
+        """Start a cycle if nothing holds the device back, there is something to train on and room for the update.
+
+        Calibration goes before the first one.
+        """
+        if self._running or self._calibrating or self._decision.pace == "pause" or not self._opened:
+            return []
+        if self._estimate is None:
+            self._calibrating = True
+            return [Calibrate()]
+        if self._lacks_something() or self._plan is None:
             return []
         self._cycle += 1
         self._running = True
@@ -391,7 +410,16 @@ class Device:
         room = len(self._waiting) + len(self._storing) < self._bounds.outbox_updates_max
         return not self._opened or self._model is None or not room
 
-    def _cycle_finished(self, finished: CycleFinished) -> list[Effect]:
+    def _pace_decided(self, decision: Decision, now_s: float) -> list[Effect]:
+        before, self._decision = self._decision, decision
+        if (before.pace, before.causes) != (decision.pace, decision.causes):
+            log.info("pace: %s (%s)", decision.pace, "; ".join(decision.reasons) or "nothing holds it back")
+        if before.pace == decision.pace:
+            return []
+        self._telemetry_at_s = now_s
+        return [SetPace(decision.pace), *self._next_cycle()]
+
+    def _cycle_finished(self, finished: CycleFinished, now_s: float) -> list[Effect]:
         assert self._estimate is not None
         self._running = self._stepping = False
         self._cycles += 1
@@ -399,7 +427,7 @@ class Device:
         self._estimate.observe([max(second, SECONDS_PER_STEP_MIN) for second in finished.seconds])
         if not finished.finite:
             self._last_error = "training diverged: the loss or the model is not finite; the cycle was dropped"
-            log.warning(self._last_error)
+            self._diverged.warn(self._last_error, now_s)
             return self._next_cycle()
         self._last_loss = finished.loss if isfinite(finished.loss) else None
         self._task_steps += len(finished.seconds)
@@ -428,6 +456,8 @@ class Device:
         elapsed_s, self._counted_to_s = now_s - self._counted_to_s, now_s
         if self._stepping or self._calibrating:
             self._training_s += elapsed_s
+        elif not self._running and self._decision.pace == "pause":
+            self._paused_s += elapsed_s
         elif not self._running and self._lacks_something():
             self._idle_s += elapsed_s
 

@@ -8,6 +8,7 @@ from edge_agent.threads import RunInThread
 Done = Callable[[], None]
 
 BURST_BYTES = 256 << 20  # what a card shrugs off
+SPARING_TIMES = 10  # what can wait is written so much less often where the hour's bytes run out: see flash.py
 
 
 class DiskQueue:
@@ -49,15 +50,17 @@ class ResidualWear:
         self._first = True
         self._payload_bytes = 0  # of the updates since it was written last
 
-    def due(self, residual_bytes: int, payload_bytes: int, now_s: float) -> bool:
+    def due(self, residual_bytes: int, payload_bytes: int, now_s: float, *, sparing: bool = False) -> bool:
         """Return whether to write it with this update of `payload_bytes`; then it counts as written.
 
         Always due with a task's first update, and when the updates that are kept in its stead have become as large as
-        itself.
+        itself. `sparing`: the rate is a tenth, and nothing may be written before it counts.
         """
         elapsed_s = 0.0 if self._counted_to_s is None else now_s - self._counted_to_s
         self._counted_to_s = now_s
-        self._budget_bytes = min(self._budget_bytes + elapsed_s * self._bytes_per_s, BURST_BYTES)
+        rate = self._bytes_per_s / SPARING_TIMES if sparing else self._bytes_per_s
+        most = float(residual_bytes if sparing else BURST_BYTES)
+        self._budget_bytes = min(self._budget_bytes + elapsed_s * rate, most)
         self._payload_bytes += payload_bytes
         due = self._first or self._payload_bytes >= residual_bytes or self._budget_bytes >= residual_bytes
         if due:

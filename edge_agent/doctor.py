@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from edge_agent import config as config_file
-from edge_agent import host_checks, network_checks, task_checks, vitals
+from edge_agent import host_checks, network_checks, task_checks
+from edge_agent.board import Board
 from edge_agent.config import AgentConfig
 from edge_agent.finding import Finding, failure, ok, warning
 from edge_agent.link_speed import CoordinatorStatus
@@ -39,7 +40,7 @@ class Surroundings:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     kernel_synchronised: Callable[[], bool | None] = host_checks.kernel_synchronised
-    temperature_c: Callable[[], float | None] = vitals.temperature_c
+    temperature_c: Callable[[], float | None] = Board().temperature_c
 
 
 def examine(path: Path, bundle: str | None, around: Surroundings) -> Iterator[Finding]:

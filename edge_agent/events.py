@@ -5,7 +5,8 @@ Structs, not dataclasses: a device imports them at every start, and these are ma
 
 import msgspec
 
-from skerry.protocol.messages import BundleReference, FromCoordinator, Heartbeat, Hello, ModelVersion, Welcome
+from skerry.policy import Decision
+from skerry.protocol.messages import BundleReference, FromCoordinator, Heartbeat, Hello, ModelVersion, Pace, Welcome
 from skerry.vector import Float32
 
 # --- events: what happened, in the past tense ---
@@ -73,6 +74,12 @@ class ModelRefused(msgspec.Struct, frozen=True):
     detail: str
 
 
+class PaceDecided(msgspec.Struct, frozen=True):
+    """The board was looked at."""
+
+    decision: Decision
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
@@ -87,6 +94,7 @@ Event = (
     | CycleFinished
     | UpdateStored
     | ModelRefused
+    | PaceDecided
     | Tick
 )
 
@@ -99,6 +107,7 @@ class Progress(msgspec.Struct, frozen=True):
     uptime_s: float
     training_s: float
     idle_s: float
+    paused_s: float
     cycles: int
     steps: int
     steps_per_cycle: int  # of the newest cycle, 0 before
@@ -106,6 +115,7 @@ class Progress(msgspec.Struct, frozen=True):
     outbox_updates: int
     last_loss: float | None
     last_error: str
+    decision: Decision  # the pace, and why
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -199,6 +209,12 @@ class StopCycle(msgspec.Struct, frozen=True):
     """Stop training after the step under way; what it did is forgotten."""
 
 
+class SetPace(msgspec.Struct, frozen=True):
+    """Keep this pace from the next step on, also in a cycle under way; "pause": that ends with the steps it has."""
+
+    pace: Pace
+
+
 class TakeDifference(msgspec.Struct, frozen=True):
     """Take the update `sequence` out of difference and residual."""
 
@@ -236,6 +252,7 @@ Effect = (
     | StartCycle
     | SetLearningRate
     | StopCycle
+    | SetPace
     | TakeDifference
     | StoreUpdate
     | SettleUpdate

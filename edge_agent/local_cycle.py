@@ -30,13 +30,14 @@ class RegionalModel:
 class Mailbox:
     """Where the event loop leaves things for the training thread: the newest of each wins.
 
-    `learning_rate` is what the plan says now, None while it says what it said when the cycle began. One thread sets it,
-    the other reads it.
+    `learning_rate` is what the plan says now, None while it says what it said when the cycle began. `ending`: no step
+    is to follow the one under way, and those that were taken count. One thread sets them, the other reads them.
     """
 
     def __init__(self) -> None:
         self._newest: RegionalModel | None = None
         self.learning_rate: float | None = None
+        self.ending = False
 
     def put(self, model: RegionalModel) -> None:
         """Leave a model; one that was not fetched is replaced."""
@@ -81,13 +82,16 @@ class LocalCycle:
             self._run.step()
             yield None
             worked_s, computing_s = self._clock(), self._computed() - computed_s
-            rest_s = self._duty.worked(worked_s - resumed_s, computed_s=computing_s, last=number == self._steps)
+            last = self._mailbox.ending or number == self._steps
+            rest_s = self._duty.worked(worked_s - resumed_s, computed_s=computing_s, last=last)
             resumed_s, computed_s = worked_s, computed_s + computing_s
             if rest_s is not None:
                 if rest_s > 0.0:
                     yield rest_s
                     resumed_s, computed_s = self._clock(), self._computed()
                 self.seconds += self._duty.rested(resumed_s - worked_s)
+                if self._mailbox.ending:
+                    return
 
     @property
     def loss(self) -> float:

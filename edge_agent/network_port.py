@@ -1,6 +1,6 @@
 """The way to the network: which port leads out, how fast it is, and whether bytes on it cost money."""
 
-from dataclasses import dataclass
+import msgspec
 
 from edge_agent.kernel_files import KernelFiles, whole
 
@@ -8,8 +8,7 @@ NET = "sys/class/net"
 MOBILE = ("wwan", "ppp", "rmnet")  # what kernels call ports of mobile networks
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """The port of the default route; None: not known."""
 
     metered: bool | None = None

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from edge_agent import vitals
+from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import BundleFiles
 from edge_agent.calibration import DutyCycle
 from edge_agent.device import Device
-from edge_agent.disk import DiskQueue, ResidualWear
+from edge_agent.disk import SPARING_TIMES, DiskQueue, ResidualWear
 from edge_agent.events import (
     AdoptTask,
     BundleOpened,
@@ -36,6 +37,7 @@ from edge_agent.events import (
     SendUpdate,
     SetLearningRate,
     SetModel,
+    SetPace,
     SettleUpdate,
     StartCycle,
     StopCycle,
@@ -69,6 +71,7 @@ class Surroundings:
     bundles: BundleFiles
     training: TrainingRunner
     run_in_thread: RunInThread
+    watch: BoardWatch
     open_task: Callable[[Bundle], OpenTask]
     local_use: LocalUse
     tasks: asyncio.TaskGroup  # an error in one of them ends the agent
@@ -90,6 +93,7 @@ class Performer:
         self.stream: Stream | None = None  # set by `attach`
         self._store, self._bundles = surroundings.store, surroundings.bundles
         self._training, self._run_in_thread = surroundings.training, surroundings.run_in_thread
+        self._watch = surroundings.watch
         self._open_task, self._tasks = surroundings.open_task, surroundings.tasks
         self._local_use = surroundings.local_use
         self._wear, self._duty, self._calibration_steps = wear, duty, calibration_steps
@@ -100,7 +104,9 @@ class Performer:
         self._task: OpenTask | None = None
         self._outbox = _restore(stored)
         self._model = None if stored.model is None else RegionalModel(stored.model.version, stored.model.parameters)
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox()  # of the newest cycle
+        self._calibration = Mailbox()  # of the newest calibration
+        self._saves_asked = 0
 
     def attach(self, stream: Stream) -> None:
         """Give it the stream that it sends on."""
@@ -162,7 +168,9 @@ class Performer:
             case SetModel():
                 await self._set_model(effect)
             case SaveModel():
-                self._write_model()
+                self._saves_asked += 1
+                if not self._watch.flash.sparing or self._saves_asked % SPARING_TIMES == 0:
+                    self._write_model()
             case Calibrate():
                 assert self._task is not None
                 self._tasks.create_task(self._calibrate(self._task))
@@ -172,6 +180,10 @@ class Performer:
                 self._mailbox.learning_rate = learning_rate
             case StopCycle():
                 self._training.stop()
+            case SetPace(pace):
+                self._duty.slow = pace == "slow"
+                if pace == "pause":
+                    self._mailbox.ending = self._calibration.ending = True
             case TakeDifference():
                 await self._take_difference(effect)
             case StoreUpdate(sequence):
@@ -221,11 +233,19 @@ class Performer:
 
     async def _calibrate(self, task: OpenTask) -> None:
         run = self._local_run(task, task.initial, task.learning_rate, uploads=0, first_step=0)
+        self._calibration = Mailbox()
         cycle = LocalCycle(
-            run, 2 * self._calibration_steps, None, Mailbox(), self._duty, self._clock, self._training.computed_s
+            run,
+            2 * self._calibration_steps,
+            None,
+            self._calibration,
+            self._duty,
+            self._clock,
+            self._training.computed_s,
         )
         if await self._training.run(cycle.pauses()):
-            self.report(Calibrated(task.sha256, cycle.seconds[self._calibration_steps :]))
+            timed = cycle.seconds[self._calibration_steps :] or cycle.seconds[-1:]  # a pause came early
+            self.report(Calibrated(task.sha256, timed))
 
     def _start_cycle(self, effect: StartCycle) -> None:
         if self._task is None or self._model is None:
@@ -265,7 +285,8 @@ class Performer:
         assert isinstance(cycle.base, ModelVersion)
         difference = await self._run_in_thread(cycle.difference)
         finite = cycle.is_finite(difference)
-        self._local_use.cycle_finished()
+        if not self._mailbox.ending:  # for a pause: own head and evaluation rest, too
+            self._local_use.cycle_finished()
         self.report(CycleFinished(number, cycle.base, cycle.loss, examples, cycle.seconds, difference, finite))
 
     # --- outbox ---
@@ -292,7 +313,8 @@ class Performer:
         if self._outbox is None or sequence not in self._outbox.waiting:
             return  # of a task that was left
         update, residual = self._outbox.waiting[sequence], self._outbox.residual
-        due = self._wear.due(residual.nbytes, len(update.payload), self._clock())
+        sparing = self._watch.flash.sparing
+        due = self._wear.due(residual.nbytes, len(update.payload), self._clock(), sparing=sparing)
         stored = UpdateStored(sequence, len(update.payload), crc32(update.payload))
         self._disk.submit(
             lambda: self._store.put_update(update, residual if due else None), lambda: self.report(stored)
@@ -319,7 +341,10 @@ class Performer:
             sent_bytes=self.stream.traffic.sent_bytes,
             received_bytes=self.stream.traffic.received_bytes,
             outbox_updates=progress.outbox_updates,
-            temperature_c=vitals.temperature_c(),
+            temperature_c=self._watch.temperature_c(),
+            pace=progress.decision.pace,
+            reasons=progress.decision.reasons,
+            written_bytes=self._watch.flash.written_bytes or 0,
             held_out_examples=scores.regional.examples,
             held_out_correct=scores.regional.correct,
             held_out_loss_sum=scores.regional.reported_loss_sum,

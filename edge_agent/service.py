@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from edge_agent import status, vitals
+from edge_agent.board import Board
+from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import FOLDER as BUNDLE_FOLDER
 from edge_agent.bundle_file import BundleFiles, new_backoff
 from edge_agent.calibration import DutyCycle
@@ -20,6 +22,7 @@ from edge_agent.config import AgentConfig, with_profile
 from edge_agent.device import Bounds, Device, Identity, Memory
 from edge_agent.disk import ResidualWear
 from edge_agent.events import Tick, UpdateStored
+from edge_agent.flash import FlashBudget
 from edge_agent.local_use import LocalUse, Shells
 from edge_agent.performer import Performer, Surroundings
 from edge_agent.store import FILE_NAME, Store, Stored, StoredHead
@@ -54,11 +57,13 @@ async def run(
     training: TrainingRunner | None = None,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
+    board: Board | None = None,
 ) -> None:
     """Run the agent until `stop` is set.
 
     What is on disk is complete at every moment; the cycle under way is forgotten. A simulation hands in its own
-    network (`connector`), threads, training, randomness and wall clock; the loop's time is the agent's clock.
+    network (`connector`), threads, training, randomness and wall clock; the loop's time is the agent's clock. `board`
+    is the machine that the policy looks at; None: this one.
 
     Raises:
         StorageError: the disk refused a read or a write.
@@ -74,7 +79,8 @@ async def run(
         with _only_agent(config.state_dir):
             store = Store(config.state_dir / FILE_NAME)
             try:
-                agent = _Agent(config, store, connector, rng or random.Random(), wall_clock)  # noqa: S311 - jitter
+                jitter = rng or random.Random()  # noqa: S311 - no secret
+                agent = _Agent(config, store, connector, jitter, wall_clock, board or Board())
                 try:
                     await agent.run(stop, work or run_in_thread, thread or training, side or run_in_thread)
                 finally:
@@ -101,7 +107,10 @@ class _Agent:
         connector: "Callable[[], aiohttp.BaseConnector] | None",
         rng: random.Random,
         wall_clock: Callable[[], float],
+        board: Board,
     ) -> None:
+        flash = FlashBudget(with_profile(config).flash_bytes_per_hour)
+        self._watch = BoardWatch(config.policy, board, flash, config.state_dir, wall_clock)
         self._config, self._store, self._connector = config, store, connector
         self._rng, self._wall_clock = rng, wall_clock
         self._process = status.this_process()
@@ -138,14 +147,21 @@ class _Agent:
         try:
             async with asyncio.TaskGroup() as tasks:
                 surroundings = Surroundings(
-                    self._store, bundles, training, run_in_thread, self._open_task, local_use, tasks
+                    self._store,
+                    bundles,
+                    training,
+                    run_in_thread,
+                    self._watch,
+                    self._open_task,
+                    local_use,
+                    tasks,
                 )
                 self._performer = performer = Performer(
                     device,
                     stored,
                     surroundings,
                     ResidualWear(in_force.residual_bytes_per_s),
-                    DutyCycle(config.training.duty_cycle),
+                    DutyCycle(config.training.duty_cycle, config.policy.slow_duty_cycle),
                     config.training.calibration_steps,
                 )
                 stream = self._stream(performer)
@@ -155,6 +171,8 @@ class _Agent:
                 tasks.create_task(local_use.run())
                 if inference is not None:
                     tasks.create_task(_answer(inference, local_use, config, run_in_thread))
+                traffic = stream.traffic
+                tasks.create_task(self._watch.run(performer.report, run_in_thread, lambda: traffic.upload_bytes_per_s))
                 tasks.create_task(_every(TICK_S, lambda: performer.report(Tick())))
                 tasks.create_task(_every(limits.status_s, lambda: self._write_status(device, stream)))
                 tasks.create_task(_raise_on(stop))
@@ -228,7 +246,9 @@ class _Agent:
                 sent_bytes=stream.traffic.sent_bytes,
                 received_bytes=stream.traffic.received_bytes,
                 resident_bytes=vitals.resident_bytes(),
-                temperature_c=vitals.temperature_c(),
+                written_bytes=self._watch.flash.written_bytes,
+                written_bytes_last_hour=self._watch.flash.last_hour_bytes,
+                temperature_c=self._watch.temperature_c(),
                 pid=pid,
                 process_started_at_s=process_started_at_s,
                 written_at_s=self._wall_clock(),
@@ -237,6 +257,9 @@ class _Agent:
                 training_s=progress.training_s,
                 idle_s=progress.idle_s,
                 idle_share=progress.idle_s / progress.uptime_s if progress.uptime_s > 0.0 else 0.0,
+                paused_s=progress.paused_s,
+                pace=progress.decision.pace,
+                reasons=progress.decision.reasons,
                 cycles=progress.cycles,
                 steps=progress.steps,
                 steps_per_cycle=progress.steps_per_cycle,

@@ -7,7 +7,7 @@ import msgspec
 import psutil
 
 from skerry.errors import StorageError
-from skerry.protocol.messages import ModelVersion
+from skerry.protocol.messages import ModelVersion, Pace
 
 FILE_NAME = "status.json"
 
@@ -23,6 +23,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     training_s: float  # inside local steps
     idle_s: float  # nothing to train on
     idle_share: float  # idle_s / uptime_s
+    paused_s: float = 0.0  # at rest by policy
+    pace: Pace = "train"
+    reasons: tuple[str, ...] = ()  # of the pace, the worst first
     cycles: int
     steps: int
     steps_per_cycle: int
@@ -31,6 +34,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: int
     received_bytes: int
     resident_bytes: int
+    written_bytes: int | None = None  # to disks; None: the kernel does not count them
+    written_bytes_last_hour: int | None = None
     temperature_c: float | None
     held_out_examples: int  # scored in the newest evaluation on held-out rows; 0: there was none
     held_out_correct: int  # of them, by the regional model

@@ -51,6 +51,7 @@ class Traffic:
 
     sent_bytes: int = 0
     received_bytes: int = 0
+    upload_bytes_per_s: float | None = None  # of the newest large parts; None before the first
 
 
 class StreamEnded(Exception):  # noqa: N818 - an end, not always an error
@@ -215,6 +216,7 @@ class _Connection:
                 self._backoff.succeeded()
             elif isinstance(parsed, Heartbeat):
                 self._window.echoed(parsed.stamp_s, asyncio.get_running_loop().time())
+                self._traffic.upload_bytes_per_s = self._window.bytes_per_s or self._traffic.upload_bytes_per_s
                 self._something_to_write.set()
             self._report(Received(parsed))
         lost = self._websocket.exception()
@@ -237,7 +239,7 @@ class _Connection:
             self._traffic.sent_bytes += len(frame)
             if isinstance(message, UpdateOffered) and len(message.part.data) >= PART_BYTES_MIN:
                 stamp_s = self._queue_heartbeat()
-                self._window.sent(stamp_s)
+                self._window.sent(stamp_s, len(message.part.data))
             await asyncio.sleep(0)  # a write that fits the buffers never suspends: let the reader have its turn
 
     def _next_message(self) -> FromAgent | None:

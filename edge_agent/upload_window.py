@@ -17,22 +17,24 @@ class UploadWindow:
 
     def __init__(self) -> None:
         self._parts = 1
-        self._under_way: deque[float] = deque()  # the stamps of the heartbeats behind each part, ascending
+        self._under_way: deque[tuple[float, int]] = deque()  # the heartbeat's stamp behind each part, ascending; bytes
+        self.bytes_per_s: float | None = None  # of the newest parts that arrived, their echo included
 
     @property
     def is_open(self) -> bool:
         """Whether one more part may be written."""
         return len(self._under_way) < self._parts
 
-    def sent(self, stamp_s: float) -> None:
+    def sent(self, stamp_s: float, part_bytes: int) -> None:
         """A part was written, and behind it a heartbeat with this stamp."""
-        self._under_way.append(stamp_s)
+        self._under_way.append((stamp_s, part_bytes))
 
     def echoed(self, stamp_s: float, now_s: float) -> None:
         """A heartbeat came back: whatever was written before it has arrived."""
-        arrived = False
-        while self._under_way and self._under_way[0] <= stamp_s:
-            self._under_way.popleft()
-            arrived = True
+        arrived: list[tuple[float, int]] = []
+        while self._under_way and self._under_way[0][0] <= stamp_s:
+            arrived.append(self._under_way.popleft())
         if arrived:
             self._parts = min(2 * self._parts, PARTS_MAX) if now_s - stamp_s <= QUICK_S else 1
+            if now_s > arrived[0][0]:
+                self.bytes_per_s = sum(part_bytes for _, part_bytes in arrived) / (now_s - arrived[0][0])

@@ -6,13 +6,12 @@ holds is the device's pace. A sensor that is not there never holds anything.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-Pace = Literal["train", "slow", "pause"]
+from skerry.protocol.messages import Pace
 
 RESTING: tuple[Pace, Pace] = ("slow", "pause")
 SEVERITY: dict[Pace, int] = {"train": 0, "slow": 1, "pause": 2}
@@ -77,8 +76,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"{low} must not be above {high}")
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One look at the board; None: it has no such sensor, or what it says makes no sense."""
 
     temperature_c: float | None = None  # the hottest sensor
@@ -95,8 +93,7 @@ class Reading:
     flash_left: float | None = None  # share of the hour's bytes that may still be written; below 0: overdrawn
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The pace, and why. A reason is one word without spaces, then figures: "temperature 81.0 C, slows at 75"."""
 
     pace: Pace = "train"
@@ -108,8 +105,7 @@ class Decision:
         return tuple(reason.partition(" ")[0] for reason in self.reasons)
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(msgspec.Struct, frozen=True):
     """What one threshold makes of a reading. In between `bad` and `good` whatever holds goes on."""
 
     cause: str

@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent.parent / "profiles"
 SUFFIX = ".toml"
 
 EngineName = Literal["onnx", "torch"]
+FlashRate = Annotated[float, Meta(ge=1e6)]  # bytes per hour: less would not carry the agent's own records
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 
 
@@ -29,6 +30,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     memory_bytes_max: Annotated[int, Meta(ge=1)] | None = None  # resident, of the agent; None: `doctor` asks the system
     bundle_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20
     residual_bytes_per_s: PositiveFloat = 100e3  # in the long run: docs/agent.md, flash wear
+    flash_bytes_per_hour: FlashRate = 360e6  # all that the agent writes: what a card of 32 GB takes for five years
 
 
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

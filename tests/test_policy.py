@@ -1,6 +1,5 @@
 """The policy decides alone: readings and times go in, a pace and its reasons come out."""
 
-from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -8,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.policy import SEVERITY, Decider, Decision, Pace, Policy, Reading, minutes
+from skerry.policy import SEVERITY, Decider, Decision, Policy, Reading, minutes
+from skerry.protocol.messages import Pace
 
 NOON = 12 * 60
 GOOD = Reading(
@@ -72,7 +72,7 @@ WORSE_DIRECTION = {
 
 
 def reading(**changes: Any) -> Reading:
-    return replace(GOOD, **changes)
+    return msgspec.structs.replace(GOOD, **changes)
 
 
 def decide(decider: Decider, now_s: float, local_minutes: int = NOON, **changes: Any) -> Decision:
@@ -179,10 +179,10 @@ def test_a_worse_reading_never_gives_an_easier_pace(
     for name, direction in WORSE_DIRECTION.items():
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine is not None and theirs is not None:
-            worse = replace(worse, **{name: direction * max(direction * mine, direction * theirs)})
+            worse = msgspec.structs.replace(worse, **{name: direction * max(direction * mine, direction * theirs)})
     for name in ("under_voltage", "on_battery", "metered"):
-        worse = replace(worse, **{name: getattr(one, name) or getattr(other, name)})
-    worse = replace(worse, throttled=one.throttled or other.throttled)
+        worse = msgspec.structs.replace(worse, **{name: getattr(one, name) or getattr(other, name)})
+    worse = msgspec.structs.replace(worse, throttled=one.throttled or other.throttled)
     now_s = len(before) * apart_s
     easy, hard = first.decide(one, now_s, NOON), second.decide(worse, now_s, NOON)
     assert SEVERITY[hard.pace] >= SEVERITY[easy.pace]
@@ -201,7 +201,7 @@ def test_a_cause_holds_for_the_dwell_at_least(policy: Policy, world: list[tuple[
         for cause in decision.causes:
             began.setdefault(cause, now_s)
         assert (decision.pace == "train") == (not decision.reasons)
-        assert len(decision.reasons) == len(set(decision.causes)) <= len(fields(Reading)) + 1
+        assert len(decision.reasons) == len(set(decision.causes)) <= len(msgspec.structs.fields(Reading)) + 1
 
 
 @pytest.mark.parametrize(

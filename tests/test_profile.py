@@ -27,7 +27,7 @@ SOURCED = re.compile(
     r"(data sheet: .+, \d{4}|benchmark: (same as \w+|.+, \d{4}|.+, \d{4}: .+)|estimate: .+|choice: .+|measured: .+)"
 )
 UNITLESS = {"name", "description", "engine", "providers", "threads", "distribution", "sigma", "slowdown", "throttled"}
-UNITS = ("_bytes", "_bytes_max", "_s", "_bytes_per_s", "_share", "_examples", "_c", "_percent")
+UNITS = ("_bytes", "_bytes_max", "_s", "_bytes_per_s", "_bytes_per_hour", "_share", "_examples", "_c", "_percent")
 
 
 def test_every_board_that_is_promised_has_a_profile() -> None:
@@ -105,15 +105,15 @@ def test_what_the_configuration_says_goes_before_the_profile() -> None:
 
     own = in_force(
         Training(engine="torch", threads=3, providers=(), batch_examples=8),
-        Limits(bundle_bytes_max=1, residual_bytes_per_s=2.0),
+        Limits(bundle_bytes_max=1, residual_bytes_per_s=2.0, flash_bytes_per_hour=3e6),
     )
-    assert own == agent_config.InForce("torch", 3, (), 8, 1, 2.0)
+    assert own == agent_config.InForce("torch", 3, (), 8, 1, 2.0, 3e6)
     assert in_force(Training(), Limits()).providers == ("CUDAExecutionProvider",)
 
 
 def test_without_a_profile_the_defaults_hold() -> None:
     plain = AgentConfig(device="d", coordinators=("https://c.example",), data=Data("csv:x"))
-    assert with_profile(plain) == agent_config.InForce("onnx", 1, (), None, 512 << 20, 100e3)
+    assert with_profile(plain) == agent_config.InForce("onnx", 1, (), None, 512 << 20, 100e3, 360e6)
 
 
 def test_the_duty_cycle_of_a_lab_is_the_inverse_of_the_slowdown() -> None:

@@ -26,6 +26,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
+Pace = Literal["train", "slow", "pause"]  # of a device, see skerry/policy.py
 Seconds = Annotated[float, Meta(ge=0.0, le=1e12)]
 Age = Annotated[float, Meta(ge=0.0, le=AGE_MAX)]  # Spyker's measure of how much training a model holds
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -125,6 +126,9 @@ class Telemetry(msgspec.Struct, frozen=True, tag="telemetry", omit_defaults=True
     held_out_correct: Count = 0  # of them, by the regional model
     held_out_loss_sum: Annotated[float, Meta(ge=0.0, le=LOSS_SUM_MAX)] = 0.0  # over them
     personal_correct: Count | None = None  # of them, by the model with the device's own head; None: it has none
+    pace: Pace = "train"
+    reasons: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()  # of the pace, the worst first: a word, then figures
+    written_bytes: Count = 0  # to disks; 0: the kernel does not count them
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):

@@ -20,6 +20,7 @@ from coordinator.config import Checkpoints, CoordinatorConfig, Evaluation, Liste
 from edge_agent.config import AgentConfig, Data, Limits, Training
 from skerry import profile as profiles
 from skerry.errors import SkerryError
+from skerry.policy import Policy
 from skerry.recipe import Recipe
 from testbed.processes import toml_text
 from testbed.processes.link import Link
@@ -216,6 +217,7 @@ class Federation:
                 seed=self._seed * 1000 + number,
             ),
             limits=Limits(status_s=STATUS_S, telemetry_s=TELEMETRY_S),
+            policy=Policy(enabled=False),  # the devices share one machine: what holds it back is none of theirs
         )
 
     def _process(

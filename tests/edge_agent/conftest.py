@@ -19,8 +19,10 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from edge_agent import service
+from edge_agent.board import Board
 from edge_agent.config import AgentConfig, Data, HeldOut, Inference, Limits, Personal, Training
 from skerry.algorithms.local_steps import Fixed
+from skerry.policy import Policy
 from skerry.protocol import frames, parts, sparse
 from skerry.protocol.limits import FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
@@ -252,6 +254,7 @@ def agent_config(tmp_path: Path) -> Callable[..., AgentConfig]:
         limits: dict[str, Any] | None = None,
         personal: dict[str, Any] | None = None,
         inference: dict[str, Any] | None = None,
+        policy: Policy | None = None,
         **training: Any,
     ) -> AgentConfig:
         quick: dict[str, Any] = {
@@ -273,6 +276,7 @@ def agent_config(tmp_path: Path) -> Callable[..., AgentConfig]:
             held_out=HeldOut(share=0.5),
             personal=Personal(**({"share": 0.5, "save_s": 0.0} | (personal or {}))),
             inference=Inference(**(inference or {})),
+            policy=policy or Policy(enabled=False),  # the machine that runs the tests may be as busy as it likes
         )
 
     return make
@@ -292,9 +296,9 @@ def running() -> Any:
     """Run an agent for the length of a `with`; leaving it stops the agent in good order."""
 
     @asynccontextmanager
-    async def run(config: AgentConfig) -> AsyncIterator[asyncio.Task[None]]:
+    async def run(config: AgentConfig, board: Board | None = None) -> AsyncIterator[asyncio.Task[None]]:
         stop = asyncio.Event()
-        task = asyncio.create_task(service.run(config, stop, rng=random.Random(1)))
+        task = asyncio.create_task(service.run(config, stop, rng=random.Random(1), board=board))
         try:
             yield task
         finally:

@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -38,7 +38,7 @@ def read(root: Path) -> Reading:
     """Return a reading without the one figure that is the test machine's own."""
     found = Board(root).read(root)
     assert found.disk_free_bytes is not None
-    return replace(found, disk_free_bytes=None)
+    return msgspec.structs.replace(found, disk_free_bytes=None)
 
 
 def test_a_raspberry_pi_that_suffers(plant: Plant) -> None:
@@ -134,7 +134,11 @@ def test_rubbish_is_unknown_and_told_once(plant: Plant, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         first, second = board.read(root), board.read(root)
         assert board.written_bytes() is None
-    assert replace(first, disk_free_bytes=None) == replace(second, disk_free_bytes=None) == Reading(on_battery=False)
+    assert (
+        msgspec.structs.replace(first, disk_free_bytes=None)
+        == msgspec.structs.replace(second, disk_free_bytes=None)
+        == Reading(on_battery=False)
+    )
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == len(set(told)) == 10
     assert any("thermal_zone0/temp: makes no sense" in line and "'warm'" in line for line in told)

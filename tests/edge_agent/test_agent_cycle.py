@@ -94,6 +94,37 @@ def test_a_learning_rate_that_is_left_in_mid_cycle_counts_from_the_next_step(tas
     np.testing.assert_array_equal(cycle.difference(), learned)
 
 
+def test_a_cycle_that_is_to_end_keeps_the_steps_it_has(task: OpenTask) -> None:
+    clock, mailbox = Clock(), Mailbox()
+    run = new_run(task)
+    cycle = LocalCycle(run, 50, at(1), mailbox, DutyCycle(0.5), clock)
+    for rest_s in cycle.pauses():
+        clock.now_s += 0.1 if rest_s is None else rest_s
+        mailbox.ending = run.steps == 3
+    assert cycle.seconds == pytest.approx([0.2] * 3)
+    assert np.any(cycle.difference() != 0.0)
+
+
+def test_short_steps_that_saved_up_a_rest_all_count_when_the_cycle_is_to_end(task: OpenTask) -> None:
+    clock, mailbox = Clock(), Mailbox()
+    run = new_run(task)
+    cycle = LocalCycle(run, 50, at(1), mailbox, DutyCycle(0.8), clock)
+    for rest_s in cycle.pauses():
+        clock.now_s += 1e-4 if rest_s is None else rest_s
+        mailbox.ending = run.steps >= 7
+    assert run.steps == len(cycle.seconds) == 7
+
+
+def test_a_slow_pace_counts_from_the_next_step_of_a_cycle_under_way(task: OpenTask) -> None:
+    clock, duty = Clock(), DutyCycle(0.5, slow_share=0.25)
+    run = new_run(task)
+    cycle = LocalCycle(run, 6, at(1), Mailbox(), duty, clock)
+    for rest_s in cycle.pauses():
+        clock.now_s += 0.1 if rest_s is None else rest_s
+        duty.slow = 2 <= run.steps < 4
+    assert cycle.seconds == pytest.approx([0.2, 0.8, 0.8, 0.2, 0.2, 0.2])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e31])
 def test_a_difference_that_is_no_number_to_go_on_with_is_seen(task: OpenTask, value: float) -> None:
     cycle = LocalCycle(new_run(task), 1, at(1), Mailbox(), DutyCycle(1.0), Clock())
@@ -152,6 +183,16 @@ def test_a_large_residual_is_written_at_the_rate_that_flash_may_take() -> None:
     assert written == pytest.approx(BURST_BYTES / 4e6 + 4000 * 100e3 / 4e6, abs=1)
     wear.forget()
     assert wear.due(4_000_000, 100, now_s=4000.1)
+
+
+def test_a_residual_is_written_ten_times_less_often_while_the_hours_bytes_run_out() -> None:
+    wear = ResidualWear(bytes_per_s=100e3)
+    assert wear.due(200_000, 100, now_s=0.0)
+    written = sum(wear.due(200_000, 100, now_s=float(second), sparing=True) for second in range(1, 2001))
+    assert written == pytest.approx(2000 * 10e3 / 200e3, abs=1)
+    assert wear.due(200_000, 200_000, now_s=2001.0, sparing=True)  # the updates in its stead have outgrown it
+    again = sum(wear.due(200_000, 100, now_s=float(second)) for second in range(2002, 4002))
+    assert again == pytest.approx(2000 * 100e3 / 200e3, abs=1)
 
 
 def test_updates_kept_instead_of_a_residual_never_outgrow_it() -> None:

@@ -1,5 +1,6 @@
 """The core alone: events in, effects out, in order."""
 
+import logging
 from typing import Any
 from zlib import crc32
 
@@ -21,6 +22,7 @@ from edge_agent.events import (
     Effect,
     FetchBundle,
     ModelRefused,
+    PaceDecided,
     Received,
     Reconnect,
     SaveModel,
@@ -30,6 +32,7 @@ from edge_agent.events import (
     SendUpdate,
     SetLearningRate,
     SetModel,
+    SetPace,
     SettleUpdate,
     StartCycle,
     StopCycle,
@@ -38,6 +41,7 @@ from edge_agent.events import (
     Tick,
     UpdateStored,
 )
+from skerry.policy import Decision
 from skerry.protocol.messages import (
     BundleReference,
     Drain,
@@ -383,3 +387,97 @@ def test_telemetry_comes_at_its_interval_and_not_before_calibration() -> None:
     assert isinstance(tell(device, Calibrated(SHA, [0.1]), now_s=1.0)[0], SendTelemetry)
     assert tell(device, Tick(), now_s=10.9) == []
     assert isinstance(tell(device, Tick(), now_s=11.0)[0], SendTelemetry)
+
+
+HOT = PaceDecided(Decision("pause", ("temperature 90.0 C, pauses at 85.0 C",)))
+WARM = PaceDecided(Decision("slow", ("temperature 80.0 C, slows at 75.0 C",)))
+COOL = PaceDecided(Decision())
+
+
+def test_a_pause_ends_the_cycle_whose_steps_become_an_update_and_no_other_starts(training: Device) -> None:
+    assert tell(training, HOT) == [SetPace("pause")]
+    short = finished(1, steps=3)
+    assert tell(training, short) == [TakeDifference(1, short, 0.1), StoreUpdate(1)]
+    assert tell(training, stored(1)) == [SendUpdate(1, 65536, 0)]
+    assert tell(training, Received(UpdateAccepted(1, 2, 1.0, PLAN))) == [SettleUpdate(1, 1.0, accepted=True)]
+    assert tell(training, offer(2, base=1)) == [SetModel(at(2), at(1), PAYLOAD)]  # models are taken up all the same
+    assert tell(training, HOT) == []
+    effects = tell(training, COOL)
+    assert effects[0] == SetPace("train")
+    assert isinstance(effects[1], StartCycle)
+    assert effects[1].cycle == 2
+
+
+def test_a_pause_that_is_over_before_the_cycle_has_ended_starts_none_beside_it(training: Device) -> None:
+    tell(training, HOT)
+    assert tell(training, COOL) == [SetPace("train")]
+    assert any(isinstance(effect, StartCycle) for effect in tell(training, finished(1, steps=2)))
+
+
+def test_a_slow_pace_goes_on_training(training: Device) -> None:
+    assert tell(training, WARM) == [SetPace("slow")]
+    assert any(isinstance(effect, StartCycle) for effect in tell(training, finished(1)))
+    assert tell(training, HOT) == [SetPace("pause")]
+
+
+def test_a_paused_device_neither_calibrates_nor_trains_but_says_why() -> None:
+    device = new_device()
+    assert tell(device, HOT) == [SetPace("pause")]
+    tell(device, Connected(), Received(welcome()), offer(1))
+    assert tell(device, BundleOpened(SHA)) == [SetModel(at(1), None, PAYLOAD)]
+    (told,) = tell(device, Tick(), now_s=1.0)
+    assert isinstance(told, SendTelemetry)
+    assert told.progress.decision == HOT.decision
+    assert tell(device, COOL, now_s=2.0) == [SetPace("train"), Calibrate()]
+    assert tell(device, offer(2, base=1), now_s=3.0) == [SetModel(at(2), at(1), PAYLOAD)]  # once
+    effects = tell(device, Calibrated(SHA, [0.1]), now_s=4.0)
+    assert isinstance(effects[-1], StartCycle)
+
+
+def test_a_calibration_that_ends_in_a_pause_counts_and_training_waits() -> None:
+    device = new_device()
+    tell(device, Connected(), Received(welcome()), BundleOpened(SHA), offer(1), HOT)
+    assert all(isinstance(effect, SendTelemetry) for effect in tell(device, Calibrated(SHA, [0.1])))
+    assert tell(device, COOL)[1:] == [StartCycle(1, 10, 0.05, 0, 0)]
+
+
+def test_a_change_of_pace_is_told_to_the_coordinator_at_once(training: Device) -> None:
+    tell(training, Tick(), now_s=0.5)
+    assert tell(training, Tick(), now_s=1.0) == []
+    tell(training, WARM, now_s=1.5)
+    (told,) = tell(training, Tick(), now_s=2.0)
+    assert isinstance(told, SendTelemetry)
+    assert told.progress.decision.pace == "slow"
+
+
+def test_rest_by_policy_is_not_idleness(training: Device) -> None:
+    tell(training, CycleStarted(1), now_s=1.0)
+    tell(training, HOT, now_s=3.0)
+    tell(training, finished(1), now_s=4.0)  # the step under way is training still
+    tell(training, COOL, now_s=9.0)
+    tell(training, CycleStarted(2), now_s=9.0)
+    progress = training.progress(10.0)
+    assert (progress.training_s, progress.paused_s, progress.idle_s) == (4.0, 5.0, 0.0)
+
+
+def test_only_a_change_is_logged(training: Device, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for degrees in (80.0, 81.0, 79.5):
+            tell(training, PaceDecided(Decision("slow", (f"temperature {degrees} C, slows at 75.0 C",))))
+        tell(training, COOL, COOL)
+    assert [record.getMessage() for record in caplog.records] == [
+        "pace: slow (temperature 80.0 C, slows at 75.0 C)",
+        "pace: train (nothing holds it back)",
+    ]
+
+
+def test_a_device_that_diverges_again_and_again_does_not_fill_the_log(
+    training: Device, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 601):  # two minutes and a little, five times a second
+            tell(training, finished(number, finite=False), now_s=0.2 * number)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "diverged" in told[0]
+    assert "(300 times since the last such line)" in told[1]

@@ -44,6 +44,8 @@ calibration_steps = 5
 reconnect_min_s = 0.02
 reconnect_max_s = 0.2
 status_s = 0.2
+[policy]
+enabled = false
 """
     )
     return path

@@ -1,0 +1,57 @@
+"""Looks at the board every few seconds and tells the core what the policy makes of it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.board import Board
+from edge_agent.events import Event, PaceDecided
+from edge_agent.flash import FlashBudget
+from edge_agent.threads import RunInThread
+from skerry.policy import Decider, Policy, Reading
+
+
+class BoardWatch:
+    """Reads the board off the loop; what the agent writes is counted on the way."""
+
+    def __init__(
+        self, policy: Policy, board: Board, flash: FlashBudget, state_dir: Path, wall_clock: Callable[[], float]
+    ) -> None:
+        """`wall_clock` gives Unix time, for quiet hours alone."""
+        self._policy, self._board, self._state_dir, self._wall_clock = policy, board, state_dir, wall_clock
+        self._decider = Decider(policy)
+        self.flash = flash
+
+    def temperature_c(self) -> float | None:
+        """Return the hottest sensor in degrees Celsius, None where there is none."""
+        return self._board.temperature_c()
+
+    async def run(
+        self,
+        report: Callable[[Event], None],
+        run_in_thread: RunInThread,
+        upload_bytes_per_s: Callable[[], float | None],
+    ) -> None:
+        """Report a decision after every look, until cancelled; at once if the policy is not enabled.
+
+        `upload_bytes_per_s`: what the stream measured, None before it had enough to send.
+        """
+        clock = asyncio.get_running_loop().time
+        while self._policy.enabled:
+            reading, written_bytes = await run_in_thread(self._look)
+            self.flash.count(written_bytes, clock())
+            measured = upload_bytes_per_s()
+            reading = msgspec.structs.replace(
+                reading,
+                flash_left=self.flash.left,
+                link_bytes_per_s=reading.link_bytes_per_s if measured is None else measured,
+            )
+            local = time.localtime(self._wall_clock())
+            report(PaceDecided(self._decider.decide(reading, clock(), 60 * local.tm_hour + local.tm_min)))
+            await asyncio.sleep(self._policy.sample_s)
+
+    def _look(self) -> tuple[Reading, int | None]:
+        return self._board.read(self._state_dir), self._board.written_bytes()

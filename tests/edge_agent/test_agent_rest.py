@@ -1,0 +1,124 @@
+"""An agent that rests when its board asks for it: in this process, against a real server, on a board of files."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edge_agent import status
+from edge_agent.board import Board
+from edge_agent.cli import cli
+from edge_agent.config import AgentConfig
+from skerry.algorithms.local_steps import Fixed
+from skerry.policy import Policy
+from skerry.recipe import AgentStages
+from testbed.processes import toml_text
+
+Serve = Callable[..., Awaitable[Any]]
+MakeConfig = Callable[..., AgentConfig]
+QUICK = Policy(sample_s=0.1, dwell_s=0.2)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A board with one sensor and a count of what was written."""
+    for path, content in {
+        "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
+        "sys/class/thermal/thermal_zone0/temp": "50000",
+        "proc/self/io": "write_bytes: 1000000",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    return tmp_path
+
+
+def heat(root: Path, celsius: float) -> None:
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text(f"{celsius * 1000:.0f}")
+
+
+def seen(config: AgentConfig) -> status.Status:
+    found = status.read(config.state_dir)
+    assert found is not None
+    return found
+
+
+async def test_a_hot_board_rests_between_two_steps_and_what_it_learned_arrives(
+    serve: Serve, agent_config: MakeConfig, running: Any, root: Path
+) -> None:
+    """A cycle of many minutes: only a pause within it lets anything arrive."""
+    coordinator = await serve(stages=AgentStages(local_steps=Fixed(1_000_000)))
+    config = agent_config(coordinator.url, policy=QUICK)
+    async with running(config, Board(root)):
+        await coordinator.until(lambda: (config.state_dir / "status.json").exists() and seen(config).training_s > 0.5)
+        assert coordinator.offered == []
+        heat(root, 90.0)
+        await coordinator.until(lambda: 1 in coordinator.journal)
+        assert 1 <= coordinator.offered[0].steps < 1_000_000
+        await coordinator.until(lambda: coordinator.telemetry[-1].pace == "pause")
+        assert coordinator.telemetry[-1].reasons == ("temperature 90.0 C, pauses at 85.0 C",)
+        assert coordinator.telemetry[-1].written_bytes == 1_000_000
+        beats = coordinator.heartbeats
+        await coordinator.offer(whole=False)  # the model that its own update made
+        await coordinator.until(lambda: coordinator.heartbeats >= beats + 5)
+        await coordinator.until(lambda: seen(config).paused_s > 0.3)
+        resting = seen(config)
+        assert (resting.pace, resting.connected, resting.outbox_updates) == ("pause", True, 0)
+        assert resting.base == coordinator.at(1)
+        assert (resting.cycles, len(coordinator.hellos), len(coordinator.journal)) == (1, 1, 1)
+        assert coordinator.telemetry[-1].held_out_examples == 0  # nor does it evaluate
+        heat(root, 60.0)
+        await coordinator.until(lambda: seen(config).pace == "train" and seen(config).training_s > resting.training_s)
+    assert seen(config).idle_s < 0.5
+    file = root / "agent.toml"
+    file.write_text(toml_text.render(config))
+    shown = CliRunner().invoke(cli, ["status", "--config", str(file)]).output
+    assert "pace         train" in shown
+    assert "1.0 MB to disk, 1.0 MB in the last hour" in shown
+
+
+async def test_a_warm_board_trains_more_slowly_and_sends_all_the_same(
+    serve: Serve, agent_config: MakeConfig, running: Any, root: Path
+) -> None:
+    coordinator = await serve()
+    heat(root, 80.0)
+    config = agent_config(coordinator.url, policy=Policy(sample_s=0.1, slow_duty_cycle=0.01))
+    async with running(config, Board(root)):
+        await coordinator.until(lambda: len(coordinator.journal) >= 3 and coordinator.telemetry[-1].pace == "slow")
+        slow_s = coordinator.telemetry[-1].seconds_per_step
+    heat(root, 40.0)
+    async with running(config, Board(root)):
+        known = len(coordinator.telemetry)
+        await coordinator.until(lambda: len(coordinator.telemetry) > known + 2)
+    assert coordinator.telemetry[-1].pace == "train"
+    assert slow_s > 3.0 * coordinator.telemetry[-1].seconds_per_step  # a hundred times on a quiet machine
+
+
+async def test_the_hours_bytes_are_used_up_and_come_back(
+    serve: Serve, agent_config: MakeConfig, running: Any, root: Path
+) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url, policy=QUICK, limits={"flash_bytes_per_hour": 3.6e9})
+    async with running(config, Board(root)):
+        await coordinator.until(lambda: len(coordinator.journal) >= 2)
+        (root / "proc/self/io").write_text("write_bytes: 3700000000")
+        await coordinator.until(lambda: coordinator.telemetry[-1].pace == "pause")
+        (reason,) = coordinator.telemetry[-1].reasons
+        assert reason.startswith("flash-budget -")
+        await coordinator.until(lambda: seen(config).outbox_updates == 0)  # what was learned is acknowledged
+        assert sorted(coordinator.journal) == list(range(1, len(coordinator.journal) + 1))
+
+
+async def test_a_board_that_is_hot_from_the_start_waits_with_its_calibration(
+    serve: Serve, agent_config: MakeConfig, running: Any, root: Path
+) -> None:
+    coordinator = await serve()
+    heat(root, 90.0)
+    config = agent_config(coordinator.url, policy=QUICK)
+    async with running(config, Board(root)):
+        await coordinator.until(lambda: len(coordinator.telemetry) >= 2)
+        assert {told.pace for told in coordinator.telemetry} == {"pause"}
+        assert coordinator.journal == {}
+        heat(root, 40.0)
+        await coordinator.until(lambda: len(coordinator.journal) >= 3)
