@@ -21,14 +21,16 @@ from edge_agent import config as config_file
 from edge_agent import host_checks, network_checks, task_checks
 from edge_agent.board import Board
 from edge_agent.config import AgentConfig
-from edge_agent.finding import Finding, failure, ok, warning
+from edge_agent.finding import Finding, failure, warning
 from edge_agent.link_speed import CoordinatorStatus
 from edge_agent.status import Status
 from skerry import profile as profiles
 from skerry.errors import ConfigError
+from skerry.policy import Decider, Decision
 from skerry.protocol.messages import Welcome
 from skerry.tasks.bundle import Bundle
 
+BOARD_LOOK_S = 0.5  # between two readings of the board
 PACKAGES = ("onnxruntime", "numpy", "aiohttp", "msgspec")
 
 
@@ -39,8 +41,8 @@ class Surroundings:
     root: Path = Path("/")  # before proc, run and sys
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
     kernel_synchronised: Callable[[], bool | None] = host_checks.kernel_synchronised
-    temperature_c: Callable[[], float | None] = Board().temperature_c
 
 
 def examine(path: Path, bundle: str | None, around: Surroundings) -> Iterator[Finding]:
@@ -78,7 +80,7 @@ class _Examination:
         for url in self.config.coordinators:
             yield from _guarded(f"coordinator: {url}", lambda url=url: self._coordinator(url))  # type: ignore[misc]
         yield from _guarded("task", self._task)
-        yield from _guarded("temperature", self._temperature)
+        yield from _guarded("board", self._board)
 
     def _software(self) -> Iterator[Finding]:
         versions = {"Python": platform.python_version()} | {name: _installed(name) for name in PACKAGES}
@@ -187,9 +189,20 @@ class _Examination:
                 trainer, self.bundle, dataset, batch_examples, duty_cycle, cycle_s, self.around.clock
             )
 
-    def _temperature(self) -> Iterator[Finding]:
-        hottest = self.around.temperature_c()
-        yield ok("temperature", "no sensor" if hottest is None else f"{hottest:.1f} C")
+    def _board(self) -> Iterator[Finding]:
+        assert self.config is not None
+        board = Board(self.around.root)
+        board.read(self.config.state_dir)  # what rises, or is a share of time, shows from one reading to the next
+        self.around.sleep(BOARD_LOOK_S)
+        reading = board.read(self.config.state_dir)
+        if self.running is not None:  # its work would look like others'
+            decision = Decision(self.running.pace, self.running.reasons)
+        elif self.config.policy.enabled:
+            local = time.localtime(self.around.wall_clock())
+            decision = Decider(self.config.policy).decide(reading, 0.0, 60 * local.tm_hour + local.tm_min)
+        else:
+            decision = Decision()
+        yield host_checks.check_board(reading, decision)
 
 
 def _guarded(check: str, work: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from edge_agent.bench import disk_syncs_s
 from edge_agent.config import AgentConfig
 from edge_agent.finding import Finding, failure, ok, warning
 from skerry.errors import StorageError
+from skerry.policy import VERB, Decision, Reading
 from skerry.profile import Profile
 
 GLIBC_MIN = (2, 28)  # of onnxruntime's wheels: manylinux_2_28
@@ -32,6 +33,18 @@ IN_MEMORY = {"tmpfs", "ramfs"}
 OVER_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 FILES_MIN = 256
 AGENT_BYTES = 128 << 20  # with a small model: interpreter, onnxruntime, aiohttp
+BOARD_REMEDY = "see `policy` in docs/agent.md: its thresholds may suit this board better elsewhere"
+BOARD_REMEDIES = {  # by the policy's word for the reason
+    "temperature": "give it a heat sink or a fan, or a lower training.duty_cycle",
+    "throttled": "give it a heat sink or a fan, or a lower training.duty_cycle",
+    "under-voltage": "use the board's own power supply, and a short cable",
+    "memory-available": "stop other programs, or add swap in memory (zram)",
+    "memory-pressure": "stop other programs, or add swap in memory (zram)",
+    "cpu-others": "stop other programs, or train at other hours: policy.quiet_hours",
+    "disk-free": "free space",
+    "on-battery": "connect it to the mains",
+    "battery": "connect it to the mains",
+}
 MEMORY_TAKEN = 0.25  # of a board's memory, by its graphics and firmware
 
 
@@ -196,6 +209,21 @@ def check_profile(profile: Profile, memory_bytes: int) -> Finding:
             "name the right one (`skerry-agent profiles`), or make one with `skerry-agent bench --output FILE`",
         )
     return ok(name, f"{profile.name}: {profile.description}")
+
+
+def check_board(reading: Reading, decision: Decision) -> Finding:
+    """See what the policy makes of the board as it is now: heat, supply, memory, others' work, network, quiet hours."""
+    name = "board"
+    temperature = "no temperature sensor" if reading.temperature_c is None else f"{reading.temperature_c:.1f} C"
+    if reading.throttled is None:
+        throttled = "it does not say whether it is throttled"
+    else:
+        throttled = f"throttled: {', '.join(reading.throttled)}" if reading.throttled else "not throttled"
+    found = f"{temperature}, {throttled}"
+    if decision.pace == "train":
+        return ok(name, f"{found}; nothing holds training back")
+    remedies = dict.fromkeys(BOARD_REMEDIES.get(cause, BOARD_REMEDY) for cause in decision.causes)
+    return warning(name, f"{found}; {VERB[decision.pace]} training: {'; '.join(decision.reasons)}", "; ".join(remedies))
 
 
 def _read_only(folder: Path) -> bool:

@@ -60,7 +60,7 @@ def test_a_sound_installation(config_path: Path, tmp_path: Path) -> None:
     assert {"software", "clock", "configuration", "state_dir", "disk", "agent", "state", "name", "connection"} < set(
         found
     )
-    assert {"coordinator", "time", "bundle", "limits", "data", "engine", "speed", "temperature"} < set(found)
+    assert {"coordinator", "time", "bundle", "limits", "data", "engine", "speed", "board"} < set(found)
     assert "14278 parameters, the agent has none yet" in found["bundle"][0]["found"]
     assert "808 examples: Walking 308, Jogging 268" in found["data"][0]["found"]
     assert found["engine"][0]["found"] == "onnx: CPUExecutionProvider"
@@ -134,6 +134,7 @@ def test_a_running_agent_is_left_alone(config_path: Path, running_agent: tuple[s
     assert "intact" in found["state"][0]["found"]
     assert "the agent's own, intact" in found["bundle"][0]["found"]
     assert "as the agent says" in found["speed"][0]["found"]
+    assert "no temperature sensor" in found["board"][0]["found"] or " C, " in found["board"][0]["found"]
     assert "engine" not in found  # no second one beside the agent's
     assert sorted(path.name for path in status.parent.iterdir()) == files
     deadline_s = time.monotonic() + 20.0
@@ -289,15 +290,15 @@ def test_steps_that_do_not_fit_the_cycle(seconds_per_step: float, cycle_s: float
 
 
 def test_a_defect_in_a_check_is_a_finding_and_keeps_no_other_from_running(config_path: Path) -> None:
-    def broken() -> float | None:
-        raise RuntimeError("a sensor that bites")
+    def broken(seconds: float) -> None:
+        raise RuntimeError(f"no sleep of {seconds} s")
 
     def gone() -> bool | None:
         raise PermissionError(13, "Permission denied", "/proc/secret")
 
-    around = Surroundings(temperature_c=broken, kernel_synchronised=gone, root=config_path.parent)
+    around = Surroundings(sleep=broken, kernel_synchronised=gone, root=config_path.parent)
     found = {one.check: one for one in doctor.examine(config_path, "builtin:activity", around)}
-    assert "the check itself failed: RuntimeError: a sensor that bites" in found["temperature"].found
+    assert "the check itself failed: RuntimeError: no sleep of 0.5 s" in found["board"].found
     assert found["clock"].outcome == "failure"
     assert "/proc/secret: Permission denied" in found["clock"].found
     assert found["speed"].outcome == "ok"

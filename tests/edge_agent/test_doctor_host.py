@@ -12,6 +12,7 @@ import pytest
 from edge_agent.config import AgentConfig, Data
 from edge_agent.host_checks import (
     BUILT_S,
+    check_board,
     check_clock,
     check_config_file,
     check_disk,
@@ -24,6 +25,7 @@ from edge_agent.host_checks import (
     memory_limit,
 )
 from skerry import profile
+from skerry.policy import Decider, Decision, Policy, Reading
 from skerry.profile import Limits, Profile
 
 MIB = 1 << 20
@@ -209,3 +211,18 @@ def test_a_profile_for_a_larger_board() -> None:
     smaller = check_profile(board, 1900 * MIB)
     assert smaller.outcome == "warning"
     assert "4096 MiB, here are 1900" in smaller.found
+
+
+def test_a_board_that_trains_and_one_that_is_held_back() -> None:
+    cool = check_board(Reading(temperature_c=51.3, throttled=()), Decision())
+    assert (cool.outcome, cool.found) == ("ok", "51.3 C, not throttled; nothing holds training back")
+    silent = check_board(Reading(), Decision())
+    assert silent.found.startswith("no temperature sensor, it does not say whether it is throttled")
+    hot = Reading(temperature_c=86.0, throttled=("throttled", "frequency capped"))
+    decision = Decider(Policy()).decide(hot, 0.0, 720)
+    held = check_board(hot, decision)
+    assert held.outcome == "warning"
+    assert "86.0 C, throttled: throttled, frequency capped; pauses training: temperature 86.0 C" in held.found
+    assert held.remedy == "give it a heat sink or a fan, or a lower training.duty_cycle"  # one for both reasons
+    quiet = check_board(Reading(), Decision("pause", ("quiet-hours 22:00-06:00",)))
+    assert "policy" in quiet.remedy
