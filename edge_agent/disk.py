@@ -71,3 +71,18 @@ class ResidualWear:
     def forget(self) -> None:
         """Another task: its first update writes the residual."""
         self._first = True
+
+
+class ModelWear:
+    """Decides whether the model is written when its time has come: always, or every tenth time while sparing."""
+
+    def __init__(self) -> None:
+        self._passed_over = 0
+
+    def due(self, *, sparing: bool) -> bool:
+        """Return whether to write it now."""
+        self._passed_over += 1
+        due = not sparing or self._passed_over >= SPARING_TIMES
+        if due:
+            self._passed_over = 0
+        return due

@@ -16,7 +16,7 @@ from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import BundleFiles
 from edge_agent.calibration import DutyCycle
 from edge_agent.device import Device
-from edge_agent.disk import SPARING_TIMES, DiskQueue, ResidualWear
+from edge_agent.disk import DiskQueue, ModelWear, ResidualWear
 from edge_agent.events import (
     AdoptTask,
     BundleOpened,
@@ -106,7 +106,7 @@ class Performer:
         self._model = None if stored.model is None else RegionalModel(stored.model.version, stored.model.parameters)
         self._mailbox = Mailbox()  # of the newest cycle
         self._calibration = Mailbox()  # of the newest calibration
-        self._saves_asked = 0
+        self._model_wear = ModelWear()
 
     def attach(self, stream: Stream) -> None:
         """Give it the stream that it sends on."""
@@ -168,8 +168,7 @@ class Performer:
             case SetModel():
                 await self._set_model(effect)
             case SaveModel():
-                self._saves_asked += 1
-                if not self._watch.flash.sparing or self._saves_asked % SPARING_TIMES == 0:
+                if self._model_wear.due(sparing=self._watch.flash.sparing):
                     self._write_model()
             case Calibrate():
                 assert self._task is not None

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.calibration import DutyCycle
 from edge_agent.config import AgentConfig
-from edge_agent.disk import BURST_BYTES, DiskQueue, ResidualWear
+from edge_agent.disk import BURST_BYTES, DiskQueue, ModelWear, ResidualWear
 from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
 from edge_agent.task import OpenTask, open_task
 from edge_agent.threads import TrainingThread, WorkThreads
@@ -193,6 +193,14 @@ def test_a_residual_is_written_ten_times_less_often_while_the_hours_bytes_run_ou
     assert wear.due(200_000, 200_000, now_s=2001.0, sparing=True)  # the updates in its stead have outgrown it
     again = sum(wear.due(200_000, 100, now_s=float(second)) for second in range(2002, 4002))
     assert again == pytest.approx(2000 * 100e3 / 200e3, abs=1)
+
+
+def test_the_model_is_written_every_tenth_time_while_the_hours_bytes_run_out() -> None:
+    wear = ModelWear()
+    assert [wear.due(sparing=False) for _ in range(3)] == [True] * 3
+    assert [number for number in range(1, 41) if wear.due(sparing=True)] == [10, 20, 30, 40]
+    assert not wear.due(sparing=True)
+    assert wear.due(sparing=False)
 
 
 def test_updates_kept_instead_of_a_residual_never_outgrow_it() -> None:

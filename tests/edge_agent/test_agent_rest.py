@@ -1,6 +1,10 @@
 """An agent that rests when its board asks for it: in this process, against a real server, on a board of files."""
 
+import asyncio
+import sqlite3
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,12 @@ from click.testing import CliRunner
 
 from edge_agent import status
 from edge_agent.board import Board
+from edge_agent.board_watch import BoardWatch
 from edge_agent.cli import cli
 from edge_agent.config import AgentConfig
+from edge_agent.events import Event, PaceDecided
+from edge_agent.flash import FlashBudget
+from edge_agent.threads import WorkThreads
 from skerry.algorithms.local_steps import Fixed
 from skerry.policy import Policy
 from skerry.recipe import AgentStages
@@ -122,3 +130,60 @@ async def test_a_board_that_is_hot_from_the_start_waits_with_its_calibration(
         assert coordinator.journal == {}
         heat(root, 40.0)
         await coordinator.until(lambda: len(coordinator.journal) >= 3)
+
+
+async def test_with_few_bytes_left_the_residual_is_written_now_and_then(
+    serve: Serve, agent_config: MakeConfig, running: Any, root: Path
+) -> None:
+    coordinator = await serve()
+    (root / "proc/self/io").write_text("write_bytes: 2000000000")
+    limits = {"flash_bytes_per_hour": 3.6e9, "residual_bytes_per_s": 1e3}
+    config = agent_config(coordinator.url, policy=QUICK, limits=limits)
+    written: set[tuple[int]] = set()
+
+    def enough() -> bool:
+        """Whether 40 updates have come; looks at what the database holds meanwhile."""
+        if coordinator.journal:
+            with closing(sqlite3.connect(config.state_dir / "state.db")) as database:
+                written.update(database.execute("SELECT event FROM residual"))
+        return len(coordinator.journal) >= 40
+
+    async with running(config, Board(root)):
+        await coordinator.until(enough)
+    assert 1 <= len(written) <= 10  # else one for each update
+    async with running(config, Board(root)):
+        await coordinator.until(lambda: len(coordinator.journal) >= 45)
+    assert sorted(coordinator.journal) == list(range(1, len(coordinator.journal) + 1))
+
+
+@pytest.mark.parametrize(
+    ("policy", "measured", "causes"),
+    [
+        (Policy(), None, ()),
+        (Policy(), 5e3, ("link",)),
+        (Policy(quiet_hours=("11:00-13:00",)), None, ("quiet-hours",)),
+        (Policy(quiet_hours=("13:00-11:00",)), None, ()),
+    ],
+)
+async def test_a_look_takes_in_the_streams_own_rate_and_the_local_time(
+    policy: Policy, measured: float | None, causes: tuple[str, ...], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC-2")  # POSIX for two hours east
+    time.tzset()
+    noon = 1_700_000_000 - 1_700_000_000 % 86_400 + 10 * 3600  # 12:00 there
+    watch = BoardWatch(policy, Board(root), FlashBudget(1e9), root, lambda: float(noon))
+    told: asyncio.Queue[Event] = asyncio.Queue()
+    looking = asyncio.create_task(watch.run(told.put_nowait, WorkThreads(), lambda: measured))
+    decided = await told.get()
+    looking.cancel()
+    assert isinstance(decided, PaceDecided)
+    assert decided.decision.causes == causes
+    monkeypatch.undo()
+    time.tzset()
+
+
+async def test_a_watch_that_is_switched_off_reads_nothing(root: Path) -> None:
+    watch = BoardWatch(Policy(enabled=False), Board(root), FlashBudget(1e9), root, time.time)
+    await watch.run(lambda _: pytest.fail("reported"), WorkThreads(), lambda: None)
+    assert watch.flash.written_bytes is None
+    assert watch.temperature_c() == 50.0
