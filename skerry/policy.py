@@ -136,15 +136,13 @@ class Decider:
 
     def _holds(self, found: _Finding, now_s: float) -> bool:
         key = found.cause, found.pace
-        if found.bad:
+        if found.bad or (key in self._holding and not found.good):
             self._holding[key] = None
         elif key in self._holding:
             since_s = self._holding[key]
-            if not found.good:
-                self._holding[key] = None
-            elif since_s is None:
+            if since_s is None:
                 since_s = self._holding[key] = now_s
-            if found.good and since_s is not None and now_s - since_s >= self._policy.dwell_s:
+            if now_s - since_s >= self._policy.dwell_s:
                 del self._holding[key]
         return key in self._holding
 
@@ -182,7 +180,11 @@ def _findings(policy: Policy, reading: Reading, local_minutes: int) -> Iterator[
         "{:.0%}",
     )
     yield from _low(
-        "disk-free", reading.disk_free_bytes, (0, policy.disk_free_pause_bytes), lambda limit: 1.25 * limit, "{:.0f} B"
+        "disk-free",
+        None if reading.disk_free_bytes is None else reading.disk_free_bytes / 1e6,
+        (0.0, policy.disk_free_pause_bytes / 1e6),
+        lambda limit: 1.25 * limit,
+        "{:.0f} MB",
     )
     yield _flag("on-battery", policy.on_battery, reading.on_battery)
     yield from _low(
@@ -195,10 +197,10 @@ def _findings(policy: Policy, reading: Reading, local_minutes: int) -> Iterator[
     yield _flag("metered", policy.on_metered, reading.metered if policy.metered is None else policy.metered)
     yield from _low(
         "link",
-        reading.link_bytes_per_s,
-        (policy.link_slow_bytes_per_s, policy.link_pause_bytes_per_s),
+        None if reading.link_bytes_per_s is None else reading.link_bytes_per_s / 1e3,
+        (policy.link_slow_bytes_per_s / 1e3, policy.link_pause_bytes_per_s / 1e3),
         lambda limit: 1.5 * limit,
-        "{:.0f} B/s",
+        "{:.1f} kB/s",
     )
     quiet = tuple(hours for hours in policy.quiet_hours if _within(hours, local_minutes))
     yield _flag("quiet-hours", "pause", bool(quiet), quiet)

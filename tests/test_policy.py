@@ -99,11 +99,11 @@ def test_a_board_without_sensors_trains(local: list[int]) -> None:
         ({"memory_available": 0.03}, "pause", "memory-available 3.0%, pauses at 4.0%"),
         ({"memory_pressure": 0.2}, "slow", "memory-pressure 20.0%, slows at 10.0%"),
         ({"cpu_others": 0.6}, "slow", "cpu-others 60%, slows at 50%"),
-        ({"disk_free_bytes": 1000}, "pause", "disk-free 1000 B, pauses at 268435456 B"),
+        ({"disk_free_bytes": 1000}, "pause", "disk-free 0 MB, pauses at 268 MB"),
         ({"on_battery": True}, "pause", "on-battery"),
         ({"battery_percent": 19.0}, "pause", "battery 19 %, pauses at 20 %"),
         ({"metered": True}, "pause", "metered"),
-        ({"link_bytes_per_s": 2e3}, "slow", "link 2000 B/s, slows at 8000 B/s"),
+        ({"link_bytes_per_s": 2e3}, "slow", "link 2.0 kB/s, slows at 8.0 kB/s"),
         ({"flash_left": -0.02}, "pause", "flash-budget -2% left, pauses at 0% left"),
     ],
 )
