@@ -72,7 +72,9 @@ def test_a_built_in_task_is_built_by_name(tmp_path: Path) -> None:
         (["show", "builtin:chess"], 5, "there is: activity"),
         (["show", "builtin:cifar10-cnn"], 5, "run `skerry-task build builtin:cifar10-cnn --output cifar10-cnn.skerry`"),
         (["show", "builtin:wikitext2-lstm"], 5, "--output wikitext2-lstm.skerry --data-dir DIR`"),
-        (["build", "builtin:mnist-cnn?depth=3", "-o", "x.skerry"], 5, "unknown option depth"),
+        pytest.param(
+            ["build", "builtin:mnist-cnn?depth=3", "-o", "x.skerry"], 5, "unknown option depth", marks=pytest.mark.torch
+        ),
         (["check", "builtin:activity", "--data", "builtin:mnist", "--data-dir", "gone"], 5, "no folder gone"),
         pytest.param(
             ["build", "gone:definition", "-o", "x.skerry"],
