@@ -44,6 +44,7 @@ bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results
 	$(VENV)/bin/python -m benchmarks.ingest --json docs/results/ingest.json
 	$(VENV)/bin/python -m benchmarks.optimizers --json docs/results/optimizers.json
 	$(VENV)/bin/python -m benchmarks.agent_footprint --json docs/results/agent_footprint.json
+	$(VENV)/bin/python -m benchmarks.predictions --json docs/results/predictions.json
 	$(VENV)/bin/python -m benchmarks.agent_start --json docs/results/agent_start.json
 
 clean: ## remove what the other targets made

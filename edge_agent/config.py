@@ -47,7 +47,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     calibration_steps: Annotated[int, Meta(ge=1, le=10000)] = 20  # measured at start, after as many for warm-up
     seed: int | None = None  # of the order of examples; None: drawn at start
-    nicer: Annotated[int, Meta(ge=0, le=19)] = 10  # levels of priority below the agent's other threads; Linux only
+    nicer: Annotated[int, Meta(ge=0, le=19)] = 5  # levels of priority below the agent's other threads; Linux only
 
 
 class HeldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
