@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from edge_agent.config import HeldOut, Personal
+from edge_agent.disk import SPARING_TIMES
 from edge_agent.held_out import HeldOutScores, Score, score, slices
 from edge_agent.local_cycle import RegionalModel
 from edge_agent.personal import Tuning
@@ -52,6 +53,7 @@ class Shells:
 
     in_side_thread: RunInThread  # lowest priority
     save_head: Callable[[StoredHead], None]  # behind the writes asked for before
+    sparing: Callable[[], bool]  # whether the hour's bytes run out: the head is written a tenth as often
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
 
@@ -76,6 +78,7 @@ class LocalUse:
         self._unsaved_head: StoredHead | None = None
         self._saved_at_s = float("-inf")
         self.scores = HeldOutScores()
+        self.paused = False  # the board asks for rest: what is under way is given up
 
     # --- what happens to the device ---
 
@@ -116,11 +119,11 @@ class LocalUse:
             await self._cycle_over.wait()
             self._cycle_over.clear()
             task, model = self._task, self._model
-            if task is None or model is None:
+            if task is None or model is None or self.paused:
                 continue
             if task.own is not None and self._tuning.is_due(self._shells.clock()):
                 await self._timed(self._tuning, self._tune(task, model))
-            if task.held_out is not None and self._evaluating.is_due(self._shells.clock()):
+            if task.held_out is not None and not self._is_over(task) and self._evaluating.is_due(self._shells.clock()):
                 await self._timed(self._evaluating, self._evaluate(task, model))
 
     def head_to_save(self) -> StoredHead | None:
@@ -143,7 +146,7 @@ class LocalUse:
         tuning = Tuning(task.trainer, task.own_batches, own, start, learning_rate)
         for _ in range(self._personal.steps):
             await self._aside(tuning.step)
-            if self._task is not task:
+            if self._is_over(task):
                 return
         if not tuning.is_finite:
             log.warning("the own head diverged: it begins anew from the region's; is personal.learning_rate too high?")
@@ -156,7 +159,8 @@ class LocalUse:
 
     def _save_head(self) -> None:
         now_s = self._shells.clock()
-        if self._unsaved_head is not None and now_s >= self._saved_at_s + self._personal.save_s:
+        save_s = self._personal.save_s * (SPARING_TIMES if self._shells.sparing() else 1)
+        if self._unsaved_head is not None and now_s >= self._saved_at_s + save_s:
             self._shells.save_head(self._unsaved_head)
             self._unsaved_head, self._saved_at_s = None, now_s
 
@@ -167,17 +171,21 @@ class LocalUse:
         if task.own is not None and head is not None:
             own = task.own
             personal = await self._score(task, await self._aside(lambda: own.with_head(model.parameters, head.values)))
-        if self._task is task:
+        if not self._is_over(task):
             self.scores = HeldOutScores(model.version, regional, personal)
 
     async def _score(self, task: OpenTask, parameters: Float32) -> Score:
         assert task.held_out is not None
         total = Score()
         for rows in slices(task.held_out):
-            if self._task is not task:
+            if self._is_over(task):
                 break
             total += await self._aside(lambda rows=rows: score(task.trainer, parameters, rows))  # type: ignore[misc]
         return total
+
+    def _is_over(self, task: OpenTask) -> bool:
+        """Whether what is done for `task` is to be given up."""
+        return self.paused or self._task is not task
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await self._shells.in_side_thread(work)

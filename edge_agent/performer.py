@@ -181,6 +181,7 @@ class Performer:
                 self._training.stop()
             case SetPace(pace):
                 self._duty.slow = pace == "slow"
+                self._local_use.paused = pace == "pause"
                 if pace == "pause":
                     self._mailbox.ending = self._calibration.ending = True
             case TakeDifference():

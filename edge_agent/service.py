@@ -141,7 +141,13 @@ class _Agent:
         )
         predicting = WorkThreads(config.inference.concurrent_max, "skerry-predictions")
         inference = _inference(config, predicting)
-        shells = Shells(in_side_thread, self._submit_head, asyncio.get_running_loop().time, self._wall_clock)
+        shells = Shells(
+            in_side_thread,
+            self._submit_head,
+            lambda: self._watch.flash.sparing,
+            asyncio.get_running_loop().time,
+            self._wall_clock,
+        )
         self._local_use = local_use = LocalUse(config.held_out, config.personal, inference, shells, stored.head)
         stream: Stream | None = None
         try:

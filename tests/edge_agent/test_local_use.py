@@ -13,10 +13,13 @@ from aiohttp import ClientSession
 
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
+from edge_agent.local_cycle import RegionalModel
+from edge_agent.local_use import LocalUse, Shells
 from edge_agent.personal import OwnTensors
-from edge_agent.store import FILE_NAME, Store
+from edge_agent.store import FILE_NAME, Store, StoredHead
+from edge_agent.task import open_task
 from skerry.errors import ConfigError
-from skerry.protocol.messages import Telemetry
+from skerry.protocol.messages import ModelVersion, Telemetry
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import load
 from skerry.training.onnx_engine import OnnxTrainer
@@ -164,3 +167,39 @@ async def test_an_address_in_use_ends_the_agent_with_the_reason(
     with pytest.raises(ConfigError, match="cannot listen"):
         async with running(agent_config(coordinator.url, inference={"enabled": True, "listen": listen})) as task:
             await asyncio.wait([task], timeout=20)
+
+
+@pytest.mark.parametrize("what", ["pause", "another task"])
+async def test_tuning_and_evaluation_are_given_up_when_the_device_rests_or_leaves_the_task(
+    what: str, agent_config: MakeConfig, activity: Bundle
+) -> None:
+    config = agent_config("http://127.0.0.1:9", personal={"layers": ["4.*"]})
+    task = open_task(activity, config)
+    calls = 0
+    heads: list[StoredHead] = []
+
+    async def aside(work: Callable[[], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        done = work()
+        if calls == stop_at and what == "pause":
+            use.paused = True
+        elif calls == stop_at:
+            use.task_left()
+        await asyncio.sleep(0)
+        return done
+
+    for stop_at in (3, 24):  # while tuning; while evaluating
+        calls = 0
+        heads.clear()
+        shells = Shells(aside, heads.append, lambda: False, asyncio.get_running_loop().time, lambda: 0.0)
+        use = LocalUse(config.held_out, config.personal, None, shells, None)
+        running = asyncio.create_task(use.run())
+        use.task_opened(task, RegionalModel(ModelVersion("r/00000001", 1), task.initial))
+        use.cycle_finished()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert calls in {stop_at, stop_at + 1}
+        assert use.scores.version is None
+        assert len(heads) == (stop_at == 24)
+        running.cancel()
