@@ -48,9 +48,10 @@ from edge_agent.events import (
     UpdateStored,
 )
 from edge_agent.repeated_warning import RepeatedWarning
+from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
 from skerry.policy import Decision
 from skerry.protocol.errors import MalformedMessage
-from skerry.protocol.limits import PARTS_MAX, PAYLOAD_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
+from skerry.protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
     Drain,
     FromCoordinator,
@@ -68,7 +69,6 @@ from skerry.protocol.messages import (
 from skerry.protocol.parts import Assembler
 from skerry.recipe import AgentStages
 
-UPLOAD_PART_BYTES = 64 << 10  # small enough that a slow radio loses little when it is cut
 EARLY_OFFERS_MAX = 64  # models that may arrive while the bundle is still on its way
 SECONDS_PER_STEP_MIN = 1e-9  # a clock that did not move between two steps
 
@@ -91,14 +91,6 @@ class Bounds:
     outbox_updates_max: int
     telemetry_s: float
     model_save_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingUpdate:
-    """A stored update without an answer."""
-
-    payload_bytes: int
-    crc32: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +117,7 @@ class Device:
         self._connected = False
         self._welcomed = False  # on this stream
         self._assembler = Assembler(PAYLOAD_BYTES_MAX)
+        self._too_large = RepeatedWarning(log)
         self._last_sequence = memory.last_sequence
         self._waiting = {stored.sequence: _waiting(stored) for stored in memory.waiting}
         self._storing: set[int] = set()
@@ -212,7 +205,7 @@ class Device:
                 self._last_error = reason
                 return []
             case Received(message):
-                return self._receive(message) if self._connected else []
+                return self._receive(message, now_s) if self._connected else []
             case BundleOpened(sha256):
                 return self._bundle_opened(sha256)
             case Calibrated(sha256, seconds):
@@ -225,7 +218,7 @@ class Device:
             case CycleFinished():
                 return []  # of a task that was left
             case UpdateStored(sequence):
-                return self._update_stored(event, sequence)
+                return self._update_stored(event, sequence, now_s)
             case ModelRefused(held, detail):
                 self._model = held
                 return self._ask_for_whole_model(detail)
@@ -256,10 +249,10 @@ class Device:
         )
         return [Send(hello)]
 
-    def _receive(self, message: FromCoordinator) -> list[Effect]:
+    def _receive(self, message: FromCoordinator, now_s: float) -> list[Effect]:
         match message:
             case Welcome():
-                return self._welcome_received(message)
+                return self._welcome_received(message, now_s)
             case UpdateAccepted(sequence=sequence):
                 weight = message.weight if getattr(self._stages.uplink, "return_unapplied", False) else None
                 return [*self._take_plan(message.plan), *self._settle(sequence, weight, accepted=True)]
@@ -277,7 +270,7 @@ class Device:
             case Drain():
                 return [Reconnect("the coordinator is about to stop", wait_s=message.reconnect_after_s)]
 
-    def _welcome_received(self, welcome: Welcome) -> list[Effect]:
+    def _welcome_received(self, welcome: Welcome, now_s: float) -> list[Effect]:
         try:
             stages = _stages(welcome)
         except msgspec.ValidationError as error:
@@ -299,7 +292,8 @@ class Device:
             effects.append(SaveTask(welcome))
         effects += new_rate
         resumable = welcome.partial if known.part_bytes_max == welcome.part_bytes_max else None
-        effects += [self._send_update(sequence, resumable) for sequence in sorted(self._waiting)]
+        for sequence in sorted(self._waiting):
+            effects += self._send_update(sequence, now_s, resumable)
         return [*effects, *self._next_cycle()]
 
     def _take_plan(self, plan: Plan) -> list[Effect]:
@@ -317,14 +311,16 @@ class Device:
         self._uploads = self._task_steps = 0
         return stop
 
-    def _send_update(self, sequence: int, partial: PartialUpdate | None = None) -> SendUpdate:
+    def _send_update(self, sequence: int, now_s: float, partial: PartialUpdate | None = None) -> list[Effect]:
         assert self._welcome is not None
         update = self._waiting[sequence]
-        part_bytes = min(self._welcome.part_bytes_max, max(UPLOAD_PART_BYTES, -(-update.payload_bytes // PARTS_MAX)))
-        parts = max(1, -(-update.payload_bytes // part_bytes))
-        if partial is None or (partial.sequence, partial.crc32) != (sequence, update.crc32) or partial.parts >= parts:
-            return SendUpdate(sequence, part_bytes, 0)
-        return SendUpdate(sequence, part_bytes, partial.parts)
+        try:
+            each_bytes = part_bytes(update.payload_bytes, self._welcome.part_bytes_max)
+        except UpdateTooLarge as error:
+            self._last_error = f"update {sequence} cannot be sent: {error}"
+            self._too_large.warn(self._last_error, now_s)
+            return self._settle(sequence, 0.0, accepted=False)
+        return [SendUpdate(sequence, each_bytes, first_part(sequence, update, each_bytes, partial))]
 
     def _settle(self, sequence: int, weight: float | None, *, accepted: bool) -> list[Effect]:
         if sequence not in self._waiting:
@@ -438,12 +434,12 @@ class Device:
         # The next cycle needs the new residual, but not that it is on disk: it starts while the disk is at work.
         return [taken, *self._next_cycle(), StoreUpdate(sequence)]
 
-    def _update_stored(self, event: UpdateStored, sequence: int) -> list[Effect]:
+    def _update_stored(self, event: UpdateStored, sequence: int, now_s: float) -> list[Effect]:
         if sequence not in self._storing:
             return []  # of a task that was left
         self._storing.discard(sequence)
         self._waiting[sequence] = _waiting(event)
-        return [self._send_update(sequence)] if self._welcomed else []
+        return self._send_update(sequence, now_s) if self._welcomed else []
 
     def _save_model(self, now_s: float) -> list[Effect]:
         due = now_s >= self._saved_at_s + self._bounds.model_save_s

@@ -212,6 +212,38 @@ def test_an_update_goes_on_where_it_was_cut(
     assert effects[-1] == SendUpdate(1, min(part_bytes_max, 65536), first)
 
 
+def test_an_update_that_needs_more_parts_than_there_may_be_is_rejected_here(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device = new_device()
+    small = welcome(part_bytes_max=1024)
+    tell(device, Connected(), Received(small), BundleOpened(SHA), Calibrated(SHA, [0.1]), offer(1), finished(1))
+    with caplog.at_level(logging.WARNING):
+        assert tell(device, stored(1, 4096 * 1024 + 1)) == [SettleUpdate(1, 0.0, accepted=False)]
+    assert "limits.part_bytes_max" in device.progress(0.0).last_error
+    assert "limits.part_bytes_max" in caplog.text
+    assert device.progress(0.0).outbox_updates == 0
+    tell(device, finished(2))
+    assert tell(device, stored(2, 4096 * 1024)) == [SendUpdate(2, 1024, 0)]
+
+
+def test_updates_that_another_coordinator_had_room_for_make_room_for_training(training: Device) -> None:
+    for number in (1, 2, 3):
+        tell(training, finished(number), stored(number, 8 << 20))
+    tell(training, Disconnected("cut"), Connected())
+    effects = tell(training, Received(welcome(part_bytes_max=1024)))
+    settled = [SettleUpdate(number, 0.0, accepted=False) for number in (1, 2, 3)]
+    assert [effect for effect in effects if isinstance(effect, SettleUpdate)] == settled
+    assert [type(effect) for effect in effects].count(StartCycle) == 1
+    assert "update 3 cannot be sent" in training.progress(0.0).last_error
+
+
+def test_an_update_that_the_protocol_cannot_carry_is_rejected_here(training: Device) -> None:
+    tell(training, finished(1))
+    assert tell(training, stored(1, (256 << 20) + 1)) == [SettleUpdate(1, 0.0, accepted=False)]
+    assert "sparser uplink" in training.progress(0.0).last_error
+
+
 def test_a_restart_resends_and_trains_at_once() -> None:
     waiting = (UpdateStored(4, 100, 7), UpdateStored(5, 100, 8))
     device = new_device(Memory(5, 2, welcome(), at(9), waiting, steps=50))

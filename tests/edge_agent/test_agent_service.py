@@ -156,6 +156,28 @@ async def test_a_large_update_goes_on_where_the_link_was_cut(
     assert len(numbers) > 3
 
 
+async def test_an_update_of_too_many_parts_does_not_end_the_agent(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    """The update is in the outbox when the agent starts again: it must not crash for ever."""
+    coordinator = await serve(part_bytes_max=1)
+    coordinator.stages = msgspec.structs.replace(coordinator.stages, uplink=Dense())
+    config = agent_config(coordinator.url)
+    for _ in range(2):
+        async with running(config):
+            await coordinator.until(
+                lambda: (
+                    (found := status.read(config.state_dir)) is not None
+                    and found.running
+                    and "part_bytes_max" in found.last_error
+                )
+            )
+    assert coordinator.offered == []
+    coordinator.part_bytes_max = 1024
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.journal))
+
+
 async def test_rejected_mass_returns_and_is_sent_again(
     serve: Serve, agent_config: MakeConfig, running: Running
 ) -> None:
