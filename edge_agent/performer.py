@@ -49,7 +49,7 @@ from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
 from edge_agent.local_use import LocalUse
 from edge_agent.outbox import Outbox, Update
 from edge_agent.store import Store, Stored, StoredModel
-from edge_agent.stream import Stream
+from edge_agent.stream import Connection, Stream
 from edge_agent.task import OpenTask
 from edge_agent.threads import RunInThread, TrainingRunner
 from skerry.errors import StorageError
@@ -98,7 +98,8 @@ class Performer:
         self._local_use = surroundings.local_use
         self._wear, self._duty, self._calibration_steps = wear, duty, calibration_steps
         self._clock = asyncio.get_running_loop().time
-        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        # Each with the stream that stood when it was decided: nothing is said on another, however long it waited.
+        self._effects: asyncio.Queue[tuple[Effect, Connection | None]] = asyncio.Queue()
         self._disk = DiskQueue(surroundings.run_in_thread)
         self._fetching: asyncio.Task[None] | None = None
         self._task: OpenTask | None = None
@@ -118,8 +119,7 @@ class Performer:
 
     def report(self, event: Event) -> None:
         """Tell the core what happened; its effects come to pass in their turn."""
-        for effect in self.device.handle(event, self._clock()):
-            self._effects.put_nowait(effect)
+        self._ask(self.device.handle(event, self._clock()))
 
     async def run(self) -> None:
         """Perform effects until cancelled.
@@ -129,28 +129,25 @@ class Performer:
             DataError: the task cannot be trained on this device.
         """
         self._tasks.create_task(self._disk.run())
-        for effect in self.device.start():
-            self._effects.put_nowait(effect)
+        self._ask(self.device.start())
         while True:
-            await self._perform(await self._effects.get())
+            await self._perform(*await self._effects.get())
 
     def save_model(self) -> None:
         """Write the model down now: the last thing before a stop in good order."""
         if self._model is not None:
             self._store.save_model(StoredModel(self._model.version, self._model.parameters))
 
-    async def _perform(self, effect: Effect) -> None:
-        assert self.stream is not None
+    def _ask(self, effects: list[Effect]) -> None:
+        connection = None if self.stream is None else self.stream.connection
+        for effect in effects:
+            self._effects.put_nowait((effect, connection))
+
+    async def _perform(self, effect: Effect, connection: Connection | None) -> None:
         match effect:
-            case Send(message):
-                self.stream.send(message)
-            case SendUpdate(sequence, part_bytes, first_part):
-                if self._outbox is not None and sequence in self._outbox.waiting:
-                    self.stream.send_update(self._outbox.waiting[sequence], part_bytes, first_part)
-            case SendTelemetry():
-                self.stream.send(self._telemetry(effect))
-            case Reconnect(reason, wait_s, hopeless):
-                self.stream.leave(reason, wait_s=wait_s, hopeless=hopeless)
+            case Send() | SendUpdate() | SendTelemetry() | Reconnect():
+                if connection is not None:
+                    self._say(effect, connection)
             case FetchBundle(bundle):
                 if self._fetching is not None:
                     self._fetching.cancel()
@@ -188,8 +185,22 @@ class Performer:
                 await self._take_difference(effect)
             case StoreUpdate(sequence):
                 self._store_update(sequence)
-            case SettleUpdate():
+            case SettleUpdate(sequence):
+                if connection is not None:
+                    connection.drop_update(sequence)
                 await self._settle(effect)
+
+    def _say(self, effect: Send | SendUpdate | SendTelemetry | Reconnect, connection: Connection) -> None:
+        match effect:
+            case Send(message):
+                connection.send(message)
+            case SendUpdate(sequence, part_bytes, first_part):
+                if self._outbox is not None and sequence in self._outbox.waiting:
+                    connection.send_update(self._outbox.waiting[sequence], part_bytes, first_part)
+            case SendTelemetry():
+                connection.send(self._telemetry(effect))
+            case Reconnect(reason, wait_s, hopeless):
+                connection.leave(reason, wait_s=wait_s, hopeless=hopeless)
 
     # --- task and model ---
 

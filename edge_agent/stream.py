@@ -80,28 +80,13 @@ class Stream:
         self._report = report
         self._connector = connector
         self._turn = 0
-        self._connection: _Connection | None = None
+        self.connection: Connection | None = None  # the present one; what is asked of an older one is lost with it
         self.traffic = Traffic()
 
     @property
     def url(self) -> str:
         """Base URL of the coordinator whose turn it is."""
         return self._urls[self._turn % len(self._urls)]
-
-    def send(self, message: FromAgent) -> None:
-        """Queue one message; it is lost with the stream, and dropped if there is none."""
-        if self._connection is not None:
-            self._connection.queue(message)
-
-    def send_update(self, update: Update, part_bytes: int, first_part: int) -> None:
-        """Queue one update, in parts; other messages go in between. Lost with the stream."""
-        if self._connection is not None:
-            self._connection.queue_update(_offers(update, part_bytes, first_part))
-
-    def leave(self, reason: str, *, wait_s: float = 0.0, hopeless: bool = False) -> None:
-        """End the present stream; the next one comes not before `wait_s`, and later still where it is `hopeless`."""
-        if self._connection is not None:
-            self._connection.end(StreamEnded(reason, wait_s=wait_s, hopeless=hopeless))
 
     async def run(self) -> None:
         """Keep a stream up; returns only by being cancelled."""
@@ -135,7 +120,7 @@ class Stream:
                 ) as websocket:
                     opening.reschedule(None)
                     _keep_little_unsent(websocket)
-                    self._connection = connection = _Connection(
+                    self.connection = connection = Connection(
                         websocket, self._limits, self.traffic, counter, self._report, backoff
                     )
                     self._report(Connected())
@@ -147,13 +132,13 @@ class Stream:
         except (aiohttp.ClientError, OSError) as error:
             ended = StreamEnded(f"{self.url}: {str(error) or type(error).__name__}")
         finally:
-            self._connection = None
+            self.connection = None
         self._report(Disconnected(str(ended)))  # also of an attempt that never connected: it says why
         return ended
 
 
-class _Connection:
-    """One WebSocket from Connected to its end."""
+class Connection:
+    """One WebSocket from Connected to its end; after that it takes everything and sends nothing."""
 
     def __init__(
         self,
@@ -167,39 +152,49 @@ class _Connection:
         self._websocket, self._limits, self._traffic = websocket, limits, traffic
         self._counter, self._report, self._backoff = counter, report, backoff
         self._control: deque[FromAgent] = deque()
-        self._updates: deque[Iterator[UpdateOffered]] = deque()
+        self._updates: dict[int, Iterator[UpdateOffered]] = {}  # by sequence, in the order in which they were queued
         self._window = UploadWindow()
         self._something_to_write = asyncio.Event()
         self._ended: asyncio.Future[StreamEnded] = asyncio.get_running_loop().create_future()
 
-    def queue(self, message: FromAgent) -> None:
+    def send(self, message: FromAgent) -> None:
+        """Queue one message."""
         if len(self._control) >= CONTROL_FRAMES_MAX:
-            self.end(StreamEnded("the link does not carry even control messages"))
+            self._end(StreamEnded("the link does not carry even control messages"))
             return
         self._control.append(message)
         self._something_to_write.set()
 
-    def queue_update(self, offers: Iterator[UpdateOffered]) -> None:
-        self._updates.append(offers)
+    def send_update(self, update: Update, part_bytes: int, first_part: int) -> None:
+        """Queue one update, in parts; other messages go in between."""
+        self._updates[update.sequence] = _offers(update, part_bytes, first_part)
         self._something_to_write.set()
 
-    def end(self, reason: StreamEnded) -> None:
-        if not self._ended.done():
-            self._ended.set_result(reason)
+    def drop_update(self, sequence: int) -> None:
+        """Send no more of an update that was answered."""
+        self._updates.pop(sequence, None)
+
+    def leave(self, reason: str, *, wait_s: float = 0.0, hopeless: bool = False) -> None:
+        """End it; the next one comes not before `wait_s`, and later still where it is `hopeless`."""
+        self._end(StreamEnded(reason, wait_s=wait_s, hopeless=hopeless))
 
     async def run(self) -> StreamEnded:
-        """Read, write, beat and watch until one of them, or `end`, ends the stream."""
+        """Read, write, beat and watch until one of them, or `leave`, ends the stream."""
         workers = [asyncio.create_task(work()) for work in (self._read, self._write, self._beat, self._watch)]
         try:
             await asyncio.wait([self._ended, *workers], return_when=asyncio.FIRST_COMPLETED)
             for worker in workers:
                 if worker.done():
-                    self.end(await worker)
+                    self._end(await worker)
             return self._ended.result()
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+    def _end(self, reason: StreamEnded) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
 
     async def _read(self) -> StreamEnded:
         from aiohttp import WSMsgType
@@ -246,9 +241,10 @@ class _Connection:
         if self._control:
             return self._control.popleft()
         while self._updates and self._window.is_open:
-            for offer in self._updates[0]:
+            sequence, offers = next(iter(self._updates.items()))
+            for offer in offers:
                 return offer
-            self._updates.popleft()
+            del self._updates[sequence]
         return None
 
     async def _beat(self) -> StreamEnded:
@@ -259,7 +255,7 @@ class _Connection:
 
     def _queue_heartbeat(self) -> float:
         stamp_s = asyncio.get_running_loop().time()
-        self.queue(Heartbeat(stamp_s=stamp_s))
+        self.send(Heartbeat(stamp_s=stamp_s))
         return stamp_s
 
     async def _watch(self) -> StreamEnded:
@@ -275,7 +271,7 @@ class _Connection:
                 moved_at_s = loop.time()
             received, unsent = now_received, now_unsent
         ended = StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s")
-        self.end(ended)
+        self._end(ended)
         transport = self._counter.transport
         if transport is not None:
             transport.abort()  # a closing handshake would wait for the same dead link

@@ -70,6 +70,7 @@ class Coordinator:
     weight: float | None = 1.0
     answers: bool = True  # acknowledge what arrives
     rejects: bool = False
+    rejects_first_parts: bool = False  # as soon as an update begins, as one that is too large
     offers_models: bool = True
     offer_every_updates: int = 3
     part_bytes_max: int = 256 << 10
@@ -82,6 +83,7 @@ class Coordinator:
     hellos: list[Hello] = field(default_factory=list)
     telemetry: list[Telemetry] = field(default_factory=list)
     heartbeats: int = 0
+    heard: list[FromAgent] = field(default_factory=list)  # on the newest stream
     bundle_requests: list[str] = field(default_factory=list)
     version: int = 0
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
@@ -140,9 +142,11 @@ class Coordinator:
         socket = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX)
         await socket.prepare(request)
         self.sockets.append(socket)
+        self.heard = heard = []
         async for message in socket:
             if message.type is WSMsgType.BINARY:
                 parsed: FromAgent = frames.decode(message.data, FromAgent, bytes_max=FRAME_BYTES_MAX)
+                heard.append(parsed)
                 await self._receive(parsed)
         return socket
 
@@ -197,6 +201,10 @@ class Coordinator:
             self.assembler.add(offered.sequence, offered.part)
             self.cut_after_parts = None
             await self.cut()
+            return
+        if self.rejects_first_parts:
+            if offered.part.number == 0:
+                await self.say(UpdateRejected(sequence=offered.sequence, reason="too_large", detail="a test"))
             return
         payload = self.assembler.add(offered.sequence, offered.part)
         if payload is None:

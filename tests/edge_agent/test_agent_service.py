@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
+from edge_agent.outbox import Outbox, Update
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense
 from skerry.errors import ConfigError, DataError
-from skerry.protocol.messages import ModelVersion, Plan, UpdateAccepted
+from skerry.protocol.messages import Heartbeat, Hello, ModelVersion, Plan, UpdateAccepted, UpdateOffered
 from skerry.recipe import AgentStages
 
 Serve = Callable[..., Awaitable[Any]]
@@ -189,6 +191,58 @@ async def test_rejected_mass_returns_and_is_sent_again(
         await coordinator.until(lambda: bool(coordinator.journal))
     first = np.abs(next(iter(coordinator.journal.values())).values).max()
     assert first > 0
+
+
+async def test_of_an_update_that_is_rejected_with_its_first_part_the_rest_is_not_sent(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(part_bytes_max=8 << 10, rejects_first_parts=True)
+    coordinator.stages = msgspec.structs.replace(coordinator.stages, uplink=Dense())
+    async with running(agent_config(coordinator.url)):
+        await coordinator.until(lambda: any(offered.sequence == 3 for offered in coordinator.offered))
+    for sequence in (1, 2):
+        sent = [offered.part for offered in coordinator.offered if offered.sequence == sequence]
+        assert len(sent) < sent[0].of
+
+
+async def test_what_was_to_be_sent_on_a_stream_that_is_gone_is_not_sent_on_the_next(
+    serve: Serve, agent_config: MakeConfig, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arithmetic takes long: behind it wait a Welcome's updates and the next stream's Hello, and both streams end."""
+    coordinator = await serve(answers=False)
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 2)
+    before = len(coordinator.journal)
+    await coordinator.cut()
+
+    taking, go_on = threading.Event(), threading.Event()
+    take = Outbox.take
+
+    def held_take(*arguments: Any) -> Update:
+        taking.set()
+        assert go_on.wait(20.0)
+        return take(*arguments)
+
+    monkeypatch.setattr(Outbox, "take", held_take)
+    coordinator.silent = True
+    known = len(coordinator.hellos)
+    async with running(config):
+        try:
+            await coordinator.until(lambda: len(coordinator.hellos) > known and taking.is_set())
+            await coordinator.welcome(coordinator.hellos[-1])
+            await coordinator.until(lambda: (found := status.read(config.state_dir)) is not None and found.connected)
+            for _ in range(2):
+                await coordinator.cut()
+                await coordinator.until(lambda: bool(coordinator.sockets))
+            coordinator.silent = False
+        finally:
+            go_on.set()
+        await coordinator.until(lambda: len(coordinator.journal) > before)
+        heard = [message for message in coordinator.heard if not isinstance(message, Heartbeat)]
+    assert [isinstance(message, Hello) for message in heard] == [True] + [False] * (len(heard) - 1)
+    offered = [message.sequence for message in heard if isinstance(message, UpdateOffered)]
+    assert offered == sorted(set(offered))
 
 
 async def test_the_next_coordinator_is_tried_when_one_is_down(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_agent.backoff import Backoff
 from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
-from edge_agent.stream import Stream, StreamLimits
+from edge_agent.stream import Connection, Stream, StreamLimits
 from skerry.protocol.messages import Hello, ModelVersion, UpdateOffered, Welcome
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -34,8 +34,14 @@ class Listener:
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        if isinstance(event, Connected) and self.stream is not None:
-            self.stream.send(HELLO)
+        if isinstance(event, Connected):
+            self.connection.send(HELLO)
+
+    @property
+    def connection(self) -> Connection:
+        assert self.stream is not None
+        assert self.stream.connection is not None
+        return self.stream.connection
 
     def count(self, kind: type) -> int:
         return sum(isinstance(event, kind) for event in self.events)
@@ -45,12 +51,14 @@ class Listener:
 
 
 @asynccontextmanager
-async def streaming(*urls: str, limits: StreamLimits = QUICK) -> AsyncIterator[tuple[Stream, Listener]]:
+async def streaming(
+    *urls: str, limits: StreamLimits = QUICK, rng: random.Random | None = None
+) -> AsyncIterator[Listener]:
     listener = Listener()
-    stream = listener.stream = Stream(urls, limits, random.Random(1), listener)
+    stream = listener.stream = Stream(urls, limits, rng or random.Random(1), listener)
     task = asyncio.create_task(stream.run())
     try:
-        yield stream, listener
+        yield listener
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -93,11 +101,11 @@ async def slow_relay(url: str, bytes_per_s: float) -> AsyncIterator[str]:
 async def test_a_large_update_over_a_slow_link_takes_long_and_is_no_dead_stream(serve: Serve) -> None:
     """250 kB at 200 kB/s: longer than the progress time-out, and longer than any message in the other direction."""
     coordinator = await serve(rejects=True)
-    async with slow_relay(coordinator.url, 200e3) as url, streaming(url) as (stream, listener):
+    async with slow_relay(coordinator.url, 200e3) as url, streaming(url) as listener:
         await coordinator.until(lambda: bool(coordinator.hellos))
         started_s = asyncio.get_running_loop().time()
         payload = random.Random(0).randbytes(250_000)
-        stream.send_update(replace(UPDATE, payload=payload), 64 << 10, 0)
+        listener.connection.send_update(replace(UPDATE, payload=payload), 64 << 10, 0)
         await coordinator.until(lambda: len(coordinator.offered) == 4)
         assert asyncio.get_running_loop().time() - started_s > QUICK.progress_timeout_s
         assert not listener.reasons()
@@ -105,10 +113,10 @@ async def test_a_large_update_over_a_slow_link_takes_long_and_is_no_dead_stream(
 
 async def test_heartbeats_go_between_the_parts_of_an_update(serve: Serve) -> None:
     coordinator = await serve(rejects=True)
-    async with slow_relay(coordinator.url, 200e3) as url, streaming(url) as (stream, _):
+    async with slow_relay(coordinator.url, 200e3) as url, streaming(url) as listener:
         await coordinator.until(lambda: bool(coordinator.hellos))
         payload = bytes(200_000)
-        stream.send_update(replace(UPDATE, payload=payload), 8 << 10, 0)
+        listener.connection.send_update(replace(UPDATE, payload=payload), 8 << 10, 0)
         await coordinator.until(lambda: len(coordinator.offered) >= 5)
         before = coordinator.heartbeats
         await coordinator.until(lambda: len(coordinator.offered) >= 20)
@@ -139,9 +147,9 @@ async def test_a_dead_link_is_left_even_while_there_is_much_to_write(until: Unti
     stop = asyncio.Event()
     server = await asyncio.start_server(handshake_and_nothing, "127.0.0.1", 0, limit=1024)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with streaming(url) as (stream, listener):
+    async with streaming(url) as listener:
         await until(lambda: listener.count(Connected) > 0)
-        stream.send_update(replace(UPDATE, payload=bytes(20 << 20)), 64 << 10, 0)
+        listener.connection.send_update(replace(UPDATE, payload=bytes(20 << 20)), 64 << 10, 0)
         await until(lambda: bool(listener.reasons()))
     assert "no progress" in listener.reasons()[0]
     stop.set()
@@ -151,7 +159,7 @@ async def test_a_dead_link_is_left_even_while_there_is_much_to_write(until: Unti
 
 async def test_nonsense_ends_the_stream_with_the_reason(serve: Serve) -> None:
     coordinator = await serve(silent=True)
-    async with streaming(coordinator.url) as (_, listener):
+    async with streaming(coordinator.url) as listener:
         await coordinator.until(lambda: bool(coordinator.hellos))
         await coordinator.sockets[-1].send_bytes(b"\xc1nonsense")
         await coordinator.until(lambda: bool(listener.reasons()))
@@ -164,7 +172,7 @@ async def test_nonsense_ends_the_stream_with_the_reason(serve: Serve) -> None:
 
 async def test_an_oversized_frame_ends_the_stream(serve: Serve) -> None:
     coordinator = await serve(silent=True)
-    async with streaming(coordinator.url) as (_, listener):
+    async with streaming(coordinator.url) as listener:
         await coordinator.until(lambda: bool(coordinator.hellos))
         await coordinator.sockets[-1].send_bytes(bytes((1 << 20) + 1))
         await coordinator.until(lambda: bool(listener.reasons()))
@@ -173,17 +181,17 @@ async def test_an_oversized_frame_ends_the_stream(serve: Serve) -> None:
 
 async def test_a_server_without_a_stream_is_tried_in_turn_with_others(serve: Serve) -> None:
     coordinator = await serve()
-    async with streaming(coordinator.url + "/elsewhere", "http://127.0.0.1:9", coordinator.url) as (_, listener):
+    async with streaming(coordinator.url + "/elsewhere", "http://127.0.0.1:9", coordinator.url) as listener:
         await coordinator.until(lambda: listener.count(Received) > 0)
     assert isinstance(next(e for e in listener.events if isinstance(e, Received)).message, Welcome)
 
 
 async def test_leaving_is_followed_by_coming_back_not_before_it_was_asked(serve: Serve) -> None:
     coordinator = await serve()
-    async with streaming(coordinator.url) as (stream, listener):
+    async with streaming(coordinator.url) as listener:
         await coordinator.until(lambda: listener.count(Received) > 0)
         left_s = asyncio.get_running_loop().time()
-        stream.leave("a drain", wait_s=0.4)
+        listener.connection.leave("a drain", wait_s=0.4)
         await coordinator.until(lambda: len(coordinator.hellos) == 2)
         assert asyncio.get_running_loop().time() - left_s >= 0.4
     assert listener.reasons()[0] == "a drain"
@@ -195,6 +203,34 @@ async def test_a_link_that_is_cut_again_and_again_is_always_taken_up(serve: Serv
         for number in range(1, 8):
             await coordinator.until(lambda number=number: len(coordinator.hellos) == number)
             await coordinator.cut()
+
+
+async def test_what_is_asked_of_a_stream_that_has_ended_is_not_said_on_the_next(serve: Serve) -> None:
+    coordinator = await serve(rejects=True)
+    async with streaming(coordinator.url) as listener:
+        await coordinator.until(lambda: bool(coordinator.hellos))
+        former = listener.connection
+        await coordinator.cut()
+        await coordinator.until(lambda: len(coordinator.hellos) == 2)
+        former.send_update(replace(UPDATE, payload=b"x"), 8 << 10, 0)
+        former.send(HELLO)
+        former.leave("an old reason")
+        listener.connection.send_update(replace(UPDATE, sequence=2, payload=b"x"), 8 << 10, 0)
+        await coordinator.until(lambda: bool(coordinator.offered))
+        assert [offered.sequence for offered in coordinator.offered] == [2]
+        assert (len(coordinator.hellos), len(listener.reasons())) == (2, 1)
+
+
+async def test_nothing_more_is_sent_of_an_update_that_was_answered(serve: Serve) -> None:
+    coordinator = await serve(rejects=True)
+    async with slow_relay(coordinator.url, 200e3) as url, streaming(url) as listener:
+        await coordinator.until(lambda: bool(coordinator.hellos))
+        for sequence in (1, 2):
+            listener.connection.send_update(replace(UPDATE, sequence=sequence, payload=bytes(200_000)), 8 << 10, 0)
+        await coordinator.until(lambda: bool(coordinator.offered))
+        listener.connection.drop_update(1)
+        await coordinator.until(lambda: any(offered.sequence == 2 for offered in coordinator.offered))
+    assert sum(offered.sequence == 1 for offered in coordinator.offered) < 5  # of 25 parts
 
 
 @given(st.floats(0.01, 1.0), st.floats(1.0, 100.0), st.integers(0, 2**32))
@@ -229,7 +265,7 @@ def test_the_offer_of_a_part_carries_the_whole_update() -> None:
 async def test_an_attempt_that_never_connected_says_why(until: Until) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        async with streaming(f"http://127.0.0.1:{closed.getsockname()[1]}") as (_, listener):
+        async with streaming(f"http://127.0.0.1:{closed.getsockname()[1]}") as listener:
             await until(lambda: bool(listener.reasons()))
     assert "Cannot connect" in listener.reasons()[0]
     assert listener.count(Connected) == 0
