@@ -22,7 +22,7 @@ from edge_agent.upload_window import PART_BYTES_MIN, UploadWindow
 from skerry.protocol import frames, parts
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
-from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, UpdateOffered, Welcome
+from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, UpdateAccepted, UpdateOffered
 
 if TYPE_CHECKING:
     import aiohttp
@@ -179,7 +179,12 @@ class Connection:
         self._end(StreamEnded(reason, wait_s=wait_s, hopeless=hopeless))
 
     async def run(self) -> StreamEnded:
-        """Read, write, beat and watch until one of them, or `leave`, ends the stream."""
+        """Read, write, beat and watch until one of them, or `leave`, ends the stream.
+
+        A Welcome alone is no success: a stream that ends right behind it again and again is not taken up at once.
+        """
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         workers = [asyncio.create_task(work()) for work in (self._read, self._write, self._beat, self._watch)]
         try:
             await asyncio.wait([self._ended, *workers], return_when=asyncio.FIRST_COMPLETED)
@@ -188,6 +193,8 @@ class Connection:
                     self._end(await worker)
             return self._ended.result()
         finally:
+            if loop.time() - began_s >= self._limits.reconnect_max_s:
+                self._backoff.succeeded()
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
@@ -207,7 +214,7 @@ class Connection:
                 parsed: FromCoordinator = frames.decode(message.data, FromCoordinator, bytes_max=FRAME_BYTES_MAX)
             except MalformedMessage as error:
                 return StreamEnded(f"the coordinator sent nonsense: {error}", hopeless=True)
-            if isinstance(parsed, Welcome):
+            if isinstance(parsed, UpdateAccepted):
                 self._backoff.succeeded()
             elif isinstance(parsed, Heartbeat):
                 self._window.echoed(parsed.stamp_s, asyncio.get_running_loop().time())

@@ -16,7 +16,7 @@ from edge_agent.backoff import Backoff
 from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
 from edge_agent.stream import Connection, Stream, StreamLimits
-from skerry.protocol.messages import Hello, ModelVersion, UpdateOffered, Welcome
+from skerry.protocol.messages import Hello, ModelVersion, UpdateAccepted, UpdateOffered, Welcome
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 Serve = Callable[..., Awaitable[Any]]
@@ -231,6 +231,46 @@ async def test_nothing_more_is_sent_of_an_update_that_was_answered(serve: Serve)
         listener.connection.drop_update(1)
         await coordinator.until(lambda: any(offered.sequence == 2 for offered in coordinator.offered))
     assert sum(offered.sequence == 1 for offered in coordinator.offered) < 5  # of 25 parts
+
+
+class NoWaits(random.Random):
+    """Keeps the bounds that waits were drawn below, and makes every wait zero."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.bounds_s: list[float] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        self.bounds_s.append(b)
+        return a
+
+
+async def test_waits_grow_where_streams_end_right_behind_the_welcome(serve: Serve) -> None:
+    """And shrink again after an update that was taken, or a stream that lasted."""
+    coordinator = await serve(offers_models=False)
+    limits = replace(QUICK, reconnect_min_s=0.01, reconnect_max_s=0.3)
+    rng = NoWaits()
+
+    async def end_next(number: int) -> None:
+        await coordinator.until(lambda: listener.count(Received) > 0)
+        listener.events.clear()
+        listener.connection.leave("a frame that is called malformed")
+        await coordinator.until(lambda: len(rng.bounds_s) == number)
+
+    async with streaming(coordinator.url, limits=limits, rng=rng) as listener:
+        for number in (1, 2, 3):
+            await end_next(number)
+        assert rng.bounds_s == [0.01, 0.02, 0.04]
+        await coordinator.until(lambda: len(coordinator.hellos) == 4)
+        await coordinator.say(UpdateAccepted(1, 1, None, coordinator.plan))
+        await coordinator.until(lambda: listener.count(Received) == 2)
+        await end_next(4)
+        await end_next(5)
+        assert rng.bounds_s[3:] == [0.01, 0.02]
+        await coordinator.until(lambda: len(coordinator.hellos) == 6)
+        await asyncio.sleep(0.4)
+        await end_next(6)
+        assert rng.bounds_s[5:] == [0.01]
 
 
 @given(st.floats(0.01, 1.0), st.floats(1.0, 100.0), st.integers(0, 2**32))
