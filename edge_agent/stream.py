@@ -291,7 +291,7 @@ class Connection:
 
 def _offers(update: Update, part_bytes: int, first_part: int) -> Iterator[UpdateOffered]:
     """Yield the update's messages; nothing is cut before it is due."""
-    for part in parts.split(update.payload, part_bytes, first_part):
+    for part in parts.cut(update.payload, part_bytes, first_part):
         yield UpdateOffered(
             sequence=update.sequence,
             base=update.base,

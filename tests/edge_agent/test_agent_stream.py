@@ -302,6 +302,22 @@ def test_the_offer_of_a_part_carries_the_whole_update() -> None:
     assert offers[0] == UpdateOffered(3, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, offers[0].part)
 
 
+def test_nothing_is_cut_before_it_is_due() -> None:
+    from edge_agent.stream import _offers
+
+    class Counted(bytes):
+        cuts = 0
+
+        def __getitem__(self, key: Any) -> Any:
+            Counted.cuts += 1
+            return super().__getitem__(key)
+
+    offers = _offers(replace(UPDATE, payload=Counted(100)), 4, 0)
+    next(offers)
+    next(offers)
+    assert Counted.cuts == 2
+
+
 async def test_an_attempt_that_never_connected_says_why(until: Until) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, but nobody listens
