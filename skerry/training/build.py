@@ -1,7 +1,7 @@
 """From a task's definition to its bundle: export, gate, pack. Needs torch; runs on a workstation."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +9,16 @@ import torch
 from skerry.tasks.bundle import pack
 from skerry.tasks.manifest import Manifest, PartName
 from skerry.tasks.model_file import to_safetensors
+from skerry.training.convolution import Convolution, Forms
 from skerry.training.definition import TaskDefinition
 from skerry.training.export_error import ExportError
+from skerry.training.form_choice import measured_forms
 from skerry.training.functional_model import FunctionalModel, TensorFunction
 from skerry.training.gate import GateReport, check_graphs
 from skerry.training.graph_export import EXAMPLE_BATCH, export
-from skerry.training.onnx_engine import SIGNATURES
+from skerry.training.made_up import made_up
+from skerry.training.noise import Noise
+from skerry.training.onnx_engine import signature
 
 
 @dataclass(frozen=True)
@@ -26,20 +30,24 @@ class Built:
     gate: GateReport
 
 
-def build(definition: TaskDefinition) -> Built:
+def build(definition: TaskDefinition, *, measure: bool = True) -> Built:
     """Export the definition's model and pack it.
+
+    Without `measure`, convolutions are not tried in several forms, which takes seconds per kind of layer; the bundle
+    then is the same on every machine.
 
     Raises:
         ExportError: the model cannot be exported, naming the layer and the reason; or the export is wrong.
     """
-    model = FunctionalModel(definition.model)
+    model = FunctionalModel(definition.model, definition.label)
     training = {name: module.training for name, module in definition.model.named_modules()}
     try:
         x, y = _example(definition)
         _check_logits(definition, model, x)
         _check_single_example(model, x, y)
-        graphs = export_graphs(model, x, y)
-        report = check_graphs(model, graphs, definition.input, definition.label)
+        noise_values = model.noise_values(x, y)
+        graphs = export_graphs(model, x, y, noise_values, measured_forms(model, x, y) if measure else {})
+        report = check_graphs(model, graphs, definition.input, noise_values)
     finally:
         for name, module in definition.model.named_modules():
             module.training = training[name]
@@ -51,31 +59,37 @@ def build(definition: TaskDefinition) -> Built:
         label=definition.label,
         layout=model.layout,
         defaults=definition.defaults,
+        noise_values=noise_values,
         parts={name: hashlib.sha256(parts[name]).hexdigest() for name in PartName},
     )
     return Built(manifest, pack(manifest, parts), report)
 
 
-def export_graphs(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> dict[PartName, bytes]:
-    """Return the three graphs; `x` and `y` are an example batch.
+def export_graphs(
+    model: FunctionalModel,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    noise_values: int = 0,
+    forms: Mapping[Convolution, Forms] | None = None,
+) -> dict[PartName, bytes]:
+    """Return the three graphs; `x` and `y` are an example batch, `forms` those of the gradients of convolutions.
 
     Raises:
         ExportError: naming the layer and the reason.
     """
     parameters = torch.from_numpy(model.vector())
+    step = (parameters, x, y, torch.rand(len(x), noise_values)) if noise_values else (parameters, x, y)
     functions: dict[PartName, tuple[TensorFunction, Sequence[torch.Tensor]]] = {
-        PartName.STEP: (model.step, (parameters, x, y)),
+        PartName.STEP: (model.step, step),
         PartName.EVALUATE: (model.evaluate, (parameters, x, y)),
         PartName.PREDICT: (model.predict, (parameters, x)),
     }
     has_buffers = model.layout.size > model.layout.trainable_size
     graphs = {}
     for part, (function, arguments) in functions.items():
-        inputs, outputs = SIGNATURES[part]
-        if part is PartName.STEP and has_buffers:
-            outputs = (*outputs, "buffers")
+        inputs, outputs = signature(part, has_noise=noise_values > 0, has_buffers=has_buffers)
         try:
-            graphs[part] = export(function, arguments, inputs, outputs)
+            graphs[part] = export(function, arguments, inputs, outputs, forms)
         except ExportError as error:
             raise blamed(model.model, x, error) from error
     return graphs
@@ -104,8 +118,10 @@ def _export_alone(layer: torch.nn.Module, layer_input: torch.Tensor) -> None:
         x = x.detach().requires_grad_() if x.is_floating_point() else x
         wanted = [*given, x] if x.requires_grad else given
         with torch.enable_grad():
-            out = torch.func.functional_call(layer, dict(zip(names, given, strict=True)), (x,))
-            total = out.square().sum()
+            with Noise(None, x.shape[0]):
+                out = torch.func.functional_call(layer, dict(zip(names, given, strict=True)), (x,))
+            first = out[0] if isinstance(out, tuple) else out  # of a recurrent layer, the sequence
+            total = first.square().sum()
             gradients = torch.autograd.grad(total, wanted) if wanted else ()
         return (total.detach(), *(gradient.reshape(-1) for gradient in gradients))
 
@@ -138,13 +154,12 @@ def _layers(model: torch.nn.Module, x: torch.Tensor) -> list[tuple[str, torch.nn
 
 
 def _example(definition: TaskDefinition) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((EXAMPLE_BATCH, *definition.input.shape), generator=generator)
-    return x, torch.randint(0, definition.label.classes, (EXAMPLE_BATCH,), generator=generator)
+    made = made_up(definition.input, definition.label, 0, EXAMPLE_BATCH, seed=0)
+    return torch.from_numpy(made.x), torch.from_numpy(made.y)
 
 
 def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.Tensor) -> None:
-    wanted = (EXAMPLE_BATCH, definition.label.classes)
+    wanted = (EXAMPLE_BATCH, *definition.label.logits_shape)
     try:
         with torch.no_grad():
             (logits,) = model.predict(torch.from_numpy(model.vector()), x)
@@ -168,14 +183,13 @@ def _check_single_example(model: FunctionalModel, x: torch.Tensor, y: torch.Tens
         hooks.append(module.register_forward_hook(ended))
     try:
         model.step(torch.from_numpy(model.vector()), x[:1], y[:1])
-    except ExportError:
-        raise
     except Exception as error:  # the model's own code
+        refused = isinstance(error, ExportError)
+        if refused and not running:
+            raise
         name, layer = running[-1] if running else ("model", model.model)
-        raise ExportError(
-            f"layer {name!r} ({type(layer).__name__}) cannot be exported: "
-            f"it does not train on a single example: {error}"
-        ) from error
+        reason = str(error) if refused else f"it does not train on a single example: {error}"
+        raise ExportError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDefinition:
-    """A classification task. The loss is the mean cross-entropy of the model's logits.
+    """A task: what is predicted from what, by which model. The loss is the one that `label` names.
 
-    `model` maps normalised features, float32 of shape (examples, *input.shape), to logits (examples, label.classes);
-    its present parameters are where training starts.
+    `model` maps prepared features, of shape (examples, *input.shape) and dtype input.dtype, to logits of shape
+    (examples, *label.logits_shape), float32; its present parameters are where training starts.
     """
 
     name: str

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from skerry.tasks.manifest import Input, Label, PartName
+from skerry.tasks.manifest import IGNORED, Input, PartName
 from skerry.training.export_error import ExportError
 from skerry.training.functional_model import FunctionalModel
+from skerry.training.made_up import made_up
 from skerry.training.onnx_engine import check_signature, open_session
 from skerry.vector import Float32, Layout
 
 BATCH_SIZES = (1, 5)  # neither is the example's
 SEEDS = (0, 1, 2)
 ERROR_MAX = 1e-4  # median over seeds: a ReLU at zero may fall to either side once; right exports reach about 1e-6
+IGNORED_EVERY = 7  # one label in so many, where an example has several
 SMALL_NORM = 1e-3  # of the whole: a tensor's error is not measured against less, where rounding alone would count
 
 
@@ -37,12 +39,12 @@ def check_graphs(
     model: FunctionalModel,
     graphs: Mapping[PartName, bytes],
     features: Input,
-    label: Label,
+    noise_values: int,
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     seeds: Sequence[int] = SEEDS,
 ) -> GateReport:
-    """Compare all graphs with `model`.
+    """Compare the graphs, the step's among them, with `model`.
 
     Raises:
         ExportError: a graph does not run at one of the batch sizes, or gives something else than torch.
@@ -50,12 +52,12 @@ def check_graphs(
     has_buffers = model.layout.size > model.layout.trainable_size
     sessions = {part: open_session(graph, 1, f"gate: {part}") for part, graph in graphs.items()}
     for part, session in sessions.items():
-        check_signature(session, part, has_noise=False, has_buffers=has_buffers, origin="gate")
+        check_signature(session, part, has_noise=noise_values > 0, has_buffers=has_buffers, origin="gate")
     worst: dict[str, float] = {}
     for batch in batch_sizes:
         errors: dict[str, list[float]] = {}
         for seed in seeds:
-            inputs = _inputs(model.vector(), features, label, batch, seed)
+            inputs = _inputs(model, features, noise_values, batch, seed)
             for name, error in _errors(model, sessions, inputs).items():
                 errors.setdefault(name, []).append(error)
         for name, found in errors.items():
@@ -67,25 +69,31 @@ def check_graphs(
                 )
             kind = name.partition(" ")[0]
             worst[kind] = max(worst.get(kind, 0.0), error)
-    return GateReport(worst["gradient"], worst["loss"], worst["logits"])
+    return GateReport(worst["gradient"], worst["loss"], worst.get("logits", 0.0))
 
 
-def _inputs(initial: Float32, features: Input, label: Label, batch: int, seed: int) -> dict[str, Any]:
+def _inputs(model: FunctionalModel, features: Input, noise_values: int, batch: int, seed: int) -> dict[str, Any]:
     """Draw a batch, and a model near the initial one: layers that start at zero would hide what lies before them."""
-    rng = np.random.default_rng(seed)
+    initial = model.vector()
     spread = np.float32(0.1 * max(float(initial.std()), 1e-2))
-    return {
-        "parameters": initial + spread * np.abs(rng.standard_normal(initial.shape, np.float32)),
-        "x": rng.standard_normal((batch, *features.shape), np.float32),
-        "y": rng.integers(0, label.classes, batch),
+    made = made_up(features, model.label, noise_values, batch, seed)
+    y = made.y
+    if model.label.shape and y.dtype == np.int64:
+        y.reshape(-1)[::IGNORED_EVERY] = IGNORED  # as the ends of short sequences are
+    inputs = {
+        "parameters": initial + spread * np.abs(np.random.default_rng(seed).standard_normal(initial.shape, np.float32)),
+        "x": made.x,
+        "y": y,
     }
+    return inputs if made.noise is None else inputs | {"noise": made.noise}
 
 
 def _errors(model: FunctionalModel, sessions: Mapping[PartName, Any], inputs: dict[str, Any]) -> dict[str, float]:
     """Return the relative error of every output, of the gradient tensor by tensor."""
     parameters, x, y = (torch.from_numpy(inputs[name]) for name in ("parameters", "x", "y"))
+    noise = torch.from_numpy(inputs["noise"]) if "noise" in inputs else None
     expected: dict[PartName, tuple[torch.Tensor, ...]] = {
-        PartName.STEP: model.step(parameters, x, y),
+        PartName.STEP: model.step(parameters, x, y, noise),
         PartName.EVALUATE: tuple(value.detach() for value in model.evaluate(parameters, x, y)),
         PartName.PREDICT: tuple(value.detach() for value in model.predict(parameters, x)),
     }

@@ -6,65 +6,56 @@ The whole step, gradient included, becomes one graph of plain ONNX operators, so
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
 
 import onnx
 import torch
-from torch._decomp import core_aten_decompositions, decomposition_table
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from skerry.training import decompositions
+from skerry.training.convolution import Convolution, Forms
 from skerry.training.export_error import ExportError
 from skerry.training.functional_model import TensorFunction
 
 OPSET = 20
+IR_VERSION = 10  # of ONNX files
 EXAMPLE_BATCH = 7  # any number but 0 and 1, which torch takes for constants, and best one that is no layer's width
-
-aten = torch.ops.aten
 
 
 def export(
-    function: TensorFunction, arguments: Sequence[torch.Tensor], inputs: Sequence[str], outputs: Sequence[str]
+    function: TensorFunction,
+    arguments: Sequence[torch.Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    forms: Mapping[Convolution, Forms] | None = None,
 ) -> bytes:
     """Return `function` as an ONNX model.
 
-    `arguments` are examples: the first is the flat vector, of fixed size; the others share a free dimension 0.
+    `arguments` are examples: the first is the flat vector, of fixed size; the others share a free dimension 0. `forms`
+    says how the gradients of convolutions are computed; of layers that it does not name, in the usual form.
 
     Raises:
         ExportError: the function cannot be traced or converted, or is not a function of its arguments alone.
     """
-    traced = trace(function, arguments)
-    batch = torch.export.Dim("batch", min=1, max=1 << 20)
-    shapes = (None, *({0: batch} for _ in arguments[1:]))
-    with _quiet():
-        try:
-            program = torch.onnx.export(
-                traced,
-                tuple(arguments),
-                dynamo=True,
-                verbose=False,
-                dynamic_shapes=shapes,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                opset_version=OPSET,
-                optimize=True,
-            )
-        except Exception as error:  # torch's exporter raises many kinds
-            raise ExportError(f"no ONNX form: {_reason(error)}") from error
-    assert program is not None
-    return minimised(program.model_proto)
+    return minimised(converted(trace(function, arguments, forms or {}), inputs, outputs))
 
 
-def trace(function: TensorFunction, arguments: Sequence[torch.Tensor]) -> torch.fx.GraphModule:
+def trace(
+    function: TensorFunction, arguments: Sequence[torch.Tensor], forms: Mapping[Convolution, Forms]
+) -> torch.fx.GraphModule:
     """Return `function` as a graph of core operators, its batch dimension symbolic.
 
+    It is functional: no operator writes into a tensor.
+
     Raises:
-        ExportError: tracing fails, or the graph draws random numbers.
+        ExportError: tracing fails.
     """
     shapes = ShapeEnv()
     mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
@@ -76,24 +67,95 @@ def trace(function: TensorFunction, arguments: Sequence[torch.Tensor]) -> torch.
         stack.enter_context(
             torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
         )  # no vendor kernels in the graph
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # no fused attention
         try:
-            tracer = make_fx(
-                lambda *given: function(*given),  # noqa: PLW0108 - of a bound method, self would be counted too
-                decomposition_table=_decompositions(),
-                _allow_non_fake_inputs=True,
-            )
-            traced = tracer(*fakes)
+            # In a lambda: of a bound method, self would be counted as an argument, too.
+            traced = _traced(lambda *given: function(*given), fakes, forms)  # noqa: PLW0108
+            _leave_constants_alone(traced)
+            if any(map(_writes, traced.graph.nodes)):
+                traced = _traced(torch.func.functionalize(traced, remove="mutations"), fakes, forms)
         except ExportError:
             raise
         except Exception as error:  # whatever the model's own code raises
             raise ExportError(f"cannot be traced: {_reason(error)}") from error
-    for node in traced.graph.nodes:
-        if node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise ExportError(f"draws random numbers ({node.target}): a step must depend on its inputs alone")
+    return traced
+
+
+def _traced(
+    function: TensorFunction, fakes: Sequence[torch.Tensor], forms: Mapping[Convolution, Forms]
+) -> torch.fx.GraphModule:
+    table = decompositions.table(forms)
+    traced = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)(*fakes)
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def _leave_constants_alone(traced: torch.fx.GraphModule) -> None:
+    """Remove what only changes the copy of a constant, as of a batch norm's count of batches, which nothing reads."""
+    for node in list(traced.graph.nodes):
+        if _writes(node) and not node.users:
+            (written, *_), copied = node.args, torch.ops.aten.clone.default
+            if written.target is copied and written.args[0].op == "get_attr" and len(written.users) == 1:
+                traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _writes(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def converted(traced: torch.fx.GraphModule, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return a traced graph as an ONNX model, by the translations that torch's exporter has for each operator.
+
+    Its public entry would trace once more, which takes ten times as long as all the rest; so this takes the parts of
+    it that are needed, which are internal: `pyproject.toml` holds torch to the version that they are tested with.
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    import onnx_ir
+    from onnxscript.optimizer import optimize
+    from torch.onnx._internal.exporter import _core, _fx_passes, _ir_passes
+
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            node.meta["val"] = getattr(traced, node.target)  # the value itself: it becomes an initializer
+    model = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], name="graph"), ir_version=IR_VERSION)
+    with _quiet():
+        try:
+            _fx_passes.insert_type_promotion_nodes(traced)
+            _core._translate_fx_graph(
+                traced.graph,
+                model,
+                graph_like=model.graph,
+                owned_graphs={},
+                lower="at_conversion",
+                registry=_registry(),
+            )
+        except Exception as error:  # torch's exporter raises many kinds
+            raise ExportError(f"no ONNX form: {_reason(error)}") from error
+        _ir_passes.add_opset_imports(model)
+        _name_outputs(model)
+        optimize(model)
+        model.opset_imports[""] = OPSET  # translations are written for 18 and later
+    for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+    return onnx_ir.to_proto(model)
+
+
+def _name_outputs(model: Any) -> None:
+    """Give each output a value of its own: one that is an input, too, or stands twice cannot have two names."""
+    import onnx_ir
+
+    taken = {id(value) for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    for place, value in enumerate(model.graph.outputs):
+        if id(value) in taken:
+            copy = onnx_ir.node("Identity", [value])
+            model.graph.append(copy)
+            model.graph.outputs[place] = copy.outputs[0]
+        taken.add(id(value))
 
 
 def minimised(model: onnx.ModelProto) -> bytes:
@@ -124,16 +186,53 @@ def _fake(mode: FakeTensorMode, tensor: torch.Tensor, number: int) -> torch.Tens
     return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(f"argument_{number}"))
 
 
-def _decompositions() -> dict[torch._ops.OperatorBase, object]:
-    table: dict[torch._ops.OperatorBase, object] = dict(core_aten_decompositions())
-    # Left whole, batch norm converts without an error into ONNX's form for inference, and its gradient is wrong.
-    for operator in (
-        aten.native_batch_norm.default,
-        aten._native_batch_norm_legit.default,
-        aten._native_batch_norm_legit.no_stats,
-    ):
-        table[operator] = decomposition_table[operator]
-    return table
+@cache
+def _registry() -> Any:
+    """Return torch's translations, with our own of pooling: maxima and where they came from in one node.
+
+    The indices count over the whole batch, which is what our `max_pool` gradients expect.
+    """
+    from onnxscript import opset20
+    from torch.onnx._internal.exporter import _registration
+
+    def pool(axes: int) -> Callable[..., Any]:
+        def max_pool(
+            self: Any,
+            kernel_size: Sequence[int],
+            stride: Sequence[int] = (),
+            padding: Sequence[int] = (0,),
+            dilation: Sequence[int] = (1,),
+            ceil_mode: bool = False,
+        ) -> Any:
+            kernel, pads = _each(kernel_size, axes), _each(padding, axes)
+            return opset20.MaxPool(
+                self,
+                ceil_mode=int(ceil_mode),
+                dilations=_each(dilation, axes),
+                kernel_shape=kernel,
+                pads=[*pads, *pads],
+                strides=_each(stride, axes) if stride else kernel,
+            )
+
+        return max_pool
+
+    def count(self: Any) -> Any:
+        return opset20.Size(self)
+
+    def squeeze(self: Any, dim: Sequence[int]) -> Any:
+        axes: Any = list(dim)  # becomes a constant
+        return opset20.Squeeze(self, axes)
+
+    registry = _registration.ONNXRegistry.from_torchlib(opset_version=OPSET)
+    registry.register_op(torch.ops.aten.max_pool2d_with_indices.default, pool(2), is_complex=False)
+    registry.register_op(torch.ops.aten.max_pool3d_with_indices.default, pool(3), is_complex=False)
+    registry.register_op(torch.ops.aten.sym_numel.default, count, is_complex=False)
+    registry.register_op(torch.ops.aten.squeeze.dims, squeeze, is_complex=False)
+    return registry
+
+
+def _each(values: Sequence[int], axes: int) -> list[int]:
+    return list(values) * (axes // len(values))
 
 
 def _reason(error: BaseException) -> str:
