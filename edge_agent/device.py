@@ -257,9 +257,12 @@ class Device:
                 weight = message.weight if getattr(self._stages.uplink, "return_unapplied", False) else None
                 return [*self._take_plan(message.plan), *self._settle(sequence, weight, accepted=True)]
             case UpdateRejected(sequence=sequence):
-                self._last_error = f"update {sequence} was rejected: {message.reason}: {message.detail}"
+                # What is too large would be sent again with the next update, and reject that, too.
+                dropped = message.reason == "not_finite"
+                end = "; what it held is dropped" if dropped else ""
+                self._last_error = f"update {sequence} was rejected: {message.reason}: {message.detail}{end}"
                 log.warning(self._last_error)
-                return self._settle(sequence, 0.0, accepted=False)
+                return self._settle(sequence, None if dropped else 0.0, accepted=False)
             case ModelOffered():
                 return self._model_offered(message)
             case Heartbeat():

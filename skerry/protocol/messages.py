@@ -169,7 +169,7 @@ class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
 
 
 class UpdateRejected(msgspec.Struct, frozen=True, tag="update_rejected"):
-    """The update will never be applied: the agent returns its mass to the residual."""
+    """The update will never be applied: the agent returns its mass to the residual, or drops what is `not_finite`."""
 
     sequence: Positive
     reason: Literal["malformed", "not_finite", "wrong_size", "unknown_base", "too_large", "wrong_sequence"]

@@ -214,6 +214,9 @@ class Coordinator:
             return
         if offered.sequence not in self.journal:
             vector = sparse.decode(payload, size=len(self.model))
+            if np.abs(vector.values).max(initial=0.0) > 1e30:
+                await self.say(UpdateRejected(sequence=offered.sequence, reason="not_finite", detail="a test"))
+                return
             self.journal[offered.sequence] = vector
             vector.add_to(self.model, 1.0 if self.weight is None else self.weight)
             self.version += 1

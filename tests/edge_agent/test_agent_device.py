@@ -183,6 +183,15 @@ def test_a_rejected_update_returns_whole(training: Device) -> None:
     assert "unknown_base" in training.progress(0.0).last_error
 
 
+def test_values_that_are_not_finite_for_the_coordinator_do_not_return(training: Device) -> None:
+    """They would be sent again with the next update, and the next, and reject each of them."""
+    tell(training, finished(1), stored(1))
+    effects = tell(training, Received(UpdateRejected(1, "not_finite", "a value beyond 1e+30")))
+    assert effects == [SettleUpdate(1, None, accepted=False)]
+    assert "not_finite" in training.progress(0.0).last_error
+    assert "is dropped" in training.progress(0.0).last_error
+
+
 def test_all_that_waits_is_sent_again_in_order_after_a_reconnect(training: Device) -> None:
     tell(training, finished(1), stored(1), finished(2), stored(2), Disconnected("cut"))
     assert tell(training, Connected(), Received(welcome())) == [SendUpdate(1, 65536, 0), SendUpdate(2, 65536, 0)]

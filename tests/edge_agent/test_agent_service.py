@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import pytest
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
 from edge_agent.outbox import Outbox, Update
+from edge_agent.store import FILE_NAME, Store
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.schedule import Cosine
-from skerry.algorithms.uplink import Dense
+from skerry.algorithms.uplink import Dense, TopK
 from skerry.errors import ConfigError, DataError
+from skerry.protocol import sparse
 from skerry.protocol.messages import Heartbeat, Hello, ModelVersion, Plan, UpdateAccepted, UpdateOffered
 from skerry.recipe import AgentStages
+from skerry.values import ValueEncoding
+from skerry.vector import SparseVector
 
 Serve = Callable[..., Awaitable[Any]]
 MakeConfig = Callable[..., AgentConfig]
@@ -243,6 +248,29 @@ async def test_what_was_to_be_sent_on_a_stream_that_is_gone_is_not_sent_on_the_n
     assert [isinstance(message, Hello) for message in heard] == [True] + [False] * (len(heard) - 1)
     offered = [message.sequence for message in heard if isinstance(message, UpdateOffered)]
     assert offered == sorted(set(offered))
+
+
+async def test_a_residual_beyond_what_coordinators_take_does_not_reject_every_update_for_ever(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    stages = AgentStages(local_steps=Fixed(5), uplink=TopK(values=ValueEncoding.FLOAT32))
+    coordinator = await serve(stages=stages)
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 2)
+    await coordinator.cut()
+    with closing(Store(config.state_dir / FILE_NAME)) as store:
+        stored = store.load()
+        huge = np.zeros(len(coordinator.model), np.float32)
+        huge[7] = 3e30
+        update = Update(stored.last_sequence + 1, coordinator.at(0), 1, 1, 0.5, 0.1, b"", stored.events + 1)
+        values = SparseVector(len(huge), np.zeros(1, np.int64), np.full(1, 1e-9, np.float32))
+        store.put_update(replace(update, payload=sparse.encode(values)), huge)
+    async with running(config):
+        before = len(coordinator.journal)
+        await coordinator.until(lambda: len(coordinator.journal) >= before + 5)
+    rejected = set(range(1, max(coordinator.journal) + 1)) - set(coordinator.journal)
+    assert len(rejected) == 1
 
 
 async def test_the_next_coordinator_is_tried_when_one_is_down(
