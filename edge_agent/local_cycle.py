@@ -3,6 +3,7 @@
 Knows no thread: `pauses` is a generator that whoever runs it may leave at any pause.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
@@ -35,20 +36,20 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._newest: RegionalModel | None = None
+        self._newest: deque[RegionalModel] = deque(maxlen=1)  # whose `append` and `pop` no thread can come between
         self.learning_rate: float | None = None
         self.ending = False
 
     def put(self, model: RegionalModel) -> None:
         """Leave a model; one that was not fetched is replaced."""
-        self._newest = model
+        self._newest.append(model)
 
     def take(self) -> RegionalModel | None:
-        """Fetch what is there. One thread puts, one takes: a model put in between stays for the next look."""
-        newest = self._newest
-        if newest is not None and self._newest is newest:
-            self._newest = None
-        return newest
+        """Fetch what is there."""
+        try:
+            return self._newest.pop()
+        except IndexError:
+            return None
 
 
 class LocalCycle:

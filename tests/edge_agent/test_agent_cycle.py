@@ -1,9 +1,11 @@
 """One cycle's steps, the threads that take them, and the order of writes."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,42 @@ def test_a_newer_model_is_let_in_between_two_steps_and_becomes_the_base(task: Op
         pass
     np.testing.assert_allclose(cycle.difference(), 0.0, atol=1e-6)  # nothing of the newer model counts as learned here
     assert len(cycle.seconds) == 4
+
+
+def test_a_model_that_comes_while_an_older_one_is_fetched_is_not_lost() -> None:
+    """Method: the newer one is put in before each bytecode instruction of `take` in turn, as another thread may."""
+    newer, instructions = RegionalModel(at(2), np.zeros(1, np.float32)), 0
+
+    def take(mailbox: Mailbox, put_before: int) -> RegionalModel | None:
+        nonlocal instructions
+        instructions = 0
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal instructions
+            if frame.f_code is not Mailbox.take.__code__:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                instructions += 1
+                if instructions == put_before:
+                    mailbox.put(newer)
+            return trace
+
+        former = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            return mailbox.take()
+        finally:
+            sys.settrace(former)
+
+    put_before = 0
+    while put_before <= instructions:
+        put_before += 1
+        mailbox = Mailbox()
+        mailbox.put(RegionalModel(at(1), np.zeros(1, np.float32)))
+        taken = [take(mailbox, put_before), mailbox.take()]
+        assert newer in taken or put_before > instructions
+    assert instructions > 5
 
 
 def test_a_learning_rate_that_is_left_in_mid_cycle_counts_from_the_next_step(task: OpenTask) -> None:
