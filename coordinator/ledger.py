@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-RECENT_MAX = 16  # updates of a device whose weights are remembered: twice what an agent has unanswered by default
+from skerry.protocol.limits import ANSWERS_MAX
 
 
 class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):
@@ -75,7 +75,7 @@ class Ledger:
         What is newer than the oldest update that is remembered, and not remembered, was passed over and never taken.
         """
         entry = self._entries.get(device)
-        return entry is not None and len(entry.recent) == RECENT_MAX and sequence < entry.recent[0].sequence
+        return entry is not None and len(entry.recent) == ANSWERS_MAX and sequence < entry.recent[0].sequence
 
     def take(self, device: str, sequence: int, version: int, weight: float | None) -> None:
         """Write down a new update, of a higher number than any before."""
@@ -88,7 +88,7 @@ class Ledger:
         entry.updates += 1
         self._updates[self._slots[device]] = entry.updates
         entry.recent.append(RecentUpdate(sequence, version, weight))
-        if len(entry.recent) > RECENT_MAX:
+        if len(entry.recent) > ANSWERS_MAX:
             del entry.recent[0]
 
     def release(self, device: str, sequence: int, version: int, weight: float) -> None:

@@ -14,6 +14,7 @@ from msgspec import Meta
 from skerry import profile, toml_file
 from skerry.errors import ConfigError
 from skerry.policy import Policy
+from skerry.protocol.limits import ANSWERS_MAX
 from skerry.protocol.messages import Name
 
 DEFAULT_PATH = Path("/etc/skerry/agent.toml")
@@ -100,7 +101,9 @@ class Inference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds on what the agent keeps and how long it waits."""
 
-    outbox_updates_max: Annotated[int, Meta(ge=1, le=1000)] = 8  # not acknowledged yet; a full outbox pauses training
+    outbox_updates_max: Annotated[int, Meta(ge=1, le=ANSWERS_MAX)] = (
+        8  # not acknowledged yet; a full outbox pauses training
+    )
     bundle_bytes_max: Annotated[int, Meta(ge=1)] | None = None  # None: the profile's, else 512 MiB
     reconnect_min_s: Annotated[float, Meta(gt=0.0)] = 0.2  # first bound of the full-jitter back-off
     reconnect_max_s: Annotated[float, Meta(gt=0.0)] = 30.0

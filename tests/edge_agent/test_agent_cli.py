@@ -53,6 +53,7 @@ def test_a_good_configuration_is_shown_with_its_defaults(config: Path) -> None:
         (("[data]", "[training]\nduty_cycle = 0.0\n[data]"), "training.duty_cycle"),
         (("[data]", "[training]\nengine = 'steam'\n[data]"), "training.engine"),
         (("[data]", "[limits]\nheartbeat_s = 30.0\n[data]"), "heartbeat_s"),
+        (("[data]", "[limits]\noutbox_updates_max = 17\n[data]"), "limits.outbox_updates_max"),
         (("[data]", "[policy]\ntemperature_slow = 30.0\n[data]"), "did you mean `temperature_slow_c`"),
         (("[data]", "policy = 3\n[data]"), "policy"),
         (("[data]", '[inference]\nlisten = "0.0.0.0:8471"\n[data]'), "no loopback address"),

@@ -25,12 +25,12 @@ from coordinator.events import (
     Tick,
     UpdateArrived,
 )
-from coordinator.ledger import RECENT_MAX
 from coordinator.region import RegionState
 from skerry.algorithms.arrival import Constant, FedBuff, Spyker
 from skerry.algorithms.decay import Relative
 from skerry.algorithms.federation import NoFederation
 from skerry.algorithms.local_steps import Cycle
+from skerry.protocol.limits import ANSWERS_MAX
 from skerry.protocol.messages import (
     ModelVersion,
     Telemetry,
@@ -91,7 +91,7 @@ def test_a_repeat_that_is_malformed_by_now_is_still_a_repeat(new_region: Any, wo
 
 def test_the_weight_of_a_repeat_from_long_ago_is_unknown(new_region: Any, words: Any) -> None:
     region = new_region()
-    for sequence in range(1, RECENT_MAX + 2):
+    for sequence in range(1, ANSWERS_MAX + 2):
         region.handle(words.update("kite", sequence, version(0)), 1.0)
     (forgotten,) = said(region.handle(words.update("kite", 1, version(0)), 2.0))
     (remembered,) = said(region.handle(words.update("kite", 2, version(0)), 2.0))
@@ -121,7 +121,7 @@ def test_a_number_that_was_passed_over_is_not_acknowledged(new_region: Any, word
 def test_an_update_of_another_region_under_an_old_number_is_not_acknowledged(new_region: Any, words: Any) -> None:
     """A device that was set up anew counts from 1 elsewhere, and then comes here, where its name has got further."""
     region = new_region()
-    for sequence in range(1, RECENT_MAX + 10):
+    for sequence in range(1, ANSWERS_MAX + 10):
         region.handle(words.update("kite", sequence, version(0)), 1.0)
     (answer,) = said(region.handle(words.update("kite", 2, ModelVersion("there/00000002", 0)), 2.0))
     assert isinstance(answer, UpdateRejected)
