@@ -15,7 +15,7 @@ from skerry.training.export_error import ExportError
 
 aten = torch.ops.aten
 
-WeightForm = Literal["convolution", "products", "product", "batched", "grouped"]
+WeightForm = Literal["convolution", "products", "batched", "products_last", "batched_last", "grouped"]
 InputForm = Literal["transposed", "rotated"]
 
 
@@ -85,7 +85,7 @@ def weight_forms(layer: Convolution) -> tuple[WeightForm, ...]:
     """Return the forms of the weight's gradient that fit, the one to take without measuring first."""
     if layer.groups > 1:
         return ("grouped",)
-    return ("products", "product", "batched", "convolution")
+    return ("products_last", "batched_last", "products", "batched", "convolution")
 
 
 def input_forms(layer: Convolution) -> tuple[InputForm, ...]:
@@ -171,18 +171,27 @@ def _by_products(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) ->
     return torch.stack([torch.mm(rows, column) for column in columns], 2).reshape(layer.weight)
 
 
-def _by_product(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """One matrix product for the whole kernel."""
-    rows = gradient.transpose(0, 1).reshape(layer.weight[0], -1)
-    columns = torch.stack(_windows(layer, x.transpose(0, 1)), 1)
-    return torch.mm(rows, columns.reshape(prod(layer.weight[1:]), -1).t()).reshape(layer.weight)
-
-
 def _by_batched_product(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """One matrix product for each example, summed."""
     columns = torch.stack(_windows(layer, x), 2).reshape(x.shape[0], prod(layer.weight[1:]), -1)
     rows = gradient.reshape(x.shape[0], layer.weight[0], -1)
     return torch.matmul(rows, columns.transpose(1, 2)).sum(0).reshape(layer.weight)
+
+
+def _by_products_last(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """One matrix product for each place of the kernel, on examples with their channels last: whole rows are copied."""
+    rows = gradient.transpose(0, 1).reshape(layer.weight[0], -1)
+    windows = _windows(layer, x.movedim(1, -1), channels_last=True)
+    return torch.stack([torch.mm(rows, seen.reshape(-1, layer.input[0])) for seen in windows], 2).reshape(layer.weight)
+
+
+def _by_batched_last(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The same, with one matrix product for each example, summed."""
+    examples = x.shape[0]
+    rows = gradient.reshape(examples, layer.weight[0], -1)
+    windows = _windows(layer, x.movedim(1, -1), channels_last=True)
+    columns = [seen.reshape(examples, -1, layer.input[0]) for seen in windows]
+    return torch.stack([torch.matmul(rows, column).sum(0) for column in columns], 2).reshape(layer.weight)
 
 
 def _by_groups(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -197,27 +206,29 @@ def _by_groups(layer: Convolution, gradient: torch.Tensor, x: torch.Tensor) -> t
 _WEIGHT_FORMS: Mapping[WeightForm, Callable[[Convolution, torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "convolution": _by_convolution,
     "products": _by_products,
-    "product": _by_product,
     "batched": _by_batched_product,
+    "products_last": _by_products_last,
+    "batched_last": _by_batched_last,
     "grouped": _by_groups,
 }
 
 
-def _windows(layer: Convolution, x: torch.Tensor) -> list[torch.Tensor]:
+def _windows(layer: Convolution, x: torch.Tensor, *, channels_last: bool = False) -> list[torch.Tensor]:
     """Return what each place of the kernel sees, (_, _, *output places), in the kernel's order.
 
-    Cut along the last axis first: that copies value by value, and is shared; the other cuts then copy whole rows.
+    Where the channels are last, so they are in what is returned. Cut along the last axis first: that copies value by
+    value, and is shared; the other cuts then copy whole rows.
     """
     padding = [size for places in reversed(layer.padding) for size in (places, places)]
-    seen: dict[tuple[int, ...], torch.Tensor] = {(): functional.pad(x, padding) if any(padding) else x}
+    behind_last = [0, 0] if channels_last else []
+    seen: dict[tuple[int, ...], torch.Tensor] = {(): functional.pad(x, behind_last + padding) if any(padding) else x}
     axes = list(zip(layer.weight[2:], layer.dilation, layer.stride, layer.output, strict=True))
+    lead = (slice(None),) * (1 if channels_last else 2)
     for axis in reversed(range(len(axes))):
         size, dilation, stride, outputs = axes[axis]
+        reach = (outputs - 1) * stride + 1
         seen = {
-            (at, *behind): tensor[
-                (slice(None),) * (2 + axis)
-                + (slice(at * dilation, at * dilation + (outputs - 1) * stride + 1, stride),)
-            ]
+            (at, *behind): tensor[(*lead, *(slice(None),) * axis, slice(at * dilation, at * dilation + reach, stride))]
             for at in range(size)
             for behind, tensor in seen.items()
         }
