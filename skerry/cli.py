@@ -51,13 +51,19 @@ def task() -> None:
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The bundle to write."
 )
 @data_dir_option
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    show_default=True,
+    help="Try the gradients of convolutions in several forms and keep the fastest.",
+)
 @as_json
-def build(definition: str, output: Path, data_dir: Path | None, as_json: bool) -> None:
+def build(definition: str, output: Path, data_dir: Path | None, measure: bool, as_json: bool) -> None:
     """Export a torch model to a bundle. Needs torch.
 
     DEFINITION is MODULE:FUNCTION, looked for in the working directory, too, or builtin:TASK. The function returns a
     skerry.training.definition.TaskDefinition; docs/adding_a_task.md shows one. Every gradient is compared with
-    torch's own before anything is written.
+    torch's own before anything is written. What it is at is said on standard error.
 
     \b
     Examples:
@@ -77,8 +83,10 @@ def build(definition: str, output: Path, data_dir: Path | None, as_json: bool) -
     else:
         sys.path.insert(0, str(Path.cwd()))
         loaded = load_definition(definition)
-    built = build_bundle(loaded)
-    output.write_bytes(built.file)
+    built = build_bundle(loaded, measure=measure, say=lambda text: click.echo(text, err=True))
+    beside = output.with_name(f"{output.name}.new")
+    beside.write_bytes(built.file)
+    beside.replace(output)
     bundle = Bundle.open(output)
     report = {
         "path": str(output),

@@ -1,7 +1,7 @@
 """From a task's definition to its bundle: export, gate, pack. Needs torch; runs on a workstation."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,10 @@ class Built:
     gate: GateReport
 
 
-def build(definition: TaskDefinition, *, measure: bool = True) -> Built:
-    """Export the definition's model and pack it.
+def build(
+    definition: TaskDefinition, *, measure: bool = True, say: Callable[[str], None] = lambda _text: None
+) -> Built:
+    """Export the definition's model and pack it; `say` is told what is going on, a line at a time.
 
     Without `measure`, convolutions are not tried in several forms, which takes seconds per kind of layer; the bundle
     then is the same on every machine.
@@ -46,7 +48,10 @@ def build(definition: TaskDefinition, *, measure: bool = True) -> Built:
         _check_logits(definition, model, x)
         _check_single_example(model, x, y)
         noise_values = model.noise_values(x, y)
-        graphs = export_graphs(model, x, y, noise_values, measured_forms(model, x, y) if measure else {})
+        forms = measured_forms(model, x, y, say) if measure else {}
+        say(f"exporting {definition.name}, {model.layout.size} parameters")
+        graphs = export_graphs(model, x, y, noise_values, forms)
+        say("comparing the graphs with torch")
         report = check_graphs(model, graphs, definition.input, noise_values)
     finally:
         for name, module in definition.model.named_modules():

@@ -73,8 +73,8 @@ def _max_pool(
     padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,),
     ceil_mode: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pool pairs of pairs by comparing: twice as fast in onnxruntime as its own operator, which has to tell places."""
+) -> Any:
+    """Return maxima and places, of pairs of pairs by comparing: twice as fast in onnxruntime as its own operator."""
     if not _pools_pairs(kernel, stride, padding, dilation, ceil_mode):
         return NotImplemented  # converts as it is
     above, below = (torch.maximum(*pair) for pair in _pairs(x))

@@ -1,6 +1,7 @@
 """Finds by measuring in which form the gradients of each convolution run fastest, see `skerry.training.convolution`."""
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -22,13 +23,22 @@ SECONDS_MAX = 4.0  # for one kind of layer
 aten = torch.ops.aten
 
 
-def measured_forms(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> dict[Convolution, Forms]:
-    """Return the fastest forms for each kind of convolution that a step of `model` on `x` and `y` differentiates."""
+def measured_forms(
+    model: FunctionalModel, x: torch.Tensor, y: torch.Tensor, say: Callable[[str], None] = lambda _text: None
+) -> dict[Convolution, Forms]:
+    """Return the fastest forms for each kind of convolution that a step of `model` on `x` and `y` differentiates.
+
+    `say` is told the kind that is being measured.
+    """
     noted = _Convolutions()
     noise = torch.rand(len(x), model.noise_values(x, y))
     with noted:
         model.step(torch.from_numpy(model.vector()), x, y, noise)
-    return {layer: fastest(layer) for layer in noted.layers}
+    forms = {}
+    for number, layer in enumerate(noted.layers, start=1):
+        say(f"measuring convolution {number} of {len(noted.layers)}: {layer.weight} on {layer.input}")
+        forms[layer] = fastest(layer)
+    return forms
 
 
 def fastest(layer: Convolution) -> Forms:

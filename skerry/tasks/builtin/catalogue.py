@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from skerry.errors import DataError
 
 # The bundles that come with the product, in skerry/tasks; the others are built where torch is.
-SHIPPED = {"activity": "activity/activity.skerry"}
+SHIPPED = {"activity": "activity/activity.skerry", "mnist-cnn": "builtin/mnist-cnn.skerry"}
 
 
 @dataclass(frozen=True, slots=True)
