@@ -281,8 +281,9 @@ def _status_text(report: dict[str, Any]) -> str:
         f"peer        {name}: {trouble or 'reachable'}" for name, trouble in sorted(report["peer_troubles"].items())
     ]
     for kind, one in sorted(report["evaluations"].items()):
-        accuracy = one["correct"] / max(one["examples"], 1)
-        lines.append(f"accuracy    {kind}: {accuracy:.4f} at version {one['version']}, loss {one['loss']:.4f}")
+        correct = one["correct"]
+        accuracy = "none" if correct is None else f"{correct / max(one['examples'], 1):.4f}"
+        lines.append(f"accuracy    {kind}: {accuracy} at version {one['version']}, loss {one['loss']:.4f}")
     return "\n".join(lines)
 
 

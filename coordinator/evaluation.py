@@ -72,10 +72,12 @@ class Evaluator:
             loss = min(result.loss, LOSS_MAX) if isfinite(result.loss) else LOSS_MAX
             evaluated = Evaluated(version, snapshot.age, kind, result.examples, result.correct, loss)
             self.latest[kind] = evaluated
-            self._metrics.accuracy[kind] = result.accuracy
+            if result.accuracy is not None:
+                self._metrics.accuracy[kind] = result.accuracy
             self._metrics.loss[kind] = loss
             self._region.submit(evaluated)
-            log.info("%s model, version %d: accuracy %.4f", kind, version, result.accuracy)
+            reached = "no accuracy" if result.accuracy is None else f"accuracy {result.accuracy:.4f}"
+            log.info("%s model, version %d: %s, loss %.4g", kind, version, reached, loss)
 
     def _evaluate(self, kind: Kind, snapshot: ModelSnapshot) -> Evaluation | None:
         """Evaluate a model, unless it is the one that was evaluated last. In a thread."""

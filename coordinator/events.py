@@ -123,7 +123,7 @@ class Evaluated(msgspec.Struct, frozen=True):
     age: float
     kind: Literal["regional", "federated"]
     examples: int
-    correct: int
+    correct: int | None  # None: predictions are neither right nor wrong
     loss: float  # mean per example
 
 

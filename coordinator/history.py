@@ -48,7 +48,7 @@ class EvaluationEntry(NamedTuple):
     age: float
     kind: Literal["regional", "federated"]
     examples: int
-    correct: int
+    correct: int | None  # None: predictions are neither right nor wrong
     loss: float
 
 

@@ -82,7 +82,7 @@ class EvaluationRow(NamedTuple):
     age: float
     kind: str
     examples: int
-    correct: int
+    correct: int | None  # None: there is no accuracy
     loss: float
 
 

@@ -19,7 +19,7 @@ class Score:
     """What one model reached."""
 
     examples: int = 0  # predictions that were scored
-    correct: int = 0
+    correct: int = 0  # 0 where predictions are neither right nor wrong
     loss_sum: float = 0.0
 
     def __add__(self, other: "Score") -> "Score":
@@ -68,4 +68,4 @@ def slices(dataset: Dataset) -> Iterator[Dataset]:
 def score(trainer: Trainer, parameters: Float32, dataset: Dataset) -> Score:
     """Return what the model reaches on a few rows."""
     found = trainer.evaluate(parameters, dataset)
-    return Score(found.examples, found.correct, found.loss * found.examples)
+    return Score(found.examples, found.correct or 0, found.loss * found.examples)

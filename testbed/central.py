@@ -54,7 +54,7 @@ def train(
                 CentralPoint(steps=epoch * steps_per_epoch, accuracy=evaluation.accuracy, loss=evaluation.loss)
             )
     return CentralRecord(
-        accuracy=max(point.accuracy for point in points),
+        accuracy=max((point.accuracy for point in points if point.accuracy is not None), default=None),
         examples=len(training),
         epochs=float(plan.epochs),
         batch_examples=batch_examples,

@@ -61,7 +61,7 @@ def _region(region: Region, history: History, started_at: float) -> RegionRecord
                 version=row.version,
                 age=row.age,
                 kind=row.kind,
-                accuracy=row.correct / row.examples,
+                accuracy=None if row.correct is None else row.correct / row.examples,
                 examples=row.examples,
                 loss=row.loss,
             )

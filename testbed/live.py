@@ -72,6 +72,8 @@ def _region(region: Region, told: _Coordinator | None, evaluated: RegionRecord |
         devices_connected=sum(device.connected for device in told.devices.values()),
         regional_accuracy=evaluated.accuracy("regional") if evaluated else None,
         federated_accuracy=evaluated.accuracy("federated") if evaluated else None,
+        regional_loss=evaluated.loss("regional") if evaluated else None,
+        federated_loss=evaluated.loss("federated") if evaluated else None,
     )
 
 

@@ -176,6 +176,7 @@ class Run:
             at_s=at_s,
             duration_s=self._order.duration_s,
             central_accuracy=self._central.accuracy if self._central is not None else None,
+            central_loss=self._central.loss if self._central is not None else None,
             regions=regions,
             devices=devices,
         )

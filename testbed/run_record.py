@@ -69,20 +69,25 @@ class CentralPoint(msgspec.Struct, frozen=True, kw_only=True):
     """The central model after so many steps."""
 
     steps: int
-    accuracy: float  # in [0, 1], on the held-out examples
+    accuracy: float | None  # in [0, 1], on the held-out examples; None: the task has none
     loss: float
 
 
 class CentralRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The same model trained in one place on all devices' rows: what federated training is measured against."""
 
-    accuracy: float  # of the best point, in [0, 1]: the harder mark
+    accuracy: float | None  # of the best point, in [0, 1]: the harder mark; None: the task has none
     examples: int  # training rows
     epochs: float
     batch_examples: int
     learning_rate: float
     elapsed_s: float
     points: tuple[CentralPoint, ...]
+
+    @property
+    def loss(self) -> float | None:
+        """The lowest of all points, None where there is none."""
+        return min((point.loss for point in self.points), default=None)
 
 
 class EvaluationPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +97,7 @@ class EvaluationPoint(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     age: float
     kind: Literal["regional", "federated"]
-    accuracy: float  # in [0, 1]
+    accuracy: float | None  # in [0, 1]; None: the task has none
     examples: int
     loss: float
 
@@ -118,8 +123,17 @@ class RegionRecord(msgspec.Struct, frozen=True, kw_only=True):
     merges: tuple[MergePoint, ...]
 
     def accuracy(self, kind: Literal["regional", "federated"]) -> float | None:
-        """Return the accuracy of the last evaluation of that kind, None before the first."""
-        return next((point.accuracy for point in reversed(self.evaluations) if point.kind == kind), None)
+        """Return the accuracy of the last evaluation of that kind, None before the first or where there is none."""
+        point = self._last(kind)
+        return None if point is None else point.accuracy
+
+    def loss(self, kind: Literal["regional", "federated"]) -> float | None:
+        """Return the loss of the last evaluation of that kind, None before the first."""
+        point = self._last(kind)
+        return None if point is None else point.loss
+
+    def _last(self, kind: Literal["regional", "federated"]) -> EvaluationPoint | None:
+        return next((point for point in reversed(self.evaluations) if point.kind == kind), None)
 
 
 class UpdatePoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -264,6 +278,8 @@ class LiveRegion(msgspec.Struct, frozen=True, kw_only=True):
     devices_connected: int = 0
     regional_accuracy: float | None = None  # newest evaluation
     federated_accuracy: float | None = None
+    regional_loss: float | None = None
+    federated_loss: float | None = None
 
 
 class LiveDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,5 +305,6 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     duration_s: float
     central_accuracy: float | None
+    central_loss: float | None = None
     regions: tuple[LiveRegion, ...]
     devices: tuple[LiveDevice, ...]

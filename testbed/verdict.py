@@ -1,6 +1,6 @@
 """Which goals of a scenario a run has reached, and by how much. Pure: a function of goals and record.
 
-A goal that there is nothing to measure for does not hold.
+A goal that there is nothing to measure for does not hold. One in points of accuracy is none where the task has none.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ def judge(goals: Goals, record: RunRecord) -> tuple[Verdict, ...]:
 def _verdicts(goals: Goals, record: RunRecord) -> Iterator[Verdict]:
     if goals.points_below_central_max is not None:
         for region in record.regions:
-            yield _near_central(goals.points_below_central_max, region, record)
+            if region.accuracy("regional") is not None or region.loss("regional") is None:
+                yield _near_central(goals.points_below_central_max, region, record)
     if goals.updates_min is not None:
         yield _everybody_contributed(goals.updates_min, record)
     if goals.idle_share_max is not None:
@@ -36,9 +37,10 @@ def _verdicts(goals: Goals, record: RunRecord) -> Iterator[Verdict]:
 def _near_central(points_max: float, region: RegionRecord, record: RunRecord) -> Verdict:
     """Compare the region's own model, as evaluated last, with the central one, in percentage points of accuracy."""
     own = region.accuracy("regional")
-    below = None if record.central is None or own is None else 100.0 * (record.central.accuracy - own)
+    best = None if record.central is None else record.central.accuracy
+    below = None if best is None or own is None else 100.0 * (best - own)
     reached = "not evaluated" if own is None else f"{own:.1%}"
-    central = f"{record.central.accuracy:.1%}" if record.central is not None else "not trained"
+    central = "not trained" if best is None else f"{best:.1%}"
     return Verdict(
         goal="points_below_central_max",
         subject=region.name,

@@ -87,7 +87,7 @@ def _check_outputs(bundle: Bundle, trainer: Trainer, made_up: Batch) -> float:
             )
         if not np.isfinite(values).all():
             raise MalformedBundle(f"{bundle.path}: {name} is not finite on ordinary input")
-    right = 0 <= evaluation.correct <= y.size if bundle.manifest.label.countable else evaluation.correct == 0
+    right = evaluation.correct is None or 0 <= evaluation.correct <= y.size
     if evaluation.examples != y.size or not right or not np.isfinite(evaluation.loss):
         raise MalformedBundle(f"{bundle.path}: the evaluation of {len(x)} examples gives {evaluation}")
     return result.loss

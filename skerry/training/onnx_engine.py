@@ -66,7 +66,8 @@ class OnnxTrainer:
         """Return accuracy and loss on `dataset`, a slice at a time."""
         session = self._session(PartName.EVALUATE)
         return evaluation_of(
-            [session.run(None, {"parameters": parameters, "x": x, "y": y}) for x, y in slices(dataset)]
+            [session.run(None, {"parameters": parameters, "x": x, "y": y}) for x, y in slices(dataset)],
+            self._bundle.manifest.label,
         )
 
     def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:

@@ -26,7 +26,7 @@ class TorchTrainer:
             UnsupportedOperator: a graph has an operator that only the onnx engine knows.
         """
         torch.set_num_threads(threads)
-        self._layout = bundle.manifest.layout
+        self._layout, self._label = bundle.manifest.layout, bundle.manifest.label
         self._has_buffers = self._layout.size > self._layout.trainable_size
         outputs = ("loss", "buffers") if self._has_buffers else ("loss",)
         self._loss = TorchGraph(bundle.part(PartName.STEP), outputs)
@@ -67,7 +67,7 @@ class TorchTrainer:
             for x, y in slices(dataset):
                 outputs = self._evaluate({"parameters": vector, "x": torch.from_numpy(x), "y": torch.from_numpy(y)})
                 sums.append(tuple(output.item() for output in outputs))
-        return evaluation_of(sums)
+        return evaluation_of(sums, self._label)
 
     def predict(self, parameters: Float32, x: npt.NDArray[Any]) -> Float32:
         """Return logits of shape (examples, *label.logits_shape)."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from skerry.errors import ConfigError
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
+from skerry.tasks.manifest import Label
 from skerry.vector import Float32, Layout
 
 EngineName = Literal["onnx", "torch"]
@@ -30,13 +31,13 @@ class Evaluation:
     """How a model does on a data set."""
 
     examples: int  # predictions that were scored: one of each example, or one for each of its places
-    correct: int  # of them; 0 where predictions are neither right nor wrong, see `Label.countable`
+    correct: int | None  # of them; None where predictions are neither right nor wrong, see `Label.countable`
     loss: float  # mean over the scored predictions
 
     @property
-    def accuracy(self) -> float:
-        """Share of scored predictions that were right, in [0, 1]."""
-        return self.correct / max(self.examples, 1)
+    def accuracy(self) -> float | None:
+        """Share of scored predictions that were right, in [0, 1]; None where none can be."""
+        return None if self.correct is None else self.correct / max(self.examples, 1)
 
 
 def slices(dataset: Dataset) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
@@ -45,11 +46,11 @@ def slices(dataset: Dataset) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any
         yield dataset.rows(slice(start, start + EVALUATION_EXAMPLES_MAX))
 
 
-def evaluation_of(sums: Sequence[tuple[float, int, int]]) -> Evaluation:
+def evaluation_of(sums: Sequence[tuple[float, int, int]], label: Label) -> Evaluation:
     """Return the evaluation of all slices from each one's (loss sum, correct, examples)."""
     losses, correct, examples = zip(*sums, strict=True)
     scored = int(sum(examples))
-    return Evaluation(scored, int(sum(correct)), float(sum(losses)) / max(scored, 1))
+    return Evaluation(scored, int(sum(correct)) if label.countable else None, float(sum(losses)) / max(scored, 1))
 
 
 class Trainer(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import msgspec
 
-from testbed.report.quantities import MISSING, duration, number, percent, size
+from testbed.report.quantities import MISSING, duration, number, percent, reached, size
 from testbed.run_record import LiveDevice, LiveRegion, LiveState
 
 if TYPE_CHECKING:
@@ -78,10 +78,12 @@ def line(state: LiveState) -> str:
     if state.phase != "training":
         return f"{state.at_s:6.1f} s  {state.phase}"
     regions = ", ".join(
-        f"{region.name} {percent(region.regional_accuracy)}" if region.reachable else f"{region.name} unreachable"
+        f"{region.name} {reached(region.regional_accuracy, region.regional_loss)}"
+        if region.reachable
+        else f"{region.name} unreachable"
         for region in state.regions
     )
-    central = "" if state.central_accuracy is None else f" (central {percent(state.central_accuracy)})"
+    central = f" (central {reached(state.central_accuracy, state.central_loss)})" if _has_central(state) else ""
     connected = sum(device.connected for device in state.devices)
     updates = sum(region.updates for region in state.regions)
     sent = sum(device.sent_bytes for device in state.devices)
@@ -122,10 +124,14 @@ def _head(state: LiveState) -> "Text":
     if state.phase == "training":
         head.append_text(_bar(state.at_s / state.duration_s if state.duration_s > 0.0 else 1.0, BAR_CELLS))
         head.append(f"  {duration(state.at_s)} / {duration(state.duration_s)}")
-    if state.central_accuracy is not None:
+    if _has_central(state):
         head.append("  central ")
-        head.append(percent(state.central_accuracy), style="bold")
+        head.append(reached(state.central_accuracy, state.central_loss), style="bold")
     return head
+
+
+def _has_central(state: LiveState) -> bool:
+    return state.central_accuracy is not None or state.central_loss is not None
 
 
 def _regions(state: LiveState) -> "RenderableType":
@@ -143,7 +149,7 @@ def _regions(state: LiveState) -> "RenderableType":
             Text(region.name, style="bold"),
             Text(region.coordinator) if region.reachable else Text("unreachable", style="red"),
             _accuracy(region, state.central_accuracy),
-            percent(region.federated_accuracy),
+            reached(region.federated_accuracy, region.federated_loss),
             number(region.updates),
             number(region.version),
             number(region.age),
@@ -155,7 +161,7 @@ def _regions(state: LiveState) -> "RenderableType":
 def _accuracy(region: LiveRegion, central: float | None) -> "Text":
     from rich.text import Text
 
-    text = Text(percent(region.regional_accuracy), style="bold")
+    text = Text(reached(region.regional_accuracy, region.regional_loss), style="bold")
     if region.regional_accuracy is not None and central is not None:
         text.append(f" ({100.0 * (region.regional_accuracy - central):+.1f})", style="not bold dim")
     return text

@@ -14,7 +14,7 @@ from typing import Any
 from testbed.report import world
 from testbed.report.markup import escape, plain, table
 from testbed.report.palette import Palette
-from testbed.report.quantities import MISSING, TIMES, duration, number, percent, size, times
+from testbed.report.quantities import MISSING, TIMES, duration, number, percent, reached, size, times
 from testbed.report.summary import Summary
 from testbed.report.verdicts import tiles
 from testbed.run_record import FailureRecord, RunRecord
@@ -65,16 +65,15 @@ def _badge(summary: Summary) -> tuple[str, str]:
 
 
 def _lead(summary: Summary) -> str:
-    reached = [
-        f"{region.name} {percent(region.regional_accuracy)}"
-        for region in summary.regions
-        if region.regional_accuracy is not None
-    ]
+    evaluated = [region for region in summary.regions if region.regional_loss is not None]
     up = summary.traffic.up
     sentences = [f"{duration(summary.elapsed_s)} of training, {summary.ended}."]
-    if reached:
-        central = f"; trained in one place: {percent(summary.central.accuracy)}" if summary.central else ""
-        sentences.append(f"Accuracy on held-out rows: {', '.join(reached)}{central}.")
+    if evaluated:
+        what = "On held-out rows" if evaluated[0].regional_accuracy is None else "Accuracy on held-out rows"
+        regions = (f"{one.name} {reached(one.regional_accuracy, one.regional_loss)}" for one in evaluated)
+        best = summary.central
+        central = "" if best is None else f"; trained in one place: {reached(best.accuracy, best.loss)}"
+        sentences.append(f"{what}: {', '.join(regions)}{central}.")
     if up.frame_bytes:
         sentences.append(f"The devices sent {size(up.frame_bytes)} where dense float32 is {size(up.dense_bytes)}.")
     # a number keeps its unit on its line
@@ -120,8 +119,8 @@ def _regions(summary: Summary, palette: Palette) -> str:
             number(region.merges),
             number(region.version),
             number(region.age),
-            percent(region.regional_accuracy),
-            percent(region.federated_accuracy),
+            reached(region.regional_accuracy, region.regional_loss),
+            reached(region.federated_accuracy, region.federated_loss),
             MISSING if region.points_below_central is None else f"{region.points_below_central:.2f}",
         )
         for region in summary.regions

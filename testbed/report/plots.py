@@ -1,7 +1,7 @@
 """The plots of a report: each shows one thing, or is left out where a run has nothing to show for it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from testbed.report.canvas import EndLabel
 from testbed.report.palette import Palette
 from testbed.report.quantities import TIMES, percent, size, times
 from testbed.report.summary import DeviceSummary, Summary
-from testbed.run_record import DeviceRecord, RunRecord, UpdatePoint
+from testbed.run_record import DeviceRecord, EvaluationPoint, RunRecord, UpdatePoint
 
 POINTS_PER_LINE_MAX = 240
 NAMES_PT = 88.0
@@ -55,41 +55,27 @@ class Plot:
 
 def accuracy(material: Material) -> Figure | None:
     """Accuracy of each region's models on the held-out rows over time, beside the central model's."""
-    record, palette = material.record, material.palette
-    points = [point for region in record.regions for point in region.evaluations]
-    if not points:
-        return None
-    scale, unit = _time_unit(record.elapsed_s)
-    figure, axes = canvas.axes_of(
-        LINE_HEIGHT_PT + 20.0, palette, left_pt=30.0, right_pt=96.0, x_label=f"time since the start ({unit})"
+    best = material.record.central
+    central = None if best is None or best.accuracy is None else 100.0 * best.accuracy
+    bound = material.bound("points_below_central_max")
+    return _evaluations(
+        material,
+        "accuracy on held-out rows (%)",
+        lambda point: None if point.accuracy is None else 100.0 * point.accuracy,
+        _percent_limits,
+        "{:.1f}",
+        central,
+        None if central is None or bound is None else central - bound,
     )
-    accuracies = [point.accuracy for point in points] + ([record.central.accuracy] if record.central else [])
-    axes.set_ylim(*_accuracy_limits(accuracies))
-    axes.set_xlim(0.0, max(record.elapsed_s, *(point.at_s for point in points)) / scale)
-    canvas.linear(axes, palette, which="x")
-    canvas.linear(axes, palette, which="y")
-    canvas.y_title(axes, "accuracy on held-out rows (%)", palette)
-    labels: list[EndLabel] = []
-    if record.central is not None:
-        central = 100.0 * record.central.accuracy
-        axes.axhline(central, color=palette.key("ink"), linewidth=1.1, linestyle=(0, (1, 1.6)))
-        labels.append(EndLabel(central, f"central {central:.1f}", palette.key("ink")))
-        bound = material.bound("points_below_central_max")
-        if bound is not None:
-            axes.axhspan(central - bound, central, color=palette.key("good"), alpha=0.10, linewidth=0.0)
-    for region in record.regions:
-        colour = palette.regions[region.name].key
-        for kind, style, width in (("federated", (0, (4, 2)), 1.2), ("regional", "-", 1.8)):
-            line = [point for point in region.evaluations if point.kind == kind]
-            if not line:
-                continue
-            ys = [100.0 * point.accuracy for point in line]
-            axes.plot([point.at_s / scale for point in line], ys, color=colour, linewidth=width, linestyle=style)
-            if kind == "regional" or len(record.regions) <= 3:
-                name = canvas.short(region.name) if kind == "regional" else f"{canvas.short(region.name)} fed."
-                labels.append(EndLabel(ys[-1], f"{name} {ys[-1]:.1f}", colour))
-    canvas.label_ends(axes, labels)
-    return figure
+
+
+def loss(material: Material) -> Figure | None:
+    """Loss of each region's models on the held-out rows over time, where the task has no accuracy."""
+    record = material.record
+    if any(point.accuracy is not None for region in record.regions for point in region.evaluations):
+        return None
+    central = None if record.central is None else record.central.loss
+    return _evaluations(material, "loss on held-out rows", lambda point: point.loss, _loss_limits, "{:.3g}", central)
 
 
 def local_steps(material: Material) -> Figure | None:
@@ -255,6 +241,13 @@ PLOTS = (
         accuracy,
     ),
     Plot(
+        "loss",
+        "Loss over time",
+        "Solid: a region's own model. Dashed: the federated model as that region holds it. Dotted: the same model"
+        " trained in one place on everybody's rows, at its best.",
+        loss,
+    ),
+    Plot(
         "ratios",
         "Local steps follow speed",
         "Tick: speed, steps per second of training. Dot: local steps of a typical update. Band: how far the goal lets"
@@ -357,9 +350,65 @@ def _time_unit(elapsed_s: float) -> tuple[float, str]:
     return (60.0, "min") if elapsed_s < 4.0 * 3600.0 else (3600.0, "h")
 
 
-def _accuracy_limits(accuracies: Sequence[float]) -> tuple[float, float]:
+def _evaluations(
+    material: Material,
+    title: str,
+    value: Callable[[EvaluationPoint], float | None],
+    limits: Callable[[Sequence[float]], tuple[float, float]],
+    form: str,
+    central: float | None,
+    goal: float | None = None,
+) -> Figure | None:
+    """Draw a value of each region's models over time beside the central model's; from there to `goal` it is green."""
+    record, palette = material.record, material.palette
+    points = [(point.at_s, y) for region in record.regions for point, y in _valued(region.evaluations, value)]
+    if not points:
+        return None
+    scale, unit = _time_unit(record.elapsed_s)
+    figure, axes = canvas.axes_of(
+        LINE_HEIGHT_PT + 20.0, palette, left_pt=30.0, right_pt=96.0, x_label=f"time since the start ({unit})"
+    )
+    axes.set_ylim(*limits([y for _, y in points] + ([] if central is None else [central])))
+    axes.set_xlim(0.0, max(record.elapsed_s, *(at_s for at_s, _ in points)) / scale)
+    canvas.linear(axes, palette, which="x")
+    canvas.linear(axes, palette, which="y")
+    canvas.y_title(axes, title, palette)
+    labels: list[EndLabel] = []
+    if central is not None:
+        axes.axhline(central, color=palette.key("ink"), linewidth=1.1, linestyle=(0, (1, 1.6)))
+        labels.append(EndLabel(central, f"central {form.format(central)}", palette.key("ink")))
+        if goal is not None:
+            axes.axhspan(goal, central, color=palette.key("good"), alpha=0.10, linewidth=0.0)
+    for region in record.regions:
+        colour = palette.regions[region.name].key
+        for kind, style, width in (("federated", (0, (4, 2)), 1.2), ("regional", "-", 1.8)):
+            line = _valued((point for point in region.evaluations if point.kind == kind), value)
+            if not line:
+                continue
+            ys = [y for _, y in line]
+            axes.plot([point.at_s / scale for point, _ in line], ys, color=colour, linewidth=width, linestyle=style)
+            if kind == "regional" or len(record.regions) <= 3:
+                name = canvas.short(region.name) if kind == "regional" else f"{canvas.short(region.name)} fed."
+                labels.append(EndLabel(ys[-1], f"{name} {form.format(ys[-1])}", colour))
+    canvas.label_ends(axes, labels)
+    return figure
+
+
+def _valued(
+    points: Iterable[EvaluationPoint], value: Callable[[EvaluationPoint], float | None]
+) -> list[tuple[EvaluationPoint, float]]:
+    return [(point, y) for point in points if (y := value(point)) is not None]
+
+
+def _percent_limits(percents: Sequence[float]) -> tuple[float, float]:
     """Return limits in percent that show the end well: the steep beginning may enter from below."""
-    early = sorted(accuracies)[len(accuracies) // 8]
-    low = max(0.0, math.floor((100.0 * early - 8.0) / 10.0) * 10.0)
-    high = min(100.0, math.ceil((100.0 * max(accuracies) + 1.0) / 5.0) * 5.0)
+    early = sorted(percents)[len(percents) // 8]
+    low = max(0.0, math.floor((early - 8.0) / 10.0) * 10.0)
+    high = min(100.0, math.ceil((max(percents) + 1.0) / 5.0) * 5.0)
     return low, max(high, low + 5.0)
+
+
+def _loss_limits(losses: Sequence[float]) -> tuple[float, float]:
+    """Return limits from zero that show the end well: the steep beginning may enter from above."""
+    early = sorted(losses, reverse=True)[len(losses) // 8]
+    return 0.0, 1.25 * early if early > 0.0 else 1.0

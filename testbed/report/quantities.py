@@ -33,6 +33,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return MISSING if share is None else f"{share * 100.0:.{digits}f} %"
 
 
+def reached(accuracy: float | None, loss: float | None) -> str:
+    """Return how well a model does: its accuracy, or, where the task has none, its loss: `94.1 %`, `loss 0.0312`."""
+    return percent(accuracy) if accuracy is not None or loss is None else f"loss {loss:.3g}"
+
+
 def times(ratio: float | None) -> str:
     """Return a ratio: 4.00 or 35, with a multiplication sign."""
     return MISSING if ratio is None else f"{ratio:.{2 if ratio < 10.0 else 0}f} {TIMES}"

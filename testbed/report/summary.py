@@ -21,7 +21,8 @@ FORMAT_VERSION = 1
 class CentralSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The model trained in one place."""
 
-    accuracy: float  # of its best point, in [0, 1]
+    accuracy: float | None  # of its best point, in [0, 1]; None: the task has none
+    loss: float | None  # the lowest of its points
     examples: int
     epochs: float
 
@@ -36,8 +37,10 @@ class RegionSummary(msgspec.Struct, frozen=True, kw_only=True):
     age: float
     updates: int  # in its journal
     merges: int  # of peers' models
-    regional_accuracy: float | None  # of the last evaluation, in [0, 1]
+    regional_accuracy: float | None  # of the last evaluation, in [0, 1]; None, too, where the task has none
     federated_accuracy: float | None
+    regional_loss: float | None
+    federated_loss: float | None
     points_below_central: float | None  # of the regional model, in percentage points
 
 
@@ -168,13 +171,16 @@ def steps_per_s(device: DeviceRecord) -> float | None:
 def _central(central: CentralRecord | None) -> CentralSummary | None:
     if central is None:
         return None
-    return CentralSummary(accuracy=central.accuracy, examples=central.examples, epochs=central.epochs)
+    return CentralSummary(
+        accuracy=central.accuracy, loss=central.loss, examples=central.examples, epochs=central.epochs
+    )
 
 
 def _region(region: RegionRecord, record: RunRecord) -> RegionSummary:
     members = [device for device in record.devices if device.region == region.name]
     regional = region.accuracy("regional")
-    below = 100.0 * (record.central.accuracy - regional) if record.central and regional is not None else None
+    central = None if record.central is None else record.central.accuracy
+    below = None if central is None or regional is None else 100.0 * (central - regional)
     return RegionSummary(
         name=region.name,
         coordinator=region.coordinator,
@@ -185,6 +191,8 @@ def _region(region: RegionRecord, record: RunRecord) -> RegionSummary:
         merges=len(region.merges),
         regional_accuracy=regional,
         federated_accuracy=region.accuracy("federated"),
+        regional_loss=region.loss("regional"),
+        federated_loss=region.loss("federated"),
         points_below_central=below,
     )
 

@@ -118,7 +118,7 @@ async def test_an_emulated_agent_trains_in_a_region_of_this_machine(emulated_pyt
         return read_history(federation.state_dir("here-1"))
 
     def accuracies() -> list[float]:
-        return [one.correct / one.examples for one in journal().evaluations if one.kind == "regional"]
+        return [(one.correct or 0) / one.examples for one in journal().evaluations if one.kind == "regional"]
 
     try:
         await federation.start()

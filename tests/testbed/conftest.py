@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from testbed.run_record import (
+    CentralPoint,
     CentralRecord,
     DeviceRecord,
     DeviceWorld,
@@ -60,6 +61,25 @@ def make_device(name: str, steps: int, seconds_per_step: float, updates: int = 1
 def make_evaluation(at_s: float, kind: Literal["regional", "federated"], accuracy: float) -> EvaluationPoint:
     """One evaluation on a thousand examples."""
     return EvaluationPoint(at_s=at_s, version=1, age=1.0, kind=kind, accuracy=accuracy, examples=1000, loss=0.5)
+
+
+@pytest.fixture
+def without_accuracy(record: Callable[..., RunRecord]) -> Callable[..., RunRecord]:
+    """The same run on a task with squared errors."""
+
+    def make(**changes: Any) -> RunRecord:
+        whole = record()
+        replace = msgspec.structs.replace
+        regions = tuple(
+            replace(one, evaluations=tuple(replace(point, accuracy=None) for point in one.evaluations))
+            for one in whole.regions
+        )
+        assert whole.central is not None
+        points = tuple(CentralPoint(steps=steps, accuracy=None, loss=loss) for steps, loss in ((1, 0.25), (2, 0.75)))
+        central = replace(whole.central, accuracy=None, points=points)
+        return record(**({"regions": regions, "central": central} | changes))
+
+    return make
 
 
 @pytest.fixture

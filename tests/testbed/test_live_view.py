@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from testbed.report import live
-from testbed.report.live import LineView, TerminalView, line, open_live_view
+from testbed.report.live import LineView, TerminalView, drawing, line, open_live_view
 from testbed.run_record import LiveDevice, LiveRegion, LiveState
 
 Phase = Literal["starting", "central baseline", "training", "stopping", "collecting"]
@@ -51,6 +51,25 @@ def lines_of(*states: LiveState) -> list[str]:
     for one in states:
         view.show(one)
     return stream.getvalue().splitlines()
+
+
+def without_accuracy() -> LiveState:
+    told = state()
+    paris = msgspec.structs.replace(
+        told.regions[0], regional_accuracy=None, federated_accuracy=None, regional_loss=0.03125, federated_loss=0.5
+    )
+    return msgspec.structs.replace(told, central_accuracy=None, central_loss=0.01, regions=(paris, *told.regions[1:]))
+
+
+def test_a_task_without_accuracy_is_told_by_its_loss() -> None:
+    assert "  training  paris loss 0.0312, sydney unreachable (central loss 0.01), " in line(without_accuracy())
+    stream = io.StringIO()
+    console = Console(file=stream, width=120)
+    console.print(drawing(without_accuracy(), 120))
+    assert "central loss 0.01" in stream.getvalue()
+    assert "loss 0.0312" in stream.getvalue()
+    assert "loss 0.5" in stream.getvalue()
+    assert "%" not in stream.getvalue().split("device", 1)[0]
 
 
 def test_a_line_says_what_matters() -> None:

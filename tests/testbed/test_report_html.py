@@ -104,11 +104,25 @@ def test_every_plot_the_world_and_every_name_are_there(recorded: RunRecord, reco
     for name in (*(one.name for one in recorded.devices), *(one.name for one in recorded.regions)):
         assert text.count(name) >= 3, name
     assert recorded.central is not None
+    assert recorded.central.accuracy is not None
     central = f"central {100.0 * recorded.central.accuracy:.1f}"
     for words in ("accuracy on held-out rows (%)", "time since the start (s)", central, "40 ms", "10 Mbit/s"):
         assert words in text
     for words in (recorded.command, recorded.model.bundle_sha256, "onnxruntime", "uplink.density"):
         assert words in text
+
+
+def test_a_task_without_accuracy_has_a_plot_of_its_losses(
+    recorded_page: str, without_accuracy: Callable[..., RunRecord]
+) -> None:
+    record = without_accuracy()
+    told = shown(page.page(record, summarise(record)))
+    lead = "On held-out rows: north loss 0.5; trained in one place: loss 0.25."
+    for words in (lead, "loss on held-out rows", "central 0.25"):
+        assert words in told
+    for words in ("accuracy on held-out rows", "Accuracy on held-out rows", "Accuracy over time"):
+        assert words not in told
+    assert "loss on held-out rows" not in shown(recorded_page)
 
 
 def test_every_colour_in_a_plot_is_the_style_sheets(recorded_page: str) -> None:

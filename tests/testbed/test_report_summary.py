@@ -29,6 +29,15 @@ def test_a_region_is_told_by_its_last_evaluations(record: Callable[..., RunRecor
     assert (region.devices, region.updates, region.merges) == (2, 20, 0)
 
 
+def test_a_task_without_accuracy_is_told_by_its_losses(without_accuracy: Callable[..., RunRecord]) -> None:
+    told = summarise(without_accuracy())
+    (region,) = told.regions
+    assert (region.regional_accuracy, region.federated_accuracy, region.points_below_central) == (None, None, None)
+    assert (region.regional_loss, region.federated_loss) == (0.5, 0.5)
+    assert told.central is not None
+    assert (told.central.accuracy, told.central.loss) == (None, 0.25)
+
+
 def test_without_a_central_model_nothing_is_below_it(record: Callable[..., RunRecord]) -> None:
     told = summarise(record(central=None))
     assert told.central is None

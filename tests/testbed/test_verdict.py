@@ -44,6 +44,11 @@ def test_accuracy_is_that_of_the_regions_own_last_model(record: Make) -> None:
     assert not verdict(record(), "points_below_central_max", points_below_central_max=1.9).holds
 
 
+def test_points_of_accuracy_are_no_goal_where_the_task_has_none(without_accuracy: Make) -> None:
+    goals = [one.goal for one in judge(Goals(), without_accuracy())]
+    assert goals == ["updates_min", "idle_share_max", "steps_to_speed_error_max", "uplink_saving_min"]
+
+
 def test_a_region_that_was_never_evaluated_fails(record: Make) -> None:
     region = msgspec.structs.replace(record().regions[0], evaluations=())
     near = verdict(record(regions=(region,)), "points_below_central_max")

@@ -36,6 +36,7 @@ def test_training_reaches_the_accuracy_that_the_documentation_states(
     parameters = train(trainer, activity.initial_parameters(), training_rows, 5 * len(training_rows) // 32)
     evaluation = trainer.evaluate(parameters, held_out_rows)
     assert evaluation.examples == 1086
+    assert evaluation.accuracy is not None
     assert evaluation.accuracy > 0.78
     assert evaluation.loss < 0.6
 

@@ -4,6 +4,7 @@ import logging
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from coordinator.engine import Engine
 from coordinator.events import PeerModelArrived, TokenArrived
 from coordinator.model_state import ModelState, Publication
 from coordinator.recovery import rebuild
-from coordinator.store import Batch, CheckpointRow, JournalRow, RegionRow, Store
+from coordinator.store import Batch, CheckpointRow, EvaluationRow, JournalRow, RegionRow, Store
 from skerry.algorithms.arrival import ArrivalRule, FedBuff, Spyker
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.errors import ConfigError, SchemaTooNewError, StorageError
@@ -334,6 +335,18 @@ def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert store.ages() == []
     store.write(Batch(journal=[good]))
     assert store.ages() == [(1, 1.0)]
+    store.close()
+
+
+def test_evaluations_of_an_older_schema_are_kept(tmp_path: Path) -> None:
+    row = (1.0, 5, 4.5, "regional", 100, 71, 0.5)
+    with closing(sqlite3.connect(tmp_path / "coordinator.db")) as db:
+        db.executescript(Path("coordinator/schema/001_journal.sql").read_text() + "PRAGMA user_version = 1;")
+        db.execute("INSERT INTO evaluation VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        db.commit()
+    store = Store(tmp_path)
+    store.write(Batch(evaluations=[EvaluationRow(2.0, 6, 5.0, "regional", 100, None, 0.4)]))
+    assert list(store.history("evaluations")) == [row, (2.0, 6, 5.0, "regional", 100, None, 0.4)]
     store.close()
 
 
