@@ -84,10 +84,13 @@ class PredictApi:
 
     async def _receive(self, request: web.BaseRequest) -> bytes:
         body = bytearray()
-        while not request.content.at_eof():
-            body += await request.content.readany()
-            if len(body) > self._request_bytes_max:
-                raise self._too_large()
+        try:
+            while not request.content.at_eof():
+                body += await request.content.readany()
+                if len(body) > self._request_bytes_max:
+                    raise self._too_large()
+        except ConnectionError as error:
+            raise _Refused(400, "the body did not come whole") from error
         return bytes(body)
 
     def _too_large(self) -> _Refused:
@@ -107,7 +110,10 @@ def _answer_form(request: web.BaseRequest) -> str:
 
 def _check_host(request: web.BaseRequest) -> None:
     """Refuse what a web page in a browser on this device asks: by a name made to point here, or across origins."""
-    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    try:
+        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:  # "[" and the like
+        host = ""
     if not is_loopback(host):
         raise _Refused(421, "Host must name the loopback interface")
     if "Origin" in request.headers:

@@ -122,6 +122,7 @@ async def test_predictions_in_both_forms(answering: Any) -> None:
         ({"x": [ROW]}, {"Content_Encoding": "gzip"}, 415, "compressed"),
         ({"x": [ROW]}, {"Accept": "text/html"}, 406, "answers are"),
         ({"x": [ROW]}, {"Host": "evil.example:80"}, 421, "loopback"),
+        ({"x": [ROW]}, {"Host": "["}, 421, "loopback"),
         ({"x": [ROW]}, {"Origin": "http://evil.example"}, 403, "web pages"),
     ],
 )
@@ -176,6 +177,20 @@ async def test_a_body_without_a_length_is_bounded_as_well(answering: Any) -> Non
         chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
         answer = await api.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 6)
         assert answer.startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
+async def test_whoever_leaves_in_the_middle_of_a_body_is_no_defect(
+    answering: Any, framing: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering() as api:
+        _, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(HEAD + framing)
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+        assert (await api.post({"x": [ROW]}))[0] == 200
+    assert not caplog.records
 
 
 async def test_nothing_tells_what_answers(answering: Any) -> None:
