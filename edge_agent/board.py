@@ -16,8 +16,9 @@ PLATFORM = "sys/devices/platform"
 THERMAL = "sys/class/thermal"
 HWMON = "sys/class/hwmon"
 POWER = "sys/class/power_supply"
-PLAUSIBLE_C = (-40.0, 150.0)  # beyond, a sensor is broken or not wired
+PLAUSIBLE_C = (-40.0, 125.0)  # beyond, a sensor is broken or not wired: eight bits without one say 127, 128 or 255
 NOT_WIRED = {"PMIC-Die"}  # of the Jetson Nano and TX1: says 100 C for ever
+MAIN_BOARD = ("nct", "it8", "w83", "f71", "f81", "sch5", "asus")  # chips whose inputs often lead nowhere and read 90 C
 UNDER_VOLTAGE = 1 << 0  # bits of the Raspberry Pi's get_throttled; those from 16 on tell of the past
 THROTTLED = {1 << 1: "frequency capped", 1 << 2: "throttled", 1 << 3: "soft temperature limit"}
 COOLING = ("thermal-cpufreq", "cpufreq", "Processor")  # the kernel lowers the clock: cpufreq_cooling, ACPI
@@ -64,7 +65,9 @@ class Board:
             if files.text(f"{zone}/type") not in NOT_WIRED
         ]
         for monitor in files.entries(HWMON, "hwmon"):
-            sensors += [path for path in files.entries(monitor, "temp") if path.endswith("_input")]
+            if not (files.text(f"{monitor}/name") or "").startswith(MAIN_BOARD):
+                inputs = [path for path in files.entries(monitor, "temp") if path.endswith("_input")]
+                sensors += [path for path in inputs if not files.number(path.removesuffix("_input") + "_fault")]
         found = [files.number(sensor) for sensor in sensors]
         celsius = [millis / 1000.0 for millis in found if millis is not None]
         return max((value for value in celsius if PLAUSIBLE_C[0] < value < PLAUSIBLE_C[1]), default=None)
@@ -127,8 +130,8 @@ class Board:
         discharging: list[bool] = []
         charged: list[float] = []
         for supply in files.entries(POWER):
-            if files.text(f"{supply}/scope") == "Device":
-                continue  # a mouse's
+            if files.text(f"{supply}/scope") == "Device" or files.text(f"{supply}/present") == "0":
+                continue  # a mouse's, or an empty bay
             if files.text(f"{supply}/type") in {"Battery", "UPS"}:
                 percent = files.parse(f"{supply}/capacity", _percent)
                 charged += [] if percent is None else [percent]

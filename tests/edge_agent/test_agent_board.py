@@ -73,6 +73,25 @@ def test_a_sensor_that_is_not_wired_counts_for_nothing(plant: Plant) -> None:
     assert found == Reading(temperature_c=41.5, metered=False)
 
 
+def test_inputs_that_lead_nowhere_and_broken_sensors_count_for_nothing(plant: Plant) -> None:
+    root = plant("laptop-x86")
+    write(root, "sys/class/hwmon/hwmon2/name", "nct6775")
+    write(root, "sys/class/hwmon/hwmon2/temp3_input", "98000")
+    write(root, "sys/class/hwmon/hwmon3/name", "lm75")
+    write(root, "sys/class/hwmon/hwmon3/temp1_input", "127000")
+    write(root, "sys/class/hwmon/hwmon3/temp2_input", "91000")
+    write(root, "sys/class/hwmon/hwmon3/temp2_fault", "1")
+    write(root, "sys/class/hwmon/hwmon3/temp3_input", "57000")
+    write(root, "sys/class/hwmon/hwmon3/temp3_fault", "0")
+    assert read(root).temperature_c == 58.0
+
+
+def test_an_empty_bay_is_no_empty_battery(tmp_path: Path) -> None:
+    for name, content in {"type": "Battery", "present": "0", "capacity": "0", "status": "Discharging"}.items():
+        write(tmp_path, f"sys/class/power_supply/BAT1/{name}", content)
+    assert (read(tmp_path).on_battery, read(tmp_path).battery_percent) == (None, None)
+
+
 def test_a_jetson_tells_of_alerts_and_of_events_since_the_reading_before(plant: Plant) -> None:
     root = plant("jetson-orin-nano")
     board = Board(root)
