@@ -169,12 +169,14 @@ class Performer:
                     self._write_model()
             case Calibrate():
                 assert self._task is not None
-                self._tasks.create_task(self._calibrate(self._task))
+                self._calibration = Mailbox()
+                self._tasks.create_task(self._calibrate(self._task, self._calibration))
             case StartCycle():
                 self._start_cycle(effect)
             case SetLearningRate(learning_rate):
                 self._mailbox.learning_rate = learning_rate
             case StopCycle():
+                self._mailbox.ending = self._calibration.ending = True  # also of what has not begun yet
                 self._training.stop()
             case SetPace(pace):
                 self._duty.slow = pace == "slow"
@@ -242,14 +244,13 @@ class Performer:
 
     # --- training ---
 
-    async def _calibrate(self, task: OpenTask) -> None:
+    async def _calibrate(self, task: OpenTask, mailbox: Mailbox) -> None:
         run = self._local_run(task, task.initial, task.learning_rate, uploads=0, first_step=0)
-        self._calibration = Mailbox()
         cycle = LocalCycle(
             run,
             2 * self._calibration_steps,
             None,
-            self._calibration,
+            mailbox,
             self._duty,
             self._clock,
             self._training.computed_s,
@@ -352,7 +353,7 @@ class Performer:
             sent_bytes=self.stream.traffic.sent_bytes,
             received_bytes=self.stream.traffic.received_bytes,
             outbox_updates=progress.outbox_updates,
-            temperature_c=self._watch.temperature_c(),
+            temperature_c=self._watch.temperature_c,
             pace=progress.decision.pace,
             reasons=progress.decision.reasons,
             written_bytes=self._watch.flash.written_bytes or 0,

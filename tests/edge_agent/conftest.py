@@ -282,7 +282,7 @@ def agent_config(tmp_path: Path) -> Callable[..., AgentConfig]:
             data=Data("builtin:activity?part=0&parts=6"),
             state_dir=tmp_path / "agent",
             insecure=True,
-            training=Training(calibration_steps=3, seed=1, **training),
+            training=Training(**({"calibration_steps": 3, "seed": 1} | training)),
             limits=Limits(**(quick | (limits or {}))),
             held_out=HeldOut(share=0.5),
             personal=Personal(**({"share": 0.5, "save_s": 0.0} | (personal or {}))),

@@ -16,11 +16,13 @@ from edge_agent.board import Board
 from edge_agent.board_watch import BoardWatch
 from edge_agent.cli import cli
 from edge_agent.config import AgentConfig
-from edge_agent.events import Event, PaceDecided
+from edge_agent.events import BundleOpened, Event, PaceDecided
 from edge_agent.flash import FlashBudget
+from edge_agent.performer import Performer
+from edge_agent.stream import UPLOAD_RATE_S, Traffic
 from edge_agent.threads import WorkThreads
 from skerry.algorithms.local_steps import Fixed
-from skerry.policy import Policy
+from skerry.policy import Decider, Decision, Policy, Reading
 from skerry.recipe import AgentStages
 from testbed.processes import toml_text
 
@@ -132,6 +134,25 @@ async def test_a_board_that_is_hot_from_the_start_waits_with_its_calibration(
         await coordinator.until(lambda: len(coordinator.journal) >= 3)
 
 
+async def test_a_pause_decided_right_behind_a_calibration_ends_it(
+    serve: Serve, agent_config: MakeConfig, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before its thread has begun: twenty thousand steps would keep the board hot for long."""
+    report = Performer.report
+
+    def and_pause(performer: Performer, event: Event) -> None:
+        report(performer, event)
+        if isinstance(event, BundleOpened):
+            report(performer, PaceDecided(Decision("pause", ("temperature",))))
+
+    monkeypatch.setattr(Performer, "report", and_pause)
+    coordinator = await serve()
+    config = agent_config(coordinator.url, calibration_steps=10_000)
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.telemetry) and coordinator.telemetry[-1].seconds_per_step > 0)
+        assert coordinator.telemetry[-1].training_s < 1.0
+
+
 async def test_with_few_bytes_left_the_residual_is_written_now_and_then(
     serve: Serve, agent_config: MakeConfig, running: Any, root: Path
 ) -> None:
@@ -173,17 +194,29 @@ async def test_a_look_takes_in_the_streams_own_rate_and_the_local_time(
     noon = 1_700_000_000 - 1_700_000_000 % 86_400 + 10 * 3600  # 12:00 there
     watch = BoardWatch(policy, Board(root), FlashBudget(1e9), root, lambda: float(noon))
     told: asyncio.Queue[Event] = asyncio.Queue()
-    looking = asyncio.create_task(watch.run(told.put_nowait, WorkThreads(), lambda: measured))
+    looking = asyncio.create_task(watch.run(told.put_nowait, WorkThreads(), lambda _: measured))
     decided = await told.get()
     looking.cancel()
     assert isinstance(decided, PaceDecided)
     assert decided.decision.causes == causes
+    assert watch.temperature_c == 50.0
     monkeypatch.undo()
     time.tzset()
 
 
 async def test_a_watch_that_is_switched_off_reads_nothing(root: Path) -> None:
     watch = BoardWatch(Policy(enabled=False), Board(root), FlashBudget(1e9), root, time.time)
-    await watch.run(lambda _: pytest.fail("reported"), WorkThreads(), lambda: None)
+    await watch.run(lambda _: pytest.fail("reported"), WorkThreads(), lambda _: None)
     assert watch.flash.written_bytes is None
-    assert watch.temperature_c() == 50.0
+    assert watch.temperature_c is None
+
+
+def test_a_rate_of_the_link_does_not_hold_a_device_back_for_ever() -> None:
+    """Who rests for the sake of a slow link sends nothing that could show a better one."""
+    traffic, decider = Traffic(), Decider(Policy(link_pause_bytes_per_s=5e3, dwell_s=60.0))
+    traffic.upload_measured(4e3, 100.0)
+    paces = [
+        decider.decide(Reading(link_bytes_per_s=traffic.upload_bytes_per_s(now_s)), now_s, 0).pace
+        for now_s in (100.0, 100.0 + UPLOAD_RATE_S, 101.0 + UPLOAD_RATE_S, 162.0 + UPLOAD_RATE_S)
+    ]
+    assert paces == ["pause", "pause", "pause", "train"]
