@@ -24,26 +24,24 @@ class BoardWatch:
         self._policy, self._board, self._state_dir, self._wall_clock = policy, board, state_dir, wall_clock
         self._decider = Decider(policy)
         self.flash = flash
-
-    def temperature_c(self) -> float | None:
-        """Return the hottest sensor in degrees Celsius, None where there is none."""
-        return self._board.temperature_c()
+        self.temperature_c: float | None = None  # of the hottest sensor at the latest look; None: there is none
 
     async def run(
         self,
         report: Callable[[Event], None],
         run_in_thread: RunInThread,
-        upload_bytes_per_s: Callable[[], float | None],
+        upload_bytes_per_s: Callable[[float], float | None],
     ) -> None:
         """Report a decision after every look, until cancelled; at once if the policy is not enabled.
 
-        `upload_bytes_per_s`: what the stream measured, None before it had enough to send.
+        `upload_bytes_per_s`: what the stream measured lately, given the time; None: it had not enough to send.
         """
         clock = asyncio.get_running_loop().time
         while self._policy.enabled:
             reading, written_bytes = await run_in_thread(self._look)
             self.flash.count(written_bytes, clock())
-            measured = upload_bytes_per_s()
+            self.temperature_c = reading.temperature_c
+            measured = upload_bytes_per_s(clock())
             reading = msgspec.structs.replace(
                 reading,
                 flash_left=self.flash.left,

@@ -178,7 +178,7 @@ class _Agent:
                 if inference is not None:
                     tasks.create_task(_answer(inference, local_use, config, run_in_thread))
                 traffic = stream.traffic
-                tasks.create_task(self._watch.run(performer.report, run_in_thread, lambda: traffic.upload_bytes_per_s))
+                tasks.create_task(self._watch.run(performer.report, run_in_thread, traffic.upload_bytes_per_s))
                 tasks.create_task(_every(TICK_S, lambda: performer.report(Tick())))
                 tasks.create_task(_every(limits.status_s, lambda: self._write_status(device, stream)))
                 tasks.create_task(_raise_on(stop))
@@ -254,7 +254,7 @@ class _Agent:
                 resident_bytes=vitals.resident_bytes(),
                 written_bytes=self._watch.flash.written_bytes,
                 written_bytes_last_hour=self._watch.flash.last_hour_bytes,
-                temperature_c=self._watch.temperature_c(),
+                temperature_c=self._watch.temperature_c,
                 pid=pid,
                 process_started_at_s=process_started_at_s,
                 written_at_s=self._wall_clock(),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STREAM_PATH = "/v1/agents/stream"
 UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that nothing moves, and delay heartbeats
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
+UPLOAD_RATE_S = 600.0  # so long a measured rate holds
 CLOSE_S = 2.0  # grace for a closing handshake
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,20 @@ class Traffic:
 
     sent_bytes: int = 0
     received_bytes: int = 0
-    upload_bytes_per_s: float | None = None  # of the newest large parts; None before the first
+    _upload: tuple[float, float] | None = None  # bytes per second of the newest large parts, and when that was
+
+    def upload_measured(self, bytes_per_s: float, now_s: float) -> None:
+        """Large parts have arrived at that rate."""
+        self._upload = bytes_per_s, now_s
+
+    def upload_bytes_per_s(self, now_s: float) -> float | None:
+        """Return the rate of the newest large parts; None: there were none, or too long ago.
+
+        A device that rests for the sake of a slow link sends nothing to measure: it must try again some day.
+        """
+        if self._upload is None or now_s - self._upload[1] > UPLOAD_RATE_S:
+            return None
+        return self._upload[0]
 
 
 class StreamEnded(Exception):  # noqa: N818 - an end, not always an error
@@ -217,8 +231,10 @@ class Connection:
             if isinstance(parsed, UpdateAccepted):
                 self._backoff.succeeded()
             elif isinstance(parsed, Heartbeat):
-                self._window.echoed(parsed.stamp_s, asyncio.get_running_loop().time())
-                self._traffic.upload_bytes_per_s = self._window.bytes_per_s or self._traffic.upload_bytes_per_s
+                now_s = asyncio.get_running_loop().time()
+                bytes_per_s = self._window.echoed(parsed.stamp_s, now_s)
+                if bytes_per_s is not None:
+                    self._traffic.upload_measured(bytes_per_s, now_s)
                 self._something_to_write.set()
             self._report(Received(parsed))
         lost = self._websocket.exception()

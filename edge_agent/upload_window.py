@@ -18,7 +18,6 @@ class UploadWindow:
     def __init__(self) -> None:
         self._parts = 1
         self._under_way: deque[tuple[float, int]] = deque()  # the heartbeat's stamp behind each part, ascending; bytes
-        self.bytes_per_s: float | None = None  # of the newest parts that arrived, their echo included
 
     @property
     def is_open(self) -> bool:
@@ -29,12 +28,16 @@ class UploadWindow:
         """A part was written, and behind it a heartbeat with this stamp."""
         self._under_way.append((stamp_s, part_bytes))
 
-    def echoed(self, stamp_s: float, now_s: float) -> None:
-        """A heartbeat came back: whatever was written before it has arrived."""
+    def echoed(self, stamp_s: float, now_s: float) -> float | None:
+        """A heartbeat came back: whatever was written before it has arrived.
+
+        Returns the bytes per second of the parts that arrived, their echo included; None: there were none.
+        """
         arrived: list[tuple[float, int]] = []
         while self._under_way and self._under_way[0][0] <= stamp_s:
             arrived.append(self._under_way.popleft())
         if arrived:
             self._parts = min(2 * self._parts, PARTS_MAX) if now_s - stamp_s <= QUICK_S else 1
-            if now_s > arrived[0][0]:
-                self.bytes_per_s = sum(part_bytes for _, part_bytes in arrived) / (now_s - arrived[0][0])
+        if not arrived or now_s <= arrived[0][0]:
+            return None
+        return sum(part_bytes for _, part_bytes in arrived) / (now_s - arrived[0][0])

@@ -87,7 +87,7 @@ async def test_a_new_learning_rate_reaches_the_cycle_under_way(
     serve: Serve, agent_config: MakeConfig, running: Running
 ) -> None:
     """A long first cycle, told of a far greater rate in its midst: its own update is that much longer."""
-    coordinator = await serve(stages=AgentStages(local_steps=Fixed(4000), uplink=Dense()))
+    coordinator = await serve(stages=AgentStages(local_steps=Fixed(1500), uplink=Dense()))
     config = agent_config(coordinator.url)
     async with running(config):
         await coordinator.until(
@@ -95,7 +95,7 @@ async def test_a_new_learning_rate_reaches_the_cycle_under_way(
         )
         assert not coordinator.journal
         await coordinator.say(UpdateAccepted(sequence=999, version=0, weight=1.0, plan=Plan(0.05, 1000.0)))
-        await coordinator.until(lambda: bool(coordinator.journal))
+        await coordinator.until(lambda: bool(coordinator.journal), timeout_s=60.0)
     assert np.abs(coordinator.journal[1].values).max() > 100.0
 
 

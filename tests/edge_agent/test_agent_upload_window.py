@@ -47,13 +47,9 @@ def test_an_echo_of_something_else_changes_nothing() -> None:
 
 def test_the_rate_is_that_of_the_newest_parts_and_their_echo() -> None:
     window = UploadWindow()
-    assert window.bytes_per_s is None
     window.sent(1.0, 50_000)
-    window.echoed(1.0, 1.5)
-    assert window.bytes_per_s == 100_000.0
+    assert window.echoed(1.0, 1.5) == 100_000.0
     window.sent(2.0, 50_000)
     window.sent(2.1, 30_000)
-    window.echoed(2.1, 4.0)
-    assert window.bytes_per_s == 40_000.0
-    window.echoed(3.0, 9.0)  # behind no part
-    assert window.bytes_per_s == 40_000.0
+    assert window.echoed(2.1, 4.0) == 40_000.0
+    assert window.echoed(3.0, 9.0) is None  # behind no part
