@@ -1,6 +1,7 @@
 """How long an agent that has its bundle takes from the start of its process to its first training step.
 
-`python -m benchmarks.agent_start [--json FILE] [--task builtin:activity] [--starts 9]`
+    python -m benchmarks.agent_start --json docs/results/agent_start.json
+    python -m benchmarks.agent_start --task mnist-cnn --data-dir /srv/datasets --starts 3
 
 Real processes: a coordinator runs, an agent has trained in its region and was stopped; then it is started again and
 again. The figures are medians of seconds since the process was started, read from the agent's own log:
@@ -10,6 +11,8 @@ again. The figures are medians of seconds since the process was started, read fr
     connected_s        the coordinator has greeted it
     reference_s        a Python that imports numpy, onnxruntime and aiohttp and ends, run in turn with the starts
     ratio              second_step_s / reference_s
+
+The target is a first step within 1.5 s; the second one, which the log tells, is later.
 """
 
 import argparse
@@ -26,7 +29,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import result
+from benchmarks import builtin_task, result
 from coordinator.history import read_history
 from edge_agent import config as config_file
 from skerry import toml_file
@@ -39,7 +42,9 @@ from testbed.scenario import Scenario
 WORLD = """
 name = "one-device"
 description = "one region, one device at full speed"
-task = "{task}"
+task = "{bundle}"
+data = "{source}"
+held_out = "{source}"
 central = {{}}
 
 [[regions]]
@@ -56,6 +61,7 @@ steps_max = 1000000
 REFERENCE = "import numpy, onnxruntime, aiohttp"
 STAMPS = {"task ": "task_open_s", "calibrated": "second_step_s", "joined region": "connected_s"}
 PATIENCE_S = 60.0
+SECOND_STEP_S_MAX = 1.5
 
 
 def reference_s() -> float:
@@ -84,10 +90,11 @@ def _stamps(log: Path, started_at_s: float) -> Iterator[tuple[str, float]]:
                 yield name, datetime.fromisoformat(record["at"]).timestamp() - started_at_s
 
 
-async def measure(task: str, starts: int) -> dict[str, float]:
-    scenario = toml_file.parse(WORLD.format(task=task), Scenario, "world")
+async def measure(bundle: str, source: str, starts: int, data_dir: Path | None) -> dict[str, float]:
+    scenario = toml_file.parse(WORLD.format(bundle=bundle, source=source), Scenario, "world")
     with tempfile.TemporaryDirectory() as folder:
-        federation = Federation(scenario, toml_file.parse(RECIPE, Recipe, "recipe"), Path(folder), seed=1)
+        recipe = toml_file.parse(RECIPE, Recipe, "recipe")
+        federation = Federation(scenario, recipe, Path(folder), seed=1, data_dir=data_dir)
         try:
             await federation.start()
             agent = federation.agents["device"]
@@ -114,14 +121,23 @@ def _prepare(file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--task", default="builtin:activity", help="a packaged task with clients (default: activity)")
+    parser.add_argument("--task", default="activity,mnist-cnn", metavar="TASKS", help="(default %(default)s)")
     parser.add_argument("--starts", type=int, default=9, help="of the agent and of the reference (default 9)")
+    parser.add_argument("--data-dir", type=Path, default=builtin_task.data_dir_by_default(), help="(SKERRY_DATA)")
+    parser.add_argument("--folder", type=Path, default=builtin_task.FOLDER, help="of bundles (%(default)s)")
     options = parser.parse_args()
-    figures = asyncio.run(measure(options.task, options.starts))
-    for name, value in figures.items():
-        print(f"{name:16} {value:8.3f}")
+    figures = {}
+    for task in options.task.split(","):
+        bundle = builtin_task.bundle_of(task, options.data_dir, options.folder)
+        source = builtin_task.device_source(task)
+        print(f"{task}: {options.starts} starts", file=sys.stderr, flush=True)
+        figures[task] = asyncio.run(measure(bundle, source, options.starts, options.data_dir))
+    for task, found in figures.items():
+        print(f"{task}: target {'met' if found['second_step_s'] <= SECOND_STEP_S_MAX else 'missed'}")
+        for name, value in found.items():
+            print(f"    {name:16} {value:8.3f}")
     if options.json:
-        result.write(options.json, "agent_start", {"task": options.task} | figures)
+        result.write(options.json, "agent_start", figures)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,12 @@ class Federation:
         seed: int,
         data_dir: Path | None = None,
         agent_python: Sequence[str] = (sys.executable,),
+        training: Training | None = None,
     ) -> None:
-        """`agent_python` starts the agents' interpreter: another one, or this one under a tracer."""
+        """`agent_python` starts the agents' interpreter: another one, or this one under a tracer.
+
+        `training` is every agent's, None the default; batch, duty cycle and seed in it are the scenario's to say.
+        """
         self.scenario = scenario
         self.folder = folder
         self.failure: asyncio.Future[ProcessFailedError] = asyncio.get_running_loop().create_future()
@@ -65,6 +69,7 @@ class Federation:
         self._seed = seed
         self._data_dir = data_dir
         self._agent_python = tuple(agent_python)
+        self._training = training or Training()
 
     def state_dir(self, name: str) -> Path:
         """Return the state directory of a coordinator or an agent."""
@@ -211,7 +216,8 @@ class Federation:
             state_dir=self.state_dir(device.name),
             profile=device.profile,
             insecure=True,
-            training=Training(
+            training=msgspec.structs.replace(
+                self._training,
                 batch_examples=self.scenario.batch_examples,
                 duty_cycle=self.scenario.duty_cycle(profiles.load(device.profile)),
                 seed=self._seed * 1000 + number,
