@@ -20,7 +20,7 @@ def write(path: Path, name: str, figures: Mapping[str, Any], *, seed: int | None
     """Write the `figures` of benchmark `name` to `path` as JSON, with versions, machine, seed, command and time."""
     result = {
         "benchmark": name,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": command(name),
         "seed": seed,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
@@ -33,6 +33,11 @@ def write(path: Path, name: str, figures: Mapping[str, Any], *, seed: int | None
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def command(name: str) -> str:
+    """Return the command line that this process was started with, to run it again."""
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
 
 
 def machine() -> dict[str, str | int]:
