@@ -39,13 +39,16 @@ format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results
+bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results; needs SKERRY_DATA, the data sets' folder
+	@test -n "$$SKERRY_DATA" || { echo 'SKERRY_DATA must name the folder of the data sets: see docs/data.md' >&2; exit 2; }
 	$(VENV)/bin/python -m benchmarks.codec --json docs/results/codec.json
 	$(VENV)/bin/python -m benchmarks.ingest --json docs/results/ingest.json
 	$(VENV)/bin/python -m benchmarks.optimizers --json docs/results/optimizers.json
 	$(VENV)/bin/python -m benchmarks.agent_footprint --json docs/results/agent_footprint.json
 	$(VENV)/bin/python -m benchmarks.predictions --json docs/results/predictions.json
 	$(VENV)/bin/python -m benchmarks.agent_start --json docs/results/agent_start.json
+	$(VENV)/bin/python -m benchmarks.tasks --json docs/results/tasks.json --markdown docs/results/tasks.md
+	$(VENV)/bin/python -m benchmarks.accuracy --json docs/results/accuracy.json --markdown docs/results/accuracy.md
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
