@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import torch
 
 from skerry.tasks.bundle import pack
@@ -19,6 +20,7 @@ from skerry.training.graph_export import EXAMPLE_BATCH, export
 from skerry.training.made_up import made_up
 from skerry.training.noise import Noise
 from skerry.training.onnx_engine import signature
+from skerry.vector import Layout
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ def build(
         ExportError: the model cannot be exported, naming the layer and the reason; or the export is wrong.
     """
     model = FunctionalModel(definition.model, definition.label)
+    _manifest(definition, model.layout, 0, {})  # exporting takes a while: what is wrong beforehand is said beforehand
     training = {name: module.training for name, module in definition.model.named_modules()}
     try:
         x, y = _example(definition)
         _check_logits(definition, model, x)
-        _check_single_example(model, x, y)
+        for examples in (1, len(x)):  # a device with little data makes batches of one
+            _check_step(model, x[:examples], y[:examples])
         noise_values = model.noise_values(x, y)
         forms = measured_forms(model, x, y, say) if measure else {}
         say(f"exporting {definition.name}, {model.layout.size} parameters")
@@ -57,17 +61,32 @@ def build(
         for name, module in definition.model.named_modules():
             module.training = training[name]
     parts = graphs | {PartName.PARAMETERS: to_safetensors(model.layout, model.vector())}
-    manifest = Manifest(
+    manifest = _manifest(definition, model.layout, noise_values, parts)
+    return Built(manifest, pack(manifest, parts), report)
+
+
+def _manifest(
+    definition: TaskDefinition, layout: Layout, noise_values: int, parts: Mapping[PartName, bytes]
+) -> Manifest:
+    """Return the manifest, with all the checks that it passes when it is read; constructors check only some.
+
+    Raises:
+        ExportError: a field is out of range.
+    """
+    made = Manifest(
         name=definition.name,
         description=definition.description,
         input=definition.input,
         label=definition.label,
-        layout=model.layout,
+        layout=layout,
         defaults=definition.defaults,
         noise_values=noise_values,
-        parts={name: hashlib.sha256(parts[name]).hexdigest() for name in PartName},
+        parts={name: hashlib.sha256(parts.get(name, b"")).hexdigest() for name in PartName},
     )
-    return Built(manifest, pack(manifest, parts), report)
+    try:
+        return msgspec.convert(msgspec.to_builtins(made), Manifest)
+    except (msgspec.ValidationError, TypeError) as error:  # out of range; of a type that is not written, as float32
+        raise ExportError(f"the task's definition: {error}") from error
 
 
 def export_graphs(
@@ -111,26 +130,30 @@ def blamed(model: torch.nn.Module, x: torch.Tensor, error: ExportError) -> Expor
 
 
 def _export_alone(layer: torch.nn.Module, layer_input: torch.Tensor) -> None:
-    """Export the layer's output and the gradient of its sum, as a step would."""
-    parameters = [parameter.detach() for parameter in layer.parameters()]
-    names = [name for name, _ in layer.named_parameters()]
-    sizes = [parameter.numel() for parameter in parameters]
+    """Export the layer's output and the gradient of its square's sum, as a step would."""
+    parameters = dict(layer.named_parameters())
+    buffers = {name: buffer for name, buffer in layer.named_buffers() if buffer.is_floating_point()}
+    others = {name: buffer for name, buffer in layer.named_buffers() if name not in buffers}
+    tensors = parameters | buffers
     layer.train()
 
     def step(flat: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        pieces = torch.split(flat, [*sizes, 1])
-        given = [piece.reshape(p.shape).requires_grad_() for piece, p in zip(pieces, parameters, strict=False)]
+        pieces = torch.split(flat, [*(tensor.numel() for tensor in tensors.values()), 1])
+        given = {name: piece.reshape(tensors[name].shape) for name, piece in zip(tensors, pieces, strict=False)}
+        head = [given[name].detach().requires_grad_() for name in parameters]
+        # Copies, because batch norm and the like write into their buffers.
+        tail = {name: tensor.clone() for name, tensor in (given | others).items() if name not in parameters}
         x = x.detach().requires_grad_() if x.is_floating_point() else x
-        wanted = [*given, x] if x.requires_grad else given
+        wanted = [*head, x] if x.requires_grad else head
         with torch.enable_grad():
             with Noise(None, x.shape[0]):
-                out = torch.func.functional_call(layer, dict(zip(names, given, strict=True)), (x,))
+                out = torch.func.functional_call(layer, dict(zip(parameters, head, strict=True)) | tail, (x,))
             first = out[0] if isinstance(out, tuple) else out  # of a recurrent layer, the sequence
             total = first.square().sum()
             gradients = torch.autograd.grad(total, wanted) if wanted else ()
         return (total.detach(), *(gradient.reshape(-1) for gradient in gradients))
 
-    flat = torch.cat([*(parameter.reshape(-1) for parameter in parameters), torch.zeros(1)])
+    flat = torch.cat([*(tensor.detach().reshape(-1) for tensor in tensors.values()), torch.zeros(1)])
     outputs = 1 + len(parameters) + layer_input.is_floating_point()
     export(step, (flat, layer_input), ("parameters", "x"), [f"output_{number}" for number in range(outputs)])
 
@@ -175,8 +198,8 @@ def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.T
         raise ExportError(f"the model gives logits of shape {found}, must be {wanted}")
 
 
-def _check_single_example(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> None:
-    """Check that a step works with one example: a device with little data makes such batches."""
+def _check_step(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Check that a step works in torch with so many examples, and name the layer that fails where it does not."""
     running: list[tuple[str, torch.nn.Module]] = []  # the layers whose forward has begun and not ended
     hooks = []
 
@@ -187,13 +210,13 @@ def _check_single_example(model: FunctionalModel, x: torch.Tensor, y: torch.Tens
         hooks.append(module.register_forward_pre_hook(lambda layer, _given, name=name: running.append((name, layer))))
         hooks.append(module.register_forward_hook(ended))
     try:
-        model.step(torch.from_numpy(model.vector()), x[:1], y[:1])
+        model.step(torch.from_numpy(model.vector()), x, y)
     except Exception as error:  # the model's own code
         refused = isinstance(error, ExportError)
         if refused and not running:
             raise
         name, layer = running[-1] if running else ("model", model.model)
-        reason = str(error) if refused else f"it does not train on a single example: {error}"
+        reason = str(error) if refused else f"it does not train on a batch of {len(x)}: {error}"
         raise ExportError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
     finally:
         for hook in hooks:

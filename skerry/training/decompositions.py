@@ -75,7 +75,7 @@ def _max_pool(
     ceil_mode: bool = False,
 ) -> Any:
     """Return maxima and places, of pairs of pairs by comparing: twice as fast in onnxruntime as its own operator."""
-    if not _pools_pairs(kernel, stride, padding, dilation, ceil_mode):
+    if x.dim() != 4 or not _pools_pairs(kernel, stride, padding, dilation, ceil_mode):
         return NotImplemented  # converts as it is
     above, below = (torch.maximum(*pair) for pair in _pairs(x))
     pooled = torch.maximum(above, below)

@@ -133,11 +133,11 @@ def converted(traced: torch.fx.GraphModule, inputs: Sequence[str], outputs: Sequ
                 lower="at_conversion",
                 registry=_registry(),
             )
-        except Exception as error:  # torch's exporter raises many kinds
+            _ir_passes.add_opset_imports(model)
+            _name_outputs(model)
+            optimize(model)
+        except Exception as error:  # torch's exporter and onnx's optimizer raise many kinds
             raise ExportError(f"no ONNX form: {_reason(error)}") from error
-        _ir_passes.add_opset_imports(model)
-        _name_outputs(model)
-        optimize(model)
         model.opset_imports[""] = OPSET  # translations are written for 18 and later
     for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
         for value, name in zip(values, names, strict=True):
@@ -159,7 +159,11 @@ def _name_outputs(model: Any) -> None:
 
 
 def minimised(model: onnx.ModelProto) -> bytes:
-    """Return the model's bytes without names of origin and types of intermediate values, which nobody runs."""
+    """Return the model's bytes without names of origin and types of intermediate values, which nobody runs.
+
+    Raises:
+        ExportError: it is not valid ONNX, as where an operator was translated that does not fit its input.
+    """
     graph = model.graph
     del graph.value_info[:]
     del graph.metadata_props[:]
@@ -172,7 +176,10 @@ def minimised(model: onnx.ModelProto) -> bytes:
         value.doc_string = ""
     del model.metadata_props[:]
     graph.doc_string = model.doc_string = ""
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"no valid ONNX: {_reason(error)}") from error
     buffer = io.BytesIO()
     onnx.save_model(model, buffer)
     return buffer.getvalue()

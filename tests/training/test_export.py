@@ -1,6 +1,9 @@
 """What becomes a bundle, and what does not: no wrong graph, and no refusal that does not name the layer."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from onnx import numpy_helper
 
 from skerry.tasks.builtin.catalogue import SHIPPED
 from skerry.tasks.bundle import Bundle
-from skerry.tasks.manifest import Input, Label, PartName
+from skerry.tasks.manifest import Defaults, Input, Label, PartName
 from skerry.training.definition import TaskDefinition, load_definition
 from skerry.training.export_error import ExportError
 from skerry.training.made_up import batch
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.torch
 
 from torch import nn  # noqa: E402 - behind importorskip
 
+from skerry.training import gate as gate_module  # noqa: E402
 from skerry.training.build import build, export_graphs  # noqa: E402
 from skerry.training.builtin.definitions import builtin_definition  # noqa: E402
 from skerry.training.functional_model import FunctionalModel  # noqa: E402
@@ -71,6 +75,28 @@ class Unused(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
 class LogGamma(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     def forward(self, x: Any) -> Any:
         return torch.lgamma(x)
+
+
+class Planes(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    """Pools examples without channels, which torch takes for the channels of one image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.linear = nn.MaxPool2d(3, 2, 1), nn.Linear(2, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(self.pool(x[:, None].expand(-1, 4, -1)).flatten(1)[:, :2])
+
+
+class OfWeights(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    """Drops out weights, which have no batch dimension though their number can be divided by the example's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(7, 4))
+
+    def forward(self, x: Any) -> Any:
+        return nn.functional.linear(x, nn.functional.dropout(self.weight, 0.5, self.training))[:, :3]
 
 
 class Branching(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
@@ -141,8 +167,16 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         ),
         (
             lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
-            r"layer '1' \(BatchNorm1d\) .*does not train on a single example: Expected more than 1 value",
+            r"layer '1' \(BatchNorm1d\) .*does not train on a batch of 1: Expected more than 1 value",
         ),
+        (
+            lambda: nn.Sequential(
+                nn.Unflatten(1, (1, 4)), nn.BatchNorm1d(1), nn.Flatten(), LogGamma(), nn.Linear(4, 3)
+            ),
+            r"layer '3' \(LogGamma\)",  # and not the one before it, which writes into its buffers
+        ),
+        (Planes, r"layer 'pool' \(MaxPool2d\) cannot be exported: no valid ONNX: InferenceError"),
+        (OfWeights, "the model does not run with a batch of 1: shape"),
         (Branching, "model Branching cannot be exported: cannot be traced: .*data-dependent"),
         (Unused, r"the loss does not depend on idle\.weight, idle\.bias: remove it from the model or freeze it"),
         (lambda: nn.Linear(4, 2), r"logits of shape \(7, 2\), must be \(7, 3\)"),
@@ -150,11 +184,37 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         (lambda: nn.Linear(4, 3).double(), "weight is torch.float64"),
         (nn.Identity, "no trainable parameter"),
     ],
-    ids=["random", "no ONNX form", "batch norm", "branch", "unused", "classes", "shape", "double", "nothing"],
+    ids=[
+        "random",
+        "no ONNX form",
+        "batch norm",
+        "second",
+        "pool",
+        "weights",
+        "branch",
+        "unused",
+        "classes",
+        "shape",
+        "double",
+        "nothing",
+    ],
 )
 def test_what_cannot_be_exported_is_refused_with_layer_and_reason(model: Callable[[], nn.Module], reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         build(task(model()))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": "no name"}, r"the task's definition: .*\$\.name"),
+        ({"defaults": Defaults(batch_examples=0)}, r"the task's definition: .*\$\.defaults\.batch_examples"),
+        ({"input": Input(shape=(4,), missing_as=np.float32(0.0))}, "the task's definition: .*float32"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_definition_that_no_device_would_accept_makes_no_bundle(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ExportError, match=reason):
+        build(replace(task(nn.Linear(4, 3)), **change))
 
 
 # --- the gate ---
@@ -220,6 +280,54 @@ def test_one_wrong_tensor_is_not_hidden_by_the_others(
     joined.input[3] = "scaled"
     with pytest.raises(ExportError, match=r"gradient of 2\.bias is off"):
         gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+def test_a_gradient_that_is_zero_on_all_inputs_is_no_equal_gradient() -> None:
+    """Behind a dead ReLU a right graph and a wrong one look alike."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    with pytest.raises(ExportError, match=r"the gradient of 0\.weight, 0\.bias, 2\.weight is zero on all examples"):
+        build(task(model))
+
+
+def test_a_wrong_buffer_does_not_hide_beside_a_large_frozen_tensor() -> None:
+    module = nn.Sequential(RunningMean(), nn.Linear(3, 3))
+    with torch.no_grad():
+        module[1].weight.fill_(1000.0).requires_grad_(False)
+    model = FunctionalModel(module, CLASSES)
+    graphs = export_graphs(model, torch.randn(7, 4), torch.randint(0, 3, (7,)))
+    gate(model, graphs)
+    step = onnx.ModelProto.FromString(graphs[PartName.STEP])
+    (joined,) = [node for node in step.graph.node if node.output[0] == "buffers"]
+    step.graph.initializer.append(numpy_helper.from_array(np.array(1.01, np.float32), "factor"))
+    place = list(step.graph.node).index(joined)
+    step.graph.node.insert(place, onnx.helper.make_node("Mul", [joined.input[1], "factor"], ["scaled"]))
+    joined.input[1] = "scaled"
+    with pytest.raises(ExportError, match=r"buffer 0\.mean is off by"):
+        gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+def test_a_graph_that_gives_no_number_once_does_not_pass_the_gate(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The median of three seeds would not tell."""
+    model, graphs = exported
+    relative = gate_module._relative
+    calls = count()
+    monkeypatch.setattr(gate_module, "_relative", lambda *given: nan if next(calls) == 0 else relative(*given))
+    with pytest.raises(ExportError, match="is off by nan"):
+        gate(model, graphs)
+
+
+def test_a_graph_that_does_not_load_or_takes_other_inputs_does_not_pass_the_gate(
+    exported: tuple[FunctionalModel, dict[PartName, bytes]],
+) -> None:
+    model, graphs = exported
+    with pytest.raises(ExportError, match="onnxruntime refuses the graph"):
+        gate(model, {**graphs, PartName.STEP: b"no graph"})
+    with pytest.raises(ExportError, match="must take"):
+        gate(model, {**graphs, PartName.STEP: graphs[PartName.EVALUATE]})
 
 
 def test_a_graph_with_its_batch_frozen_does_not_pass_the_gate(
