@@ -32,6 +32,9 @@ Exit codes: 0 done, 1 something else went wrong (not running, for example),
 2 wrong usage or configuration, 3 the disk refused, 4 the state was written by
 a newer version, 5 a bundle or data that does not fit."""
 
+PACES = {"slow": "slowed down", "pause": "paused"}
+REASONS_CHARS_MAX = 200  # shown of one device's
+
 log = logging.getLogger(__name__)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -271,12 +274,16 @@ def _status_text(report: dict[str, Any]) -> str:
         f"updates     {report['updates_accepted']} accepted, {sum(report['rejected'].values())} rejected, "
         f"{report['held_updates']} held, {report['uncommitted_updates']} on their way to the disk",
         f"cycle       {report['cycle_s']:.2f} s",
-        f"devices     {sum(one['connected'] for one in devices.values())} of {len(devices)} connected",
+        f"devices     {sum(one['connected'] for one in devices.values())} of {len(devices)} connected"
+        + "".join(f", {count} {PACES[pace]}" for pace, count in report["paces"].items() if count and pace in PACES),
     ]
     lines += [
-        f"  {name}: {one['updates']} updates{'' if one['connected'] else ', not connected'}"
+        f"  {name}: {one['updates']} updates"
+        + ("" if one["connected"] else ", not connected")
+        + (f", {PACES[one['pace']]}: {_printable('; '.join(one['reasons']))}" if one["pace"] in PACES else "")
         for name, one in sorted(devices.items())
     ]
+    lines += _held_out_lines(report["held_out"], countable=report["countable"])
     lines += [
         f"peer        {name}: {trouble or 'reachable'}" for name, trouble in sorted(report["peer_troubles"].items())
     ]
@@ -285,6 +292,24 @@ def _status_text(report: dict[str, Any]) -> str:
         accuracy = "none" if correct is None else f"{correct / max(one['examples'], 1):.4f}"
         lines.append(f"accuracy    {kind}: {accuracy} at version {one['version']}, loss {one['loss']:.4f}")
     return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Return what a device says so that it cannot steer a terminal, and not all of it where it says a lot."""
+    return "".join(one if one.isprintable() else "?" for one in text[:REASONS_CHARS_MAX])
+
+
+def _held_out_lines(held_out: dict[str, Any], *, countable: bool) -> Iterator[str]:
+    """Yield how the models do on the devices' own held-out rows, as far as anything was scored there."""
+    examples, own_examples = held_out["examples"], held_out["personal_examples"]
+    if not examples:
+        return
+    accuracy = f"{held_out['correct'] / examples:.4f}" if countable else "none"
+    loss = held_out["loss_sum"] / examples
+    yield f"on devices  regional: {accuracy} of {examples} held-out examples, loss {loss:.4f}"
+    if own_examples and countable:
+        own = held_out["personal_correct"] / own_examples
+        yield f"on devices  own heads: {own:.4f} of {own_examples} held-out examples"
 
 
 def _write(path: Path, data: bytes) -> None:

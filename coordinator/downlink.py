@@ -1,4 +1,4 @@
-"""When a connected device is offered the newest model, and against which base. Pure.
+"""What is known of a connected device; when it is offered the newest model, and against which base. Pure.
 
 Not after every update: a device that answers often would be sent one model per answer, each nearly the same. One offer
 per half cycle keeps a device about as fresh as its own training, and at most one is on its way at any time.
@@ -7,6 +7,8 @@ per half cycle keeps a device about as fresh as its own training, and at most on
 from collections import deque
 from dataclasses import dataclass, field
 
+from skerry.protocol.messages import Telemetry
+
 DUE_AFTER_CYCLES = 0.5  # since the last offer, when the device has just delivered an update
 REJECTED_MAX = 64  # that are remembered: more than a device has under way
 OVERDUE_AFTER_CYCLES = 1.0  # since the last offer, when it has not
@@ -14,11 +16,12 @@ OVERDUE_AFTER_CYCLES = 1.0  # since the last offer, when it has not
 
 @dataclass(slots=True)
 class Downlink:
-    """What is known of the model at the other end of one device's stream."""
+    """What is known of the device, and of its model, at the other end of one stream."""
 
     base: int | None  # version that the device holds; None: none of this lineage
     offered_at_s: float | None = None  # start of the last offer on this connection
     in_flight: int | None = None  # version that is being written to the stream
+    told: Telemetry | None = None  # what the device said of itself last on this stream
     # Updates that this stream was told will never be applied. A copy that is still under way must not be either: the
     # device has taken its mass back.
     rejected: deque[int] = field(default_factory=lambda: deque(maxlen=REJECTED_MAX))

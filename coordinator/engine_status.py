@@ -1,12 +1,15 @@
 """What a region's engine tells about itself."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import msgspec
 
 from coordinator.model_state import ModelState
 from coordinator.region import Region
-from skerry.protocol.messages import ModelVersion
+from skerry.protocol.messages import ModelVersion, Pace, Telemetry
 from skerry.vector import Float32
 
 
@@ -29,6 +32,21 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     seconds_per_step: float | None
     base: int | None  # version that is at the other end of the stream
     offered: int | None  # version that is on its way there
+    pace: Pace | None  # None: it is not connected, or has not told yet
+    reasons: tuple[str, ...]  # of the pace, the worst first
+
+
+class HeldOutStatus(msgspec.Struct, frozen=True):
+    """How the model does on the devices' own held-out rows: sums over the newest evaluations of those connected.
+
+    Of a task whose predictions are neither right nor wrong, nothing is ever correct.
+    """
+
+    examples: int = 0
+    correct: int = 0  # of them, by the regional model
+    loss_sum: float = 0.0  # over them
+    personal_examples: int = 0  # of them, those of devices that have an own head
+    personal_correct: int = 0  # of the latter, with the own head
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True):
@@ -53,6 +71,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     holds_token: bool
     peers: dict[str, ReplicaStatus]
     devices: dict[str, DeviceStatus]
+    paces: dict[str, int]  # devices of each Pace
+    held_out: HeldOutStatus
     commits: int
     updates_accepted: int
     repeats: int
@@ -72,6 +92,8 @@ def describe(
     """Put together what the parts of an engine know; version and age are those of `state`, which is on disk."""
     names = sorted({*region.links, *region.ledger})
     replicas = sorted(state.replicas.items())
+    told = [link.told for link in region.links.values() if link.told is not None]
+    paces = Counter(one.pace for one in told)
     return EngineStatus(
         lineage=region.lineage,
         version=state.version,
@@ -84,6 +106,8 @@ def describe(
         holds_token=region.holds_token,
         peers={peer: ReplicaStatus(replica.lineage, replica.number, replica.age) for peer, replica in replicas},
         devices={name: _device(region, name) for name in names},
+        paces={pace: paces[pace] for pace in get_args(Pace)},
+        held_out=_held_out(told),
         commits=commits,
         updates_accepted=region.counts.accepted,
         repeats=region.counts.repeats,
@@ -94,6 +118,7 @@ def describe(
 
 def _device(region: Region, name: str) -> DeviceStatus:
     link = region.links.get(name)
+    told = None if link is None else link.told
     return DeviceStatus(
         connected=link is not None,
         last_sequence=region.ledger.last_sequence(name),
@@ -101,4 +126,17 @@ def _device(region: Region, name: str) -> DeviceStatus:
         seconds_per_step=region.planner.seconds_per_step(name),
         base=None if link is None else link.base,
         offered=None if link is None else link.in_flight,
+        pace=None if told is None else told.pace,
+        reasons=() if told is None else told.reasons,
+    )
+
+
+def _held_out(told: Sequence[Telemetry]) -> HeldOutStatus:
+    personal = [one for one in told if one.personal_correct is not None]
+    return HeldOutStatus(
+        examples=sum(one.held_out_examples for one in told),
+        correct=sum(one.held_out_correct for one in told),
+        loss_sum=sum(one.held_out_loss_sum for one in told),
+        personal_examples=sum(one.held_out_examples for one in personal),
+        personal_correct=sum(one.personal_correct or 0 for one in personal),
     )

@@ -110,6 +110,16 @@ def _of_engine(status: EngineStatus) -> Iterator[Metric]:
     connected = sum(device.connected for device in status.devices.values())
     yield _gauge("skerry_devices_connected", "Devices with a stream.", connected)
     yield _gauge("skerry_devices_known", "Devices that ever sent an update or are connected.", len(status.devices))
+    paces = {(pace,): float(count) for pace, count in status.paces.items()}
+    yield _gauges("skerry_devices", "Connected devices at this pace, as they told last.", "pace", paces)
+    held_out, where = status.held_out, "on the connected devices' own held-out rows"
+    yield _gauge("skerry_device_held_out_examples", f"Predictions that were scored {where}.", held_out.examples)
+    yield _gauge("skerry_device_held_out_correct", f"Right ones of the regional model {where}.", held_out.correct)
+    own = "where the device has an own head"
+    yield _gauge("skerry_device_held_out_personal_examples", f"Those of them {own}.", held_out.personal_examples)
+    yield _gauge(
+        "skerry_device_held_out_personal_correct", f"Right ones of the own heads {where}.", held_out.personal_correct
+    )
     yield _gauge("skerry_updates_uncommitted", "Updates on their way to the disk.", status.uncommitted_updates)
     yield _gauge("skerry_updates_held", "Updates that the arrival rule holds back.", status.held_updates)
     yield _counter("skerry_updates_accepted", "Updates in the journal.", status.updates_accepted)

@@ -223,6 +223,8 @@ class Region:
                     link.done(version.number)
                 return []
             case TelemetryArrived(device, telemetry):
+                if (link := self._links.get(device)) is not None:
+                    link.told = telemetry
                 self._hear_speed(device, telemetry.seconds_per_step, now_s)
                 return [SaveTelemetry(device, telemetry)]
             case PeerModelArrived():

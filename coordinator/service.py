@@ -170,6 +170,7 @@ class Service:
                 "region": config.region,
                 "recipe": config.recipe if isinstance(config.recipe, str) else config.recipe.name,
                 "bundle": {"sha256": bundle.sha256, "task": bundle.manifest.name},
+                "countable": bundle.manifest.label.countable,
                 "uptime_s": asyncio.get_running_loop().time() - self._started_at_s,
                 "evaluations": msgspec.to_builtins(evaluator.latest) if evaluator else {},
                 "peer_troubles": peers.trouble(),

@@ -329,6 +329,17 @@ def test_telemetry_is_kept(new_region: Any) -> None:
     assert new_region().handle(TelemetryArrived("kite", telemetry()), 1.0) == [SaveTelemetry("kite", telemetry())]
 
 
+def test_what_a_device_told_is_known_for_as_long_as_its_stream(new_region: Any, words: Any) -> None:
+    region = new_region()
+    region.handle(TelemetryArrived("kite", telemetry()), 0.0)  # its stream has ended meanwhile
+    region.handle(words.hello("kite"), 1.0)
+    assert region.links["kite"].told is None
+    region.handle(TelemetryArrived("kite", telemetry()), 2.0)
+    assert region.links["kite"].told == telemetry()
+    region.handle(words.hello("kite"), 3.0)
+    assert region.links["kite"].told is None
+
+
 # --- the way down ---
 
 

@@ -6,13 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.cli import _status_text
 from skerry.protocol import frames, sparse
-from skerry.protocol.messages import BroadcastId, PeerModel, PeerModelNeeded, PeerModelTaken, PeerStatus, TokenPassed
+from skerry.protocol.messages import (
+    BroadcastId,
+    PeerModel,
+    PeerModelNeeded,
+    PeerModelTaken,
+    PeerStatus,
+    Telemetry,
+    TokenPassed,
+)
 from skerry.tasks import bundle as bundles
 from skerry.vector import Float32, SparseVector
 
 Start = Callable[..., Awaitable[Any]]
 
+COUNTS = (1.0, 0.5, 0.1, 1, 20, 0.02, 80 << 20, 100, 200, 0, None)  # of telemetry: what matters nothing here
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
@@ -59,6 +69,48 @@ async def test_health_readiness_and_status(coordinator: Any) -> None:
     assert (status["coordinator"], status["region"], status["recipe"]) == ("eu", "eu", "default")
     assert status["devices"]["pi-1"]["connected"]
     assert status["peer_troubles"] == {}
+
+
+async def test_what_devices_tell_is_shown(coordinator: Any) -> None:
+    hot = ("temperature 90.0 C, pauses at 85.0 C", "metered \x1b[2J")
+    told = {
+        "pi-1": Telemetry(*COUNTS, held_out_examples=100, held_out_correct=60, held_out_loss_sum=90.0),
+        "pi-2": Telemetry(
+            *COUNTS, held_out_examples=50, held_out_correct=15, held_out_loss_sum=60.0, personal_correct=40
+        ),
+        "pi-3": Telemetry(*COUNTS, pace="pause", reasons=hot),
+    }
+    before = await coordinator.json("/v1/admin/status")
+    assert before["paces"] == {"train": 0, "slow": 0, "pause": 0}
+    assert "on devices" not in _status_text(before)
+    devices = {name: await coordinator.device(name) for name in [*told, "pi-4"]}
+    for name, message in told.items():
+        await devices[name].send(message)
+    status = await coordinator.until(lambda status: sum(status["paces"].values()) == 3)
+    assert status["paces"] == {"train": 2, "slow": 0, "pause": 1}
+    assert [status["devices"][name]["pace"] for name in devices] == ["train", "train", "pause", None]
+    assert status["devices"]["pi-3"]["reasons"] == list(hot)
+    assert status["held_out"] == {
+        "examples": 150,
+        "correct": 75,
+        "loss_sum": 150.0,
+        "personal_examples": 50,
+        "personal_correct": 40,
+    }
+    text = _status_text(status)
+    assert "4 of 4 connected, 1 paused\n" in text
+    assert "  pi-3: 0 updates, paused: temperature 90.0 C, pauses at 85.0 C; metered ?[2J\n" in text
+    assert "on devices  regional: 0.5000 of 150 held-out examples, loss 1.0000\n" in text
+    assert "on devices  own heads: 0.8000 of 50 held-out examples" in text
+    assert "regional: none of 150 held-out examples, loss 1.0000" in _status_text(status | {"countable": False})
+    assert "own heads" not in _status_text(status | {"countable": False})
+    metrics = await coordinator.metrics()
+    assert [metrics[f"skerry_devices{{pace={pace}}}"] for pace in ("train", "slow", "pause")] == [2, 0, 1]
+    names = ("examples", "correct", "personal_examples", "personal_correct")
+    assert [metrics[f"skerry_device_held_out_{name}"] for name in names] == [150, 75, 50, 40]
+    await devices["pi-3"].socket.close()
+    status = await coordinator.until(lambda status: status["paces"]["pause"] == 0)
+    assert status["devices"].get("pi-3", {"pace": None})["pace"] is None
 
 
 async def test_metrics_use_the_products_words(coordinator: Any) -> None:
