@@ -87,17 +87,21 @@ async def train(name: str, bundle: str, data_dir: Path | None, seconds: float, d
 def figures(found: History, seconds: float, devices: int) -> dict[str, Any]:
     """Return what the journal says of the first `seconds` of training; times are from the first update on."""
     start_s = found.updates[0].received_at_s
-    points = [point for point in found.evaluations if point.kind == "regional" and point.at_s > start_s]
-    last = next(point for point in points if point.at_s >= start_s + seconds)
-    counted = [update for update in found.updates if update.received_at_s <= last.at_s]
+    points = [
+        {"at_s": point.at_s - start_s, "accuracy": point.correct / point.examples}
+        for point in found.evaluations
+        if point.kind == "regional" and point.at_s > start_s and point.correct is not None
+    ]
+    last = next(point for point in points if point["at_s"] >= seconds)
+    counted = [update for update in found.updates if update.received_at_s - start_s <= last["at_s"]]
     return {
         "devices": devices,
-        "seconds": last.at_s - start_s,
+        "seconds": last["at_s"],
         "updates": len(counted),
         "steps": sum(update.steps for update in counted),
-        "accuracy": last.correct / last.examples,
-        "held_out_examples": last.examples,
-        "points": [{"at_s": point.at_s - start_s, "accuracy": point.correct / point.examples} for point in points],
+        "accuracy": last["accuracy"],
+        "held_out_examples": found.evaluations[-1].examples,
+        "points": points,
     }
 
 
@@ -108,7 +112,7 @@ def measure(name: str, bundle: str, data_dir: Path | None, seconds: float, devic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", help="a built-in task: see skerry-task list")
+    parser.add_argument("task", help="a built-in task that has an accuracy: see skerry-task list")
     parser.add_argument("--bundle", required=True, help="its bundle: a path, or builtin:TASK")
     parser.add_argument("--data-dir", type=Path, default=data_dir_by_default(), help="of data sets (SKERRY_DATA)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of training (default 60)")

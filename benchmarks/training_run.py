@@ -34,7 +34,7 @@ from skerry.training.trainer import slices
 OPTIMIZER = Sgd()
 
 Step = Callable[[], float]  # returns the loss
-Accuracy = Callable[[Dataset], float]
+Accuracy = Callable[[Dataset], float | None]  # None where the task has none
 
 
 def ours(bundle: Bundle, batches: Batches, _name: str, _data_dir: Path | None) -> tuple[Step, Accuracy]:
