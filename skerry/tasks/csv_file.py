@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from skerry.tasks.manifest import Manifest
 from skerry.tasks.table import TABLE_BYTES_MAX, Table
 
 CSV_BYTES_MAX = 1 << 30
+LINE_CHARACTERS_MAX = 16 << 20
 LABEL_COLUMN = "label"
 SPLIT_COLUMN = "split"
 MISSING = {"", "?", "na", "nan", "null"}
@@ -63,7 +64,7 @@ def read_table(path: Path, manifest: Manifest, label: str | None) -> Table:
         if path.stat().st_size > CSV_BYTES_MAX:
             raise DataError(f"{path}: larger than {CSV_BYTES_MAX >> 20} MiB: use npz, which is smaller and faster")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _Parser(path, manifest, label).parse(csv.reader(file, strict=True))
+            return _Parser(path, manifest, label).parse(csv.reader(_lines(file, path), strict=True))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -185,6 +186,14 @@ class _Parser:
             case "test" | "1":
                 return True
         raise DataError(f"{self._path}: line {line}, column {SPLIT_COLUMN!r}: {cell[:40]!r} is neither train nor test")
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines with their ends; one without an end could take as much memory as the file."""
+    while line := file.readline(LINE_CHARACTERS_MAX + 1):
+        if len(line) > LINE_CHARACTERS_MAX:
+            raise DataError(f"{path}: a line of more than {LINE_CHARACTERS_MAX} characters: is this a csv file?")
+        yield line
 
 
 def _listed(names: list[str]) -> str:

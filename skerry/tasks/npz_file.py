@@ -69,10 +69,9 @@ def _read_array(archive: zipfile.ZipFile, name: str, path: Path, check: FormChec
     try:
         with archive.open(f"{name}.npy") as file:
             version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read_header(file)
+            if version != (1, 0):  # others have headers of up to 4 GB, for records of many fields
+                raise DataError(f"{path}: array {name} is of format {version}, must be (1, 0): store plain numbers")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject:
             raise DataError(f"{path}: array {name} holds Python objects, which are never loaded: store plain numbers")
         check(shape, dtype)

@@ -17,6 +17,7 @@ from skerry.errors import DataError
 
 PARTS_MAX = 100_000
 DIRICHLET_DRAWS_MAX = 50
+ALPHA_MIN = 1e-9  # of a Dirichlet distribution; each class is one part's long before
 
 Owners = npt.NDArray[np.int32]
 Shares = npt.NDArray[np.int64]  # (classes, parts): what part holds of each class, relative to the other parts
@@ -84,11 +85,11 @@ def dirichlet_shares(labels: npt.NDArray[np.int64], parts: int, alpha: float, se
     without any example is made anew. Source: Yurochkin et al. 2019 (arXiv:1905.12022), section 4.
 
     Raises:
-        DataError: `alpha` is not in (0, inf), or some part stays empty in every one of DIRICHLET_DRAWS_MAX draws.
+        DataError: `alpha` is not in [ALPHA_MIN, inf), or some part stays empty in all DIRICHLET_DRAWS_MAX draws.
     """
     _check_parts(parts)
-    if not 0.0 < alpha < inf:
-        raise DataError(f"alpha={alpha}: must be above 0 and finite")
+    if not ALPHA_MIN <= alpha < inf:
+        raise DataError(f"alpha={alpha}: must be at least {ALPHA_MIN} and finite")
     classes = int(labels.max()) + 1 if len(labels) else 0
     for draw in range(DIRICHLET_DRAWS_MAX if parts <= len(labels) else 0):
         shares = np.stack([_dirichlet(parts, alpha, f"{seed}/{draw}/{label}") for label in range(classes)])
@@ -103,9 +104,16 @@ def dirichlet_shares(labels: npt.NDArray[np.int64], parts: int, alpha: float, se
 def by_shares(labels: npt.NDArray[np.int64], shares: Shares, seed: int) -> Owners:
     """Cut the examples of each class, in random order, in proportion to that class's row of `shares`.
 
-    `labels` is int64 of shape (examples,), below `len(shares)`. Held-out examples cut by the same shares as training
-    examples give each part the same kind of both.
+    `labels` is int64 of shape (examples,). Held-out examples cut by the same shares as training examples give each part
+    the same kind of both.
+
+    Raises:
+        DataError: an example is of a class of which `shares` says nothing.
     """
+    present = np.flatnonzero(np.bincount(labels)).tolist()
+    strange = [label for label in present if label >= len(shares) or not shares[label].any()]
+    if strange:
+        raise DataError(f"class {strange[0]}: has examples that are held out, and none to train on")
     owners = np.empty(len(labels), np.int32)
     parts = np.arange(shares.shape[1], dtype=np.int32)
     for label, share in enumerate(shares):

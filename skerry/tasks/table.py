@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from skerry.errors import DataError
 from skerry.tasks.manifest import IGNORED, Manifest
 
-TABLE_BYTES_MAX = 4 << 30  # of features, as they are stored
+TABLE_BYTES_MAX = 4 << 30  # of features, as they are stored; and of labels
 TABLE_ROWS_MAX = 1 << 28
 
 
@@ -127,7 +128,7 @@ def check_features_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any
 
 
 def check_targets_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any], manifest: Manifest) -> None:
-    """Check shape and dtype of targets that may not have been read yet.
+    """Check shape, dtype and size of targets that may not have been read yet.
 
     Raises:
         DataError: naming what is there and what is wanted.
@@ -137,9 +138,14 @@ def check_targets_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any]
         raise DataError(f"{origin}: y has dtype {dtype}, must be integers: class numbers from 0")
     if dtype.kind not in "fbui":
         raise DataError(f"{origin}: y has dtype {dtype}, must be a real number type such as float32")
-    if not shape or shape[1:] != label.shape or shape[0] > TABLE_ROWS_MAX:
+    if not shape or shape[1:] != label.shape:
         expected = ", ".join(("examples", *map(str, label.shape))) + ("" if label.shape else ",")
         raise DataError(f"{origin}: y has shape {shape}, must be ({expected})")
+    value_bytes = np.dtype(label.dtype).itemsize  # as which they are kept
+    if shape[0] > TABLE_ROWS_MAX or shape[0] * prod(label.shape) * value_bytes > TABLE_BYTES_MAX:
+        raise DataError(
+            f"{origin}: labels of {shape[0]} rows are more than {TABLE_BYTES_MAX >> 20} MiB: keep fewer on this device"
+        )
 
 
 def check_split_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -157,6 +157,28 @@ def test_an_array_that_claims_to_be_huge_is_refused_unread(manifest: Manifest, t
         load(f"npz:{tmp_path / 'bomb.npz'}", manifest)
 
 
+def test_labels_that_claim_to_be_huge_are_refused_unread(
+    make_manifest: Callable[..., Manifest], tmp_path: Path
+) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 20, 10_000)})
+    np.savez(tmp_path / "bomb.npz", x=np.zeros((1, 3)))
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "a") as archive:
+        archive.writestr("y.npy", header.getvalue())
+    with pytest.raises(DataError, match="labels of 1048576 rows are more than 4096 MiB"):
+        load(f"npz:{tmp_path / 'bomb.npz'}", make_manifest(label=Label(classes=2, shape=(10_000,))))
+
+
+def test_an_array_whose_header_may_be_huge_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    array = io.BytesIO()
+    np.lib.format.write_array(array, X, version=(2, 0))
+    np.savez(tmp_path / "a.npz", y=Y)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("x.npy", array.getvalue())
+    with pytest.raises(DataError, match=r"array x is of format \(2, 0\), must be \(1, 0\)"):
+        load(f"npz:{tmp_path / 'a.npz'}", manifest)
+
+
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(place=st.integers(0, 10**6), mask=st.integers(1, 255), cut=st.integers(0, 10**6))
 def test_a_damaged_file_never_raises_anything_else(
@@ -239,6 +261,12 @@ def test_a_cell_that_does_not_fit_is_found_by_line_and_column(
 
 def test_a_csv_file_has_limits(named: Manifest, csv: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     source = csv("a,b,c,label\n1,2,3,0\n4,5,6,1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("skerry.tasks.csv_file.LINE_CHARACTERS_MAX", 12)
+        assert len(load(source, named)) == 2  # the header has 12 with its end
+        patch.setattr("skerry.tasks.csv_file.LINE_CHARACTERS_MAX", 11)
+        with pytest.raises(DataError, match="a line of more than 11 characters"):
+            load(source, named)
     monkeypatch.setattr("skerry.tasks.csv_file.TABLE_BYTES_MAX", 16)
     with pytest.raises(DataError, match="of features: keep fewer rows"):
         load(source, named)

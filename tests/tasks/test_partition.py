@@ -112,6 +112,26 @@ def test_a_part_that_no_draw_can_fill_is_an_error_with_a_remedy() -> None:
             partition.dirichlet_shares(labels, 4, alpha, 1)
 
 
+def test_a_class_that_nobody_trains_on_cannot_be_dealt() -> None:
+    """Else its examples would go to whoever the memory happened to name."""
+    train = np.array([0, 0, 2, 2])
+    for shares in (partition.shard_shares(train, 2, 1, 0), partition.dirichlet_shares(train, 2, 5.0, 0)):
+        for label in (1, 3) if not shares[1].any() else (3,):
+            with pytest.raises(DataError, match=f"class {label}: has examples that are held out, and none to train on"):
+                partition.by_shares(np.array([0, label]), shares, 0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, 1e-320, float("inf"), float("nan")])
+def test_an_alpha_that_no_distribution_has_is_refused(alpha: float) -> None:
+    with pytest.raises(DataError, match="must be at least 1e-09 and finite"):
+        partition.dirichlet_shares(np.arange(100) % 4, 2, alpha, 0)
+
+
+def test_the_smallest_alpha_gives_each_class_to_one_part() -> None:
+    shares = partition.dirichlet_shares(np.arange(100) % 4, 2, partition.ALPHA_MIN, 0)
+    assert ((shares > 0).sum(axis=1) == 1).all()
+
+
 def test_held_out_examples_follow_the_shares_of_the_training_examples() -> None:
     """A device is examined on the classes that it trains on."""
     train, held_out = np.arange(2000) % 10, np.arange(500) % 10

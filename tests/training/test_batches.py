@@ -26,6 +26,14 @@ def test_all_batches_are_of_one_size(rows: int, batch: int) -> None:
     assert {len(next(batches)[1]) for _ in range(20)} == {min(rows, batch)} == {batches.batch_examples}
 
 
+def test_much_randomness_is_the_same_as_little_after_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python makes no more than 2 ** 31 random bits at a time: 33 million rows would not be put in order."""
+    order, noise = Shuffle(3).permutation(100), Shuffle(3).uniform(100)
+    monkeypatch.setattr("skerry.training.shuffle.BYTES_AT_ONCE", 24)
+    np.testing.assert_array_equal(Shuffle(3).permutation(100), order)
+    np.testing.assert_array_equal(Shuffle(3).uniform(100), noise)
+
+
 def test_features_stay_with_their_labels() -> None:
     x, y, _noise = next(Batches(numbered(100), 32, Shuffle(0)))
     assert x[:, 0].tolist() == y.tolist()

@@ -26,7 +26,9 @@ from skerry.training.definition import TaskDefinition  # noqa: E402
 from skerry.training.form_choice import fastest, measured_forms  # noqa: E402
 from skerry.training.functional_model import FunctionalModel  # noqa: E402
 from skerry.training.gate import GateReport, check_graphs  # noqa: E402
+from skerry.training.noise import Noise  # noqa: E402
 from skerry.training.onnx_engine import signature  # noqa: E402
+from skerry.training.recurrence import LayerByLayer  # noqa: E402
 
 IMAGE, FIVE = Input(shape=(3, 8, 8)), Label(classes=5)
 TOKENS, NEXT = Input(shape=(6,), dtype="int64", values_below=11), Label(classes=11, shape=(6,))
@@ -227,6 +229,48 @@ def test_noise_decides_what_is_dropped() -> None:
     with torch.no_grad():
         kept = torch.tensor([[1.0, 0.0, 3.0, 0.0]]) / 0.75
         assert loss == pytest.approx(float(model.model[1](kept).square().mean()), rel=1e-5)
+
+
+def test_each_dropout_has_noise_of_its_own() -> None:
+    model = FunctionalModel(nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5), nn.Linear(2, 3)), Label(classes=3))
+    graph, noise_values = step_graph(model, Input(shape=(2,)))
+    assert noise_values == 4
+    inputs = {"parameters": model.vector(), "x": np.ones((1, 2), np.float32), "y": np.array([0])}
+    noise = np.array([[0.9, 0.9, 0.1, 0.9]], np.float32)  # the second drops the first value
+    _, gradient = graph_session(graph).run(None, {**inputs, "noise": noise})
+    of_weights = gradient[:6].reshape(3, 2)
+    assert not of_weights[:, 0].any()
+    np.testing.assert_allclose(of_weights[:, 1], 4.0 * gradient[6:], rtol=1e-5)
+
+
+RECURRENT = pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+
+
+@RECURRENT
+@pytest.mark.parametrize("settings", [{"bidirectional": True}, {"bias": False, "batch_first": True}])
+def test_a_stack_run_layer_by_layer_is_torch_s_own(kind: type[nn.RNNBase], settings: dict[str, bool]) -> None:
+    """The gate cannot tell: what it compares with runs layer by layer, too."""
+    stack = kind(3, 4, num_layers=3, dropout=1e-9, **settings)
+    states = torch.randn(2, 6 if "bidirectional" in settings else 3, 5, 4)
+    given = (torch.randn(5, 5, 3), tuple(states) if kind is nn.LSTM else states[0])
+    expected = stack(*given)
+    with LayerByLayer():
+        found = stack(*given)
+    torch.testing.assert_close(found, expected)
+
+
+@RECURRENT
+def test_dropout_acts_between_the_layers_of_a_stack_and_nowhere_else(kind: type[nn.RNNBase]) -> None:
+    stack, x = kind(3, 4, num_layers=2, dropout=0.5), torch.randn(6, 2, 3)
+    alone = kind(4, 4)
+    alone.load_state_dict({name.replace("_l1", "_l0"): t for name, t in stack.state_dict().items() if "_l1" in name})
+    noise = Noise(torch.zeros(2, 24), 2)  # drops everything
+    with torch.no_grad():
+        expected = alone(torch.zeros(6, 2, 4))[0]
+        with noise, LayerByLayer():
+            found = stack(x)[0]
+    torch.testing.assert_close(found, expected)
+    assert noise.values == 24
 
 
 def test_the_known_silent_failure_does_not_pass_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:

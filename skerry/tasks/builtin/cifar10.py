@@ -69,7 +69,10 @@ class PythonBatches:
         try:
             with readable(path):
                 batch = array_pickle.read(np.memmap(path, np.uint8, "r").data)
-            labels = np.array(batch[b"labels"], np.int64)
+            numbers = batch[b"labels"]
+            if type(numbers) is not list or not all(type(number) is int for number in numbers):
+                raise array_pickle.MalformedPickle("its labels are no list of numbers")  # but lists in lists, say
+            labels = np.array(numbers, np.int64)
             images = np.asarray(batch[b"data"])
         except (array_pickle.MalformedPickle, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path}: is no batch of CIFAR-10: {error}") from error

@@ -15,7 +15,7 @@ from skerry.tasks.builtin.folder import readable
 from skerry.tasks.manifest import Manifest
 
 UNKNOWN = "<unk>"
-TEXT_BYTES_MAX = 64 << 20  # uncompressed
+TEXT_BYTES_MAX = 16 << 20  # uncompressed; as single words they take fifty times as much
 LINE_BYTES_MAX = 1 << 20
 
 Tokens = npt.NDArray[Any]  # unsigned, as narrow as the number of classes allows

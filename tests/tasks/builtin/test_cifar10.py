@@ -148,6 +148,16 @@ def test_a_damaged_batch_is_refused_by_name(python_batches: PythonBatches, binar
         Cifar10(binary_batches).owners(Deal(), held_out=False)
 
 
+def test_labels_that_are_lists_of_lists_are_refused_before_they_are_unfolded(tmp_path: Path) -> None:
+    """Some 1,300 bytes of lists that hold the one before fifty times would become 50^12 labels."""
+    first = b"U\x010](K\x01eq\x00"
+    lists = first + b"".join(b"U\x010](" + b"h%c" % number * 50 + b"eq%c" % (number + 1) for number in range(12))
+    entries = lists + b"U\x06labelsh\x0cU\x04dataU\x00"
+    (tmp_path / "batch").write_bytes(b"\x80\x02}(" + entries + b"u.")
+    with pytest.raises(DataError, match="its labels are no list of numbers"):
+        PythonBatches(Folder("cifar10", "the moon", tmp_path), (DataFile("batch"),)).labels(held_out=False)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\x80\x02}.", python_2_pickle(IMAGES[:2], [1]), python_2_pickle(IMAGES[:2, :1], [1, 2]), b"cos\nsystem\n."],

@@ -149,7 +149,7 @@ def test_a_task_that_takes_no_text_is_refused(
         (b"a" * (tokens.LINE_BYTES_MAX + 1), "text", "a line of more than"),
         (b"a\n" * 20, "text.gz", "is no intact gzip file"),
         (gzip.compress(b"a\n" * 20)[:-3], "text.gz", "is no intact gzip file"),
-        (gzip.compress((b"a" * 1000 + b"\n") * (68 << 10)), "text.gz", "a text of more than 64 MiB"),
+        (gzip.compress((b"a" * 1000 + b"\n") * (68 << 10)), "text.gz", "a text of more than 16 MiB"),
     ],
     ids=["bytes", "line", "no gzip", "cut off", "bomb"],
 )
