@@ -30,9 +30,20 @@ class DiskQueue:
         """
         while True:
             write, done = await self._writes.get()
-            await self._run_in_thread(write)
+            # Once it is asked of a thread it happens, also where the agent is stopped meanwhile: `finish` builds on it.
+            await asyncio.shield(self._run_in_thread(write))
             if done is not None:
                 done()
+
+    def finish(self) -> None:
+        """Perform what was asked for and has not begun, in order; behind `run` and its thread, at a stop in good order.
+
+        Raises:
+            StorageError: the disk refused one.
+        """
+        while not self._writes.empty():
+            write, _ = self._writes.get_nowait()
+            write()
 
 
 class ResidualWear:

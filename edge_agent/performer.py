@@ -134,7 +134,8 @@ class Performer:
             await self._perform(*await self._effects.get())
 
     def save_model(self) -> None:
-        """Write the model down now: the last thing before a stop in good order."""
+        """Write down what waits for the disk, then the model: the last thing before a stop in good order."""
+        self._disk.finish()  # the model may be of a task that is not written down yet
         if self._model is not None:
             self._store.save_model(StoredModel(self._model.version, self._model.parameters))
 

@@ -210,6 +210,25 @@ async def test_writes_happen_in_order_and_an_error_ends_the_queue() -> None:
     work.close()
 
 
+async def test_a_stop_loses_no_write_and_keeps_their_order() -> None:
+    """Neither the one that waits for a thread, which others keep busy, nor those behind it."""
+    work, busy, seen = WorkThreads(1), threading.Event(), list[int]()
+    disk = DiskQueue(work)
+    running = asyncio.create_task(disk.run())
+    kept = asyncio.ensure_future(work(busy.wait))
+    for number in range(3):
+        disk.submit(lambda number=number: seen.append(number))  # type: ignore[misc]
+    await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    busy.set()
+    assert await kept
+    work.close()
+    disk.finish()
+    assert seen == [0, 1, 2]
+
+
 def test_a_small_residual_is_written_with_every_update() -> None:
     wear = ResidualWear(bytes_per_s=100e3)
     assert all(wear.due(50_000, 500, now_s=float(second)) for second in range(20_000))
