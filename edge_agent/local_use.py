@@ -166,6 +166,8 @@ class LocalUse:
 
     async def _evaluate(self, task: OpenTask, model: RegionalModel) -> None:
         regional = await self._score(task, model.parameters)
+        if self._is_over(task):
+            return  # some rows are missing
         personal = None
         head = self._head
         if task.own is not None and head is not None:

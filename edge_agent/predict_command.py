@@ -41,8 +41,8 @@ def predict(config: AgentConfig, read: Read, scores: Scores) -> dict[str, Any]:
     if config.inference.enabled:
         try:
             found = _ask(config, read, scores)
-        except ConnectionError:
-            found = None  # it does not run
+        except OSError:
+            found = None  # it does not run, or this machine has no such address
         if found is not None:
             return found
     served = _on_disk(config)

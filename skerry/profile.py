@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent.parent / "profiles"
 SUFFIX = ".toml"
 
 EngineName = Literal["onnx", "torch"]
-FlashRate = Annotated[float, Meta(ge=1e6)]  # bytes per hour: less would not carry the agent's own records
+FlashRate = Annotated[float, Meta(ge=6e6)]  # bytes per hour; half of it goes to status.json, where that is on a disk
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 
 

@@ -105,9 +105,9 @@ def test_what_the_configuration_says_goes_before_the_profile() -> None:
 
     own = in_force(
         Training(engine="torch", threads=3, providers=(), batch_examples=8),
-        Limits(bundle_bytes_max=1, residual_bytes_per_s=2.0, flash_bytes_per_hour=3e6),
+        Limits(bundle_bytes_max=1, residual_bytes_per_s=2.0, flash_bytes_per_hour=6e6),
     )
-    assert own == agent_config.InForce("torch", 3, (), 8, 1, 2.0, 3e6)
+    assert own == agent_config.InForce("torch", 3, (), 8, 1, 2.0, 6e6)
     assert in_force(Training(), Limits()).providers == ("CUDAExecutionProvider",)
 
 

@@ -4,17 +4,21 @@ import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.board import Board
-from edge_agent.flash import FlashBudget
+from edge_agent.config import Limits
+from edge_agent.flash import HOUR_S, FlashBudget
 from edge_agent.outbox import Update
 from edge_agent.store import FILE_NAME, Store
-from skerry.policy import Decider, Policy, Reading
+from skerry.policy import FLASH_LEFT, Decider, Policy, Reading
+from skerry.profile import FlashRate
 from skerry.protocol.messages import ModelVersion
 
 MB = 10**6
@@ -102,3 +106,15 @@ def test_the_kernel_counts_what_the_store_writes(residual_values: int, most: flo
     grown = end_log - start_log  # the log is not copied into the database yet
     assert grown > 200 * FRAME_BYTES
     assert grown <= end_bytes - start_bytes <= most * grown
+
+
+def test_the_least_budget_carries_the_agents_own_records_for_ever() -> None:
+    """A page for status.json every few seconds, also while it rests: else it could never train again."""
+    (least,) = (meta.ge for meta in get_args(FlashRate) if isinstance(meta, msgspec.Meta))
+    budget = FlashBudget(least)
+    budget.count(int(2 * least), 0.0)  # overdrawn by as much again
+    status_s = Limits().status_s
+    for number in range(1, int(3 * HOUR_S / status_s)):
+        budget.count(int(2 * least) + 4096 * number, number * status_s)
+    assert budget.left is not None
+    assert budget.left > FLASH_LEFT
