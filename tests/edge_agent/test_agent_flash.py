@@ -111,6 +111,7 @@ def test_the_kernel_counts_what_the_store_writes(residual_values: int, most: flo
 def test_the_least_budget_carries_the_agents_own_records_for_ever() -> None:
     """A page for status.json every few seconds, also while it rests: else it could never train again."""
     (least,) = (meta.ge for meta in get_args(FlashRate) if isinstance(meta, msgspec.Meta))
+    assert isinstance(least, float)
     budget = FlashBudget(least)
     budget.count(int(2 * least), 0.0)  # overdrawn by as much again
     status_s = Limits().status_s
