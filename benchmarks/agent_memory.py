@@ -49,6 +49,7 @@ cycle_min_s = 0.5
 cycle_max_s = 4.0
 """
 PATIENCE_S = 300.0  # for all updates
+STOP_S = 60.0  # to end in good order: a step under way is taken to its end
 SAMPLE_S = 0.1
 
 
@@ -86,14 +87,18 @@ async def measure(
                     first_s = first_s or time.perf_counter()
                     largest, peak = max(largest, now["resident_mb"]), now["peak_mb"]
             runs_on = next((line for line in federation.agents["device"].log_tail(1000) if "training on" in line), "")
+            asked_s = time.perf_counter()
+            await federation.agents["device"].stop(STOP_S)
+            stop_s = time.perf_counter() - asked_s
         finally:
             await federation.stop()
     return {
         "resident_mb": largest,
-        "peak_mb": peak,
+        "peak_mb": max(peak, largest),  # the kernel updates the two at different times
         "updates": len(taken),
         "steps": sum(taken),
         "runs_on": runs_on.partition("training on ")[2],
+        "stop_s": stop_s,
         "start_to_first_update_s": first_s - start_s,
     }
 

@@ -10,7 +10,7 @@ from skerry.tasks.builtin.catalogue import SHIPPED, TASKS, task_of
 from skerry.tasks.bundle import resolve
 
 FOLDER = Path("lab-results/benchmarks")  # git ignores it; `make clean` removes it
-PARTS = 100  # that a data set is dealt to: a device has one
+DEAL = "part=0&parts=100&partition=iid"
 EXPORT_TIMEOUT_S = 1800.0
 
 
@@ -21,9 +21,9 @@ def data_dir_by_default() -> Path | None:
 
 
 def device_source(name: str) -> str:
-    """Return the data source of one device of many: part 0 of the task's data set."""
+    """Return the data source of one device of many: a random part of the task's data set, or some of its people."""
     data_set = task_of(name).data_set
-    return f"builtin:{data_set}?part=0&parts={6 if data_set == 'activity' else PARTS}"
+    return "builtin:activity?part=0&parts=6" if data_set == "activity" else f"builtin:{data_set}?{DEAL}"
 
 
 def export(name: str, bundle: Path, data_dir: Path | None) -> dict[str, float]:

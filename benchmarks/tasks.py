@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import builtin_task, child, result, task_table
-from skerry.tasks.builtin.catalogue import task_of
+from skerry.tasks.builtin.catalogue import SHIPPED, task_of
 
 SECTIONS = ("export", "steps", "onnx", "torch")
 TIMEOUT_S = 900.0
@@ -72,6 +72,7 @@ def measure(task: str, options: argparse.Namespace) -> None:
             kept.keep("export", "", {"error": str(error)})
             return
         kept.keep("export", builtin_task.fingerprint(str(bundle)), figures)
+    used = f"builtin:{task}" if task in SHIPPED else str(bundle)  # what devices really train
     speed = "quick" if options.quick else "full"
     plans = {
         "steps": ("benchmarks.step_times", STEPS[speed]),
@@ -79,11 +80,11 @@ def measure(task: str, options: argparse.Namespace) -> None:
         "torch": ("benchmarks.agent_memory", ("--engine", "torch", *MEMORY[speed])),
     }
     for section, (module, settings) in plans.items():
-        key = f"{builtin_task.fingerprint(str(bundle))} {module} {' '.join(settings)}"
+        key = f"{builtin_task.fingerprint(used)} {module} {' '.join(settings)}"
         if is_current(kept.sections, section, key) and section not in again:
             continue
         _say(task, section)
-        arguments = [task, "--bundle", str(bundle), *settings]
+        arguments = [task, "--bundle", used, *settings]
         if options.data_dir is not None:
             arguments += ["--data-dir", str(options.data_dir)]
         try:

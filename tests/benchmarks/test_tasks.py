@@ -29,42 +29,51 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise child.ChildFailedError("no MaxPool")
         return {"ratio": 1.0}
 
+    def fingerprint(bundle: str) -> str:
+        return bundle if bundle.startswith("builtin:") else Path(bundle).read_bytes().hex()
+
     monkeypatch.setattr(builtin_task, "export", export)
-    monkeypatch.setattr(builtin_task, "fingerprint", lambda bundle: Path(bundle).read_bytes().hex())
+    monkeypatch.setattr(builtin_task, "fingerprint", fingerprint)
     monkeypatch.setattr(child, "run", run)
     return made
 
 
 def test_only_what_failed_or_was_asked_for_is_measured_again(tmp_path: Path, calls: list[str]) -> None:
-    tasks.measure("mnist-cnn", options(tmp_path))
+    tasks.measure("cifar10-cnn", options(tmp_path))
     assert calls == ["export", "step_times", "agent_memory", "agent_memory torch"]
     calls.clear()
-    tasks.measure("mnist-cnn", options(tmp_path))
+    tasks.measure("cifar10-cnn", options(tmp_path))
     assert calls == ["agent_memory torch"]
     calls.clear()
-    tasks.measure("mnist-cnn", options(tmp_path, again="steps"))
+    tasks.measure("cifar10-cnn", options(tmp_path, again="steps"))
     assert calls == ["step_times", "agent_memory torch"]
     calls.clear()
-    tasks.measure("mnist-cnn", options(tmp_path, quick=False))
+    tasks.measure("cifar10-cnn", options(tmp_path, quick=False))
     assert calls == ["step_times", "agent_memory", "agent_memory torch"]
 
 
 def test_another_bundle_is_measured_from_the_beginning(tmp_path: Path, calls: list[str]) -> None:
-    tasks.measure("mnist-cnn", options(tmp_path))
+    tasks.measure("cifar10-cnn", options(tmp_path))
     calls.clear()
-    (tmp_path / "mnist-cnn.skerry").write_bytes(b"another")
-    tasks.measure("mnist-cnn", options(tmp_path))
+    (tmp_path / "cifar10-cnn.skerry").write_bytes(b"another")
+    tasks.measure("cifar10-cnn", options(tmp_path))
     assert calls == ["export", "agent_memory torch"]  # which wrote the first bundle again: its figures hold
 
 
+def test_a_shipped_bundle_is_what_is_measured(tmp_path: Path, calls: list[str]) -> None:
+    tasks.measure("activity", options(tmp_path))
+    steps = tasks.merged(tmp_path, ["activity"])["activity"]["steps"]
+    assert steps["key"].startswith("builtin:activity ")
+
+
 def test_tasks_are_merged_in_the_catalogue_s_order(tmp_path: Path, calls: list[str]) -> None:
-    for task in ("cifar10-cnn", "mnist-cnn"):
+    for task in ("shakespeare-gru", "cifar10-cnn"):
         tasks.measure(task, options(tmp_path))
     rows = tasks.merged(tmp_path, builtin_task.names())
-    assert list(rows) == ["mnist-cnn", "cifar10-cnn"]
-    assert list(rows["mnist-cnn"]) == ["export", "steps", "onnx", "torch"]
-    assert rows["mnist-cnn"]["torch"]["error"] == "no MaxPool"
-    assert rows["mnist-cnn"]["steps"]["ratio"] == 1.0
+    assert list(rows) == ["cifar10-cnn", "shakespeare-gru"]
+    assert list(rows["cifar10-cnn"]) == ["export", "steps", "onnx", "torch"]
+    assert rows["cifar10-cnn"]["torch"]["error"] == "no MaxPool"
+    assert rows["cifar10-cnn"]["steps"]["ratio"] == 1.0
 
 
 def test_a_child_s_figures_are_its_last_line() -> None:
