@@ -1,4 +1,4 @@
-"""Every kind of layer and loss that a task may have: its step, exported, gives torch's own gradients.
+"""Every kind of layer and loss that a task may have: its step, exported, gives torch's own gradients in both engines.
 
 The gate is what compares: two batch sizes, three seeds, tensor by tensor. A test holds several layers of a kind.
 """
@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from skerry.tasks.manifest import Input, Label, PartName
+from skerry.training.batches import Batch
 from skerry.training.export_error import ExportError
 from skerry.training.made_up import made_up
 
@@ -29,6 +30,7 @@ from skerry.training.gate import GateReport, check_graphs  # noqa: E402
 from skerry.training.noise import Noise  # noqa: E402
 from skerry.training.onnx_engine import signature  # noqa: E402
 from skerry.training.recurrence import LayerByLayer  # noqa: E402
+from skerry.training.torch_graph import TorchGraph  # noqa: E402
 
 IMAGE, FIVE = Input(shape=(3, 8, 8)), Label(classes=5)
 TOKENS, NEXT = Input(shape=(6,), dtype="int64", values_below=11), Label(classes=11, shape=(6,))
@@ -54,7 +56,23 @@ def step_graph(
 def check_step(module: nn.Module, features: Input, label: Label) -> GateReport:
     model = FunctionalModel(module, label)
     graph, noise_values = step_graph(model, features)
-    return check_graphs(model, {PartName.STEP: graph}, features, noise_values)
+    report = check_graphs(model, {PartName.STEP: graph}, features, noise_values)
+    if not any(getattr(layer, "padding_idx", None) is not None for layer in module.modules()):
+        check_torch_engine(model, graph, made_up(features, label, noise_values, 3, seed=1))
+    return report
+
+
+def check_torch_engine(model: FunctionalModel, graph: bytes, batch: Batch) -> None:
+    """The loss half of the step under autograd has the gradient that the gradient half has in onnxruntime."""
+    inputs = {"parameters": model.vector(), "x": batch.x, "y": batch.y}
+    inputs = inputs if batch.noise is None else inputs | {"noise": batch.noise}
+    loss, gradient, *buffers = graph_session(graph).run(None, inputs)
+    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    vector = tensors["parameters"].requires_grad_()
+    outputs = TorchGraph(graph, ["loss", *(["buffers"] if buffers else [])])(tensors)
+    (found,) = torch.autograd.grad(outputs[0], vector)
+    for ours, theirs in zip((*outputs, found[: len(gradient)]), (loss, *buffers, gradient), strict=True):
+        np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=1e-4, atol=1e-5)
 
 
 class Branches(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
@@ -145,6 +163,7 @@ def test_of_equal_maxima_the_first_gets_the_gradient() -> None:
     session = graph_session(graph)
     x, y = np.ones((2, 3, 8, 8), np.float32), np.array([0, 3])
     _, gradient = session.run(None, {"parameters": model.vector(), "x": x, "y": y})
+    check_torch_engine(model, graph, Batch(x, y))
     _, expected = model.step(torch.from_numpy(model.vector()), torch.from_numpy(x), torch.from_numpy(y))
     np.testing.assert_allclose(gradient, expected.numpy(), atol=1e-6)
 
