@@ -56,11 +56,12 @@ class RunningMean(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
 
     def forward(self, x: Any) -> Any:
         out = self.linear(x)
+        centred = out - self.mean
         if self.training:
             with torch.no_grad():
                 self.mean.mul_(0.75).add_(out.mean(0), alpha=0.25)
                 self.batches.add_(1)
-        return out - self.mean
+        return centred
 
 
 class Unused(nn.Module):  # type: ignore[misc]  # torch is Any to mypy

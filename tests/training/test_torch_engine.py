@@ -1,12 +1,19 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from skerry.algorithms.optimizer import Sgd
+from skerry.errors import DataError
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
+from skerry.tasks.manifest import Input, Label
 from skerry.training.batches import Batches
+from skerry.training.definition import TaskDefinition
 from skerry.training.onnx_engine import OnnxTrainer
 from skerry.training.shuffle import Shuffle
 from skerry.training.trainer import Trainer, open_trainer
@@ -14,6 +21,8 @@ from skerry.vector import Float32
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
+
+from torch import nn  # noqa: E402 - behind importorskip
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +82,53 @@ def test_the_loss_can_be_differentiated_twice(activity: Bundle, training_rows: D
     assert float(of_x.abs().max()) > 0
 
 
+class StopsGradients(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Any) -> Any:
+        out = self.linear(x)
+        return out * out.detach()
+
+
+class Padded(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.logits = nn.Embedding(90, 4, padding_idx=1), nn.Linear(4, 3)
+        nn.init.normal_(self.embedding.weight)
+
+    def forward(self, x: Any) -> Any:
+        return self.logits(self.embedding(x).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "tensor"),
+    [
+        (StopsGradients, Input(shape=(4,)), "linear.weight"),
+        (Padded, Input(shape=(8,), dtype="int64", values_below=90), "embedding.weight"),
+    ],
+)
+def test_a_model_that_stops_gradients_is_left_to_the_other_engine(
+    model: Callable[[], Any], features: Input, tensor: str, tmp_path: Path
+) -> None:
+    """The forward graph does not show it: autograd would go on without an error."""
+    from skerry.training.build import build
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = build(TaskDefinition(name="made", model=model(), input=features, label=Label(classes=3)))
+    path = tmp_path / "made.skerry"
+    path.write_bytes(made.file)
+    bundle = Bundle.open(path)
+    assert open_trainer(bundle, "onnx").runs_on == "onnx: CPUExecutionProvider"
+    with pytest.raises(DataError, match=f"gradient of {tensor} is not the bundle's: .*: use the onnx engine"):
+        open_trainer(bundle, "torch")
+
+
 def test_an_operator_that_it_does_not_know_is_named() -> None:
-    from skerry.training.torch_graph import TorchGraph, UnsupportedOperator
+    from skerry.training.torch_graph import TorchGraph
+    from skerry.training.unsupported_operator import UnsupportedOperator
 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "loss")]
     made = helper.make_graph([helper.make_node("Bernoulli", ["x"], ["loss"])], "g", value[:1], value[1:])
