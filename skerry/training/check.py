@@ -1,6 +1,7 @@
 """Does a bundle of foreign origin do what it says? Answered without torch, so also where it will run."""
 
 from dataclasses import dataclass
+from math import isfinite, nan
 from statistics import median
 from typing import Any
 
@@ -49,11 +50,12 @@ def check_bundle(bundle: Bundle) -> CheckReport:
         if silent:
             raise MalformedBundle(f"{bundle.path}: the gradient of {', '.join(silent)} is zero on all examples")
         for name, found in errors.items():
-            if not median(found) <= ERROR_MAX:
+            error = median(found) if all(map(isfinite, found)) else nan
+            if not error <= ERROR_MAX:  # also where it is not a number
                 raise MalformedBundle(
-                    f"{bundle.path}: the gradient of {name} is off by {median(found):.0%} from the slope of the loss"
+                    f"{bundle.path}: the gradient of {name} is off by {error:.0%} from the slope of the loss"
                 )
-            worst = max(worst, median(found))
+            worst = max(worst, error)
     return CheckReport(worst, float(np.mean(losses)))
 
 

@@ -32,7 +32,7 @@ def _cross_entropy(logits: torch.Tensor, y: torch.Tensor) -> Sums:
     scored = y != IGNORED
     picked = functional.log_softmax(logits, 1).gather(1, y.clamp(min=0).unsqueeze(1)).squeeze(1)
     loss = -torch.where(scored, picked, 0.0).sum()
-    right = (logits.argmax(1) == y) & scored  # no class has the number IGNORED
+    right = logits.argmax(1) == y  # no class has the number IGNORED
     return loss, right.to(torch.int64).sum(), scored.to(torch.int64).sum()
 
 

@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,16 @@ def test_an_intact_bundle_passes(activity: Bundle) -> None:
 def test_a_gradient_that_is_not_the_slope_of_the_loss_is_found(with_step: Callable[..., Bundle], factor: float) -> None:
     with pytest.raises(MalformedBundle, match=r"the gradient of \S+ is off by \d+% from the slope of the loss"):
         check_bundle(with_step(times("gradient", factor)))
+
+
+def test_one_slope_that_is_no_number_is_not_outvoted(activity: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    slopes = iter([nan])
+    monkeypatch.setattr(
+        "skerry.training.check._gradient_errors",
+        lambda trainer, *_: {tensor.name: next(slopes, 0.0) for tensor in trainer.layout.tensors},
+    )
+    with pytest.raises(MalformedBundle, match=r"the gradient of 0\.weight is off by nan%"):
+        check_bundle(activity)
 
 
 def test_a_gradient_of_nothing_is_found(with_step: Callable[..., Bundle]) -> None:

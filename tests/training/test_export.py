@@ -20,6 +20,7 @@ from skerry.training.definition import TaskDefinition, load_definition
 from skerry.training.export_error import ExportError
 from skerry.training.made_up import batch
 from skerry.training.trainer import open_trainer
+from skerry.vector import Layout, Tensor
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -281,6 +282,24 @@ def test_one_wrong_tensor_is_not_hidden_by_the_others(
     joined.input[3] = "scaled"
     with pytest.raises(ExportError, match=r"gradient of 2\.bias is off"):
         gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+def test_a_tensor_s_error_is_measured_against_its_own_gradient_but_for_rounding() -> None:
+    layout = Layout((Tensor("large", (1,), 0), Tensor("small", (1,), 1), Tensor("noise", (1,), 2)))
+    wanted = np.array([1000.0, 2.0, 1e-9], np.float32)
+    errors = gate_module._gradient_errors(layout, wanted * np.array([1.0, 1.01, 2.0], np.float32), wanted)
+    assert errors["gradient of small"] == pytest.approx(0.01, rel=1e-3)
+    assert errors["gradient of noise"] < 1e-8
+
+
+def test_the_gate_s_inputs_leave_some_labels_out_and_move_a_model_both_ways() -> None:
+    model = FunctionalModel(RunningMean(), Label(classes=3, shape=(2,)))
+    inputs = gate_module._inputs(model, FEATURES, 0, 5, 0)
+    assert 0 < (inputs["y"] == -100).sum() < inputs["y"].size
+    assert not (gate_module._inputs(model, FEATURES, 0, 1, 0)["y"] == -100).any()  # not all of a small batch
+    moved = inputs["parameters"] - model.vector()
+    assert moved[:15].min() < 0.0 < moved[:15].max()
+    assert moved[15:].min() >= 0.0  # the tail may be variances
 
 
 def test_a_gradient_that_is_zero_on_all_inputs_is_no_equal_gradient() -> None:
