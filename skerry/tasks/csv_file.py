@@ -103,7 +103,7 @@ class _Parser:
         return Table(
             str(self._path),
             np.frombuffer(x, np.float32).reshape(len(y), -1),
-            np.array(y).astype(label.dtype).reshape(len(y), *label.shape),
+            np.array(y, np.float64 if label.classes is None else np.int64).reshape(len(y), *label.shape),
             np.frombuffer(held_out, np.int8) if columns.split is not None else None,
             lambda row: f"line {lines[row]}",
         )

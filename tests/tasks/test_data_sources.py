@@ -385,6 +385,15 @@ def test_tokens_that_do_not_fit_are_refused(
         load(f"npz:{tmp_path / 'a.npz'}", tokens(make_manifest))
 
 
+def test_values_beyond_float32_are_refused_as_infinite(
+    csv: Callable[..., str], npz: Callable[..., str], make_manifest: Callable[..., Manifest]
+) -> None:
+    manifest = make_manifest(label=Label(loss="mse", shape=(1,)))
+    for source in (csv("a,b,c,label\n1,2,3,1e39\n"), npz(x=X[:1], y=np.array([[1e39]]))):
+        with pytest.raises(DataError, match="inf, must be a finite float32"):
+            load(source, manifest)
+
+
 @pytest.mark.parametrize(("loss", "value"), [("mse", "inf"), ("bce_with_logits", "1.5"), ("bce_with_logits", "nan")])
 def test_values_to_predict_are_checked(
     tmp_path: Path, make_manifest: Callable[..., Manifest], loss: str, value: str

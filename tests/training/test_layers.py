@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch
 
 from torch import nn  # noqa: E402 - behind importorskip
 
-from skerry.training import convolution, decompositions, graph_export  # noqa: E402
+from skerry.training import convolution, decompositions, form_choice, graph_export  # noqa: E402
 from skerry.training.build import build  # noqa: E402
 from skerry.training.convolution import Convolution, Forms  # noqa: E402
 from skerry.training.definition import TaskDefinition  # noqa: E402
@@ -355,6 +355,16 @@ def test_forms_are_chosen_among_those_that_fit_and_the_graph_follows() -> None:
     assert operators["usual"].count("Conv") == 3  # forward, and the second one's input by a turned kernel
     assert operators["convolution"].count("Conv") == 4
     assert operators["convolution"].count("ConvTranspose") == 1
+
+
+@pytest.mark.parametrize("chosen", [Forms("products", "rotated"), Forms("batched_last", "transposed")])
+def test_the_form_that_takes_least_time_is_chosen(chosen: Forms, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Convolution((1, 3, 3), (1, 1, 2, 2), (1, 1), (0, 0), (1, 1), False, (0, 0), 1)
+    least = {f"weight.{chosen.weight}", f"input.{chosen.input}"}
+    monkeypatch.setattr(
+        form_choice, "_seconds", lambda _graph, outputs: {name: 1.0 if name in least else 2.0 for name in outputs}
+    )
+    assert fastest(layer) == chosen
 
 
 def test_a_layer_with_one_form_needs_no_measuring() -> None:
