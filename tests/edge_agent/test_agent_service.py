@@ -216,7 +216,7 @@ async def test_what_was_to_be_sent_on_a_stream_that_is_gone_is_not_sent_on_the_n
     """Arithmetic takes long: behind it wait a Welcome's updates and the next stream's Hello, and both streams end."""
     coordinator = await serve(answers=False)
     config = agent_config(coordinator.url)
-    async with running(config):
+    async with running(agent_config(coordinator.url, limits={"outbox_updates_max": 2})):  # leaves room for a next one
         await coordinator.until(lambda: len(coordinator.journal) >= 2)
     before = len(coordinator.journal)
     await coordinator.cut()
