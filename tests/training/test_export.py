@@ -101,6 +101,17 @@ class OfWeights(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
         return nn.functional.linear(x, nn.functional.dropout(self.weight, 0.5, self.training))[:, :3]
 
 
+class OfTwo(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    """Has a layer that takes two inputs, before one that cannot be exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.strange = nn.Bilinear(4, 4, 3), LogGamma()
+
+    def forward(self, x: Any) -> Any:
+        return self.strange(self.both(x, x))
+
+
 class Branching(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     def __init__(self) -> None:
         super().__init__()
@@ -178,6 +189,7 @@ def test_a_frozen_parameter_is_not_trained() -> None:
             r"layer '3' \(LogGamma\)",  # and not the one before it, which writes into its buffers
         ),
         (Planes, r"layer 'pool' \(MaxPool2d\) cannot be exported: no valid ONNX: InferenceError"),
+        (OfTwo, r"layer 'strange' \(LogGamma\) cannot be exported: no ONNX form"),
         (OfWeights, "the model does not run with a batch of 1: shape"),
         (Branching, "model Branching cannot be exported: cannot be traced: .*data-dependent"),
         (Unused, r"the loss does not depend on idle\.weight, idle\.bias: remove it from the model or freeze it"),
@@ -192,6 +204,7 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         "batch norm",
         "second",
         "pool",
+        "two inputs",
         "weights",
         "branch",
         "unused",
