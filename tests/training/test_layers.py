@@ -111,7 +111,9 @@ IMAGE_LAYERS: dict[str, Callable[[], tuple[nn.Module, ...]]] = {
     ),
     "one and three dimensions": lambda: (
         nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 5, stride=2), nn.MaxPool1d(3), nn.ConvTranspose1d(4, 2, 3)),
-        nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 3, padding=1), nn.AvgPool3d(2), nn.ReLU()),
+        nn.Sequential(
+            nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 3, padding=1), nn.AvgPool3d(2), nn.ConvTranspose3d(2, 1, 2)
+        ),
     ),
     "pooling": lambda: (
         sequence(nn.MaxPool2d(2)),
@@ -201,7 +203,8 @@ class Attending(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
 TOKEN_MODELS: dict[str, Callable[[], nn.Module]] = {
     "stacked LSTM with dropout": lambda: Recurrent(nn.LSTM, num_layers=2, dropout=0.4),
     "GRU, padding": lambda: Recurrent(nn.GRU, padding_idx=0),
-    "both directions": lambda: Recurrent(nn.RNN, bidirectional=True),
+    "both directions": lambda: Recurrent(nn.LSTM, bidirectional=True),
+    "plain": lambda: Recurrent(nn.RNN, nonlinearity="relu"),
     "attention": lambda: Attending(0.0),
     "attention with dropout": lambda: Attending(0.2),
 }
