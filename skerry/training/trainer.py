@@ -14,7 +14,7 @@ from skerry.tasks.manifest import Label
 from skerry.vector import Float32, Layout
 
 EngineName = Literal["onnx", "torch"]
-EVALUATION_EXAMPLES_MAX = 512  # in one call of a graph: bounds the memory of activations
+EVALUATION_EXAMPLES_MAX = 32  # in one call of a graph: a usual batch's, so that it takes no more memory than a step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
