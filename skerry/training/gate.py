@@ -22,7 +22,7 @@ from skerry.vector import Float32, Layout, Tensor
 
 BATCH_SIZES = (1, 5)  # neither is the example's
 SEEDS = (0, 1, 2)
-ERROR_MAX = 1e-4  # median over seeds: a ReLU at zero may fall to either side once; right exports reach about 1e-6
+ERROR_MAX = 3e-4  # median over seeds: deep down a ReLU at zero may fall to either side; others reach about 1e-6
 IGNORED_EVERY = 7  # one label in so many, where an example has several
 SMALL_NORM = 1e-3  # of the whole: a tensor's error is not measured against less, where rounding alone would count
 
