@@ -79,6 +79,8 @@ def _likely_key(message: str, where: str, kind: type[Any]) -> str:
         return ""
     known = _keys_at(kind, [part.partition("[")[0] for part in where.split(".") if part])
     near = difflib.get_close_matches(found[1], known, n=1)
+    if near == [found[1]]:
+        return f"; `{found[1]}` belongs to another rule of this table"
     if near:
         return f"; did you mean `{near[0]}`?"
     return f"; known are {', '.join(sorted(known))}" if known else ""

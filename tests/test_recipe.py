@@ -169,3 +169,10 @@ def test_documentation_has_every_entry_and_key_with_its_default(stage: str, entr
     _, heading, section = chapter.partition(f"### `{entry}`\n")
     assert heading
     assert row in section.partition("\n###")[0]
+
+
+def test_a_key_of_another_rule_is_not_offered_in_its_own_place(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('[optimizer]\nrule = "adam"\nmomentum = 0.9\n')
+    with pytest.raises(ConfigError, match="`momentum` belongs to another rule of this table"):
+        toml_file.read(path, Recipe)
