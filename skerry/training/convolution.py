@@ -1,6 +1,6 @@
 """The gradients of convolutions in operators that ONNX has, in several forms; which is fastest depends on the shapes.
 
-A layer's form is found by measuring, see `fastest`. All forms compute the same sums in another order.
+Which one a layer gets is found by `skerry.training.form_choice`. All forms compute the same sums in another order.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
