@@ -1,6 +1,6 @@
 """What training costs those who ask for predictions: latency while the agent trains, against that while it waits.
 
-`python -m benchmarks.predictions [--json FILE] [--rounds N]`
+`python -m benchmarks.predictions [--task TASK] [--json FILE] [--rounds N]`
 
 A real agent and a real coordinator; a client asks over HTTP, one example at a time, with pauses. In each round the
 agent first waits: the coordinator is stopped (SIGSTOP), and the outbox, which is full then, pauses training. Then the
@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 
 from benchmarks import result
+from benchmarks.builtin_task import bundle_of, data_dir_by_default, device_source
 from edge_agent import status
 from skerry.tasks.bundle import Bundle, resolve
 from skerry.tasks.data import load
@@ -128,26 +129,27 @@ def until(what: str, happens: Any) -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    bundle = resolve(options.bundle)
+    name = bundle_of(options.task, data_dir_by_default())
+    bundle, source = resolve(name), device_source(options.task)
     port, predict_port = free_port(), free_port()
     fields = {
-        "bundle": options.bundle,
+        "bundle": name,
         "folder": folder,
         "port": port,
         "predict_port": predict_port,
         "cycle_s": options.cycle_s,
-        "source": options.source,
+        "source": source,
         "nicer": options.nicer,
         "more": "",
     }
-    for name, text in (("coordinator", COORDINATOR), ("agent", AGENT)):
-        (folder / f"{name}.toml").write_text(text.format(**fields))
+    for service, text in (("coordinator", COORDINATOR), ("agent", AGENT)):
+        (folder / f"{service}.toml").write_text(text.format(**fields))
     with (
         process("coordinator", folder / "coordinator.toml") as coordinator,
         process("edge_agent", folder / "agent.toml"),
     ):
         until("the agent has trained a cycle", lambda: _status(folder) is not None and _status(folder).cycles > 0)
-        client = Client(predict_port, _question(bundle, options))
+        client = Client(predict_port, _question(bundle, source, options.examples))
         client.ask_for(1.0)
         idle: list[float] = []
         training: list[float] = []
@@ -178,10 +180,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def _question(bundle: Bundle, options: argparse.Namespace) -> bytes:
-    rows = load(options.source, bundle.manifest)
-    examples = rows.x[: options.examples].astype(np.float64)
-    return msgspec.json.encode({"x": examples.tolist()})
+def _question(bundle: Bundle, source: str, examples: int) -> bytes:
+    rows = load(source, bundle.manifest, data_dir=data_dir_by_default())
+    return msgspec.json.encode({"x": rows.x[:examples].astype(np.float64).tolist()})
 
 
 def _status(folder: Path) -> Any:
@@ -210,8 +211,7 @@ def _percentile(seconds: list[float], percent: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--bundle", default="builtin:activity", help="a bundle's path, or builtin:TASK")
-    parser.add_argument("--source", default="builtin:activity?part=0&parts=6", help="the agent's data")
+    parser.add_argument("--task", default="activity", help="see skerry-task list; its data set is in SKERRY_DATA")
     parser.add_argument("--rounds", type=int, default=8, help="of waiting and training (default 8)")
     parser.add_argument("--phase-s", type=float, default=4.0, help="of asking in each (default 4)")
     parser.add_argument("--cycle-s", type=float, default=1.0, help="of training (default 1)")
