@@ -25,7 +25,14 @@ Celsius = Annotated[float, Meta(ge=0.0, le=150.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
 Rate = Annotated[float, Meta(ge=0.0, le=1e12)]  # bytes per second
-Hours = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]\Z")]
+Hours = Annotated[
+    str,
+    Meta(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]\Z",
+        description="two times of day as HH:MM-HH:MM",
+        examples=["22:00-06:30"],
+    ),
+]
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,16 +1,14 @@
 """One way to read a TOML file into a validated Struct, with errors that name file and key."""
 
-import difflib
-import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from skerry.errors import ConfigError
+from skerry.refusal import in_words
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -64,42 +62,7 @@ def parse(text: str, kind: type[T], origin: str) -> T:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        where = place.rstrip("`").lstrip(".")
-        raise ConfigError(f"{origin}: {where or 'top level'}: {message}{_likely_key(message, where, kind)}") from error
-
-
-def _likely_key(message: str, where: str, kind: type[Any]) -> str:
-    """Return the remedy for a key that does not exist: the nearest one that does; "" for another message.
-
-    `where` is msgspec's path of the table that holds it, such as `regions[...].devices[0]`.
-    """
-    found = re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL)
-    if found is None:
-        return ""
-    known = _keys_at(kind, [part.partition("[")[0] for part in where.split(".") if part])
-    near = difflib.get_close_matches(found[1], known, n=1)
-    if near == [found[1]]:
-        return f"; `{found[1]}` belongs to another rule of this table"
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
-
-
-def _keys_at(kind: object, path: list[str]) -> set[str]:
-    """Return the keys of every Struct that may stand at `path` below `kind`."""
-    structs = [found for found in (kind, *_inside(kind)) if isinstance(found, type) and issubclass(found, Struct)]
-    fields = [field for struct in structs for field in msgspec.structs.fields(struct)]
-    if not path:
-        return {field.encode_name for field in fields}
-    return {key for field in fields if field.encode_name == path[0] for key in _keys_at(field.type, path[1:])}
-
-
-def _inside(kind: object) -> Iterator[object]:
-    """Yield what a type is made of: the members of a union, the items of an array, all the way down."""
-    for part in get_args(kind):
-        yield part
-        yield from _inside(part)
+        raise ConfigError(f"{origin}: {in_words(error, kind)}") from error
 
 
 def _from_text(kind: type[Any], value: object) -> Path:

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "skerry.errors": (),
     "skerry.vector": (),
     "skerry.values": ("skerry.vector",),
+    "skerry.refusal": (),
     "skerry.tasks": ("skerry.tasks", "skerry.algorithms", "skerry.protocol", "skerry.errors", "skerry.vector"),
     "skerry.training": (
         "skerry.training",
@@ -25,6 +26,7 @@ MAY_IMPORT = {
         "skerry.algorithms",
         "skerry.protocol",
         "skerry.errors",
+        "skerry.refusal",
         "skerry.vector",
     ),
     "profiles": (),

@@ -22,7 +22,15 @@ from skerry.protocol.limits import (
 )
 
 # \Z, not $: the latter lets a line feed through.
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=NAME_CHARS_MAX)]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z",
+        max_length=NAME_CHARS_MAX,
+        description="of letters, digits, `.`, `_` and `-`, beginning with a letter or a digit",
+        examples=["greenhouse-7"],
+    ),
+]
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 62)]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from skerry.errors import DataError
+from skerry.protocol.messages import Name
 from skerry.vector import Float32, Layout
 
 MANIFEST_BYTES_MAX = 4 << 20
@@ -168,7 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A task in words and numbers; stands as `manifest.json` at the head of its bundle."""
 
     format_version: Literal[1] = 1
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+    name: Name
     description: Annotated[str, Meta(max_length=4096)] = ""
     input: Input
     label: Label

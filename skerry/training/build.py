@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import torch
 
+from skerry.refusal import in_words
 from skerry.tasks.bundle import pack
 from skerry.tasks.manifest import Manifest, PartName
 from skerry.tasks.model_file import to_safetensors
@@ -85,7 +86,9 @@ def _manifest(
     )
     try:
         return msgspec.convert(msgspec.to_builtins(made), Manifest)
-    except (msgspec.ValidationError, TypeError) as error:  # out of range; of a type that is not written, as float32
+    except msgspec.ValidationError as error:
+        raise ExportError(f"the task's definition: {in_words(error, Manifest)}") from error
+    except TypeError as error:  # of a type that is not written, as float32
         raise ExportError(f"the task's definition: {error}") from error
 
 
