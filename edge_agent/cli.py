@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent import config as config_file
 from edge_agent import status as status_file
-from edge_agent import vitals
+from edge_agent import status_text, vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
 from skerry import __version__, logging_setup, profile
 from skerry.command_line import CONTEXT_SETTINGS, naming
@@ -94,48 +94,9 @@ def status(path: Path, as_json: bool) -> None:
     elif found is None:
         click.echo(f"not running: no agent has ever run with {path}")
     else:
-        click.echo(_status_text(found))
+        click.echo(status_text.text(found, time.time()))
     if found is None or not found.running:
         sys.exit(1)
-
-
-def _written_text(found: status_file.Status) -> str:
-    if found.written_bytes is None or found.written_bytes_last_hour is None:
-        return "not counted"
-    return f"{found.written_bytes / 1e6:.1f} MB to disk, {found.written_bytes_last_hour / 1e6:.1f} MB in the last hour"
-
-
-def _status_text(found: status_file.Status) -> str:
-    ago_s = max(0.0, time.time() - found.written_at_s)
-    speed = "not calibrated" if found.seconds_per_step is None else f"{found.seconds_per_step:.4g} s per step"
-    base = "none" if found.base is None else f"{found.base.lineage} version {found.base.number}"
-    rows = [
-        ("agent", f"{'running' if found.running else 'NOT RUNNING'}, as of {ago_s:.0f} s ago"),
-        ("device", found.device),
-        ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
-        ("model", base),
-        ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
-        ("pace", f"{found.pace}{': ' if found.reasons else ''}{'; '.join(found.reasons)}"),
-        ("paused", f"{found.paused_s:.0f} s"),
-        ("idle", f"{found.idle_share:.1%} of {found.uptime_s:.0f} s"),
-        ("outbox", f"{found.outbox_updates} updates wait for an answer"),
-        ("traffic", f"{found.sent_bytes} bytes sent, {found.received_bytes} received"),
-        ("memory", f"{found.resident_bytes / 2**20:.1f} MiB resident"),
-        ("temperature", "unknown" if found.temperature_c is None else f"{found.temperature_c:.1f} C"),
-        ("held out", _held_out_text(found)),
-        ("written", _written_text(found)),
-        ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
-        ("last error", found.last_error or "none"),
-    ]
-    return "\n".join(f"{name:<12} {value}" for name, value in rows)
-
-
-def _held_out_text(found: status_file.Status) -> str:
-    if not found.held_out_examples:
-        return "not evaluated"
-    loss = found.held_out_loss_sum / found.held_out_examples
-    text = f"{found.held_out_examples} rows, mean loss {loss:.4g}, {found.held_out_correct} right"
-    return text if found.personal_correct is None else f"{text}, {found.personal_correct} with the own head"
 
 
 @cli.command(

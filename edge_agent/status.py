@@ -88,7 +88,10 @@ def this_process() -> tuple[int, float]:
 
 
 def _lives(status: Status) -> bool:
+    """Whether that very process still runs: one that was killed keeps its number until its parent has taken note."""
     try:
-        return abs(psutil.Process(status.pid).create_time() - status.process_started_at_s) < 1.0
+        process = psutil.Process(status.pid)
+        ended = process.status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        return not ended and abs(process.create_time() - status.process_started_at_s) < 1.0
     except psutil.NoSuchProcess:
         return False

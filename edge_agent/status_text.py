@@ -1,0 +1,54 @@
+"""What the agent says of itself, for people: the words of `skerry-agent status`. Pure, no I/O."""
+
+from edge_agent.status import Status
+
+
+def text(found: Status, now_s: float) -> str:
+    """Return what `found` says, read at Unix time `now_s`, a line for each of its matters."""
+    ago = _span(max(0.0, now_s - found.written_at_s))
+    speed = "not calibrated" if found.seconds_per_step is None else f"{found.seconds_per_step:.4g} s per step"
+    base = "none" if found.base is None else f"{found.base.lineage} version {found.base.number}"
+    rows = [
+        ("device", found.device),
+        ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
+        ("model", base),
+        ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
+        ("pace", f"{found.pace}{': ' if found.reasons else ''}{'; '.join(found.reasons)}"),
+        ("paused", f"{found.paused_s:.0f} s"),
+        ("idle", f"{found.idle_share:.1%} of {found.uptime_s:.0f} s"),
+        ("outbox", f"{found.outbox_updates} updates wait for an answer"),
+        ("traffic", f"{found.sent_bytes} bytes sent, {found.received_bytes} received"),
+        ("memory", f"{found.resident_bytes / 2**20:.1f} MiB resident"),
+        ("temperature", "unknown" if found.temperature_c is None else f"{found.temperature_c:.1f} C"),
+        ("held out", _held_out_text(found)),
+        ("written", _written_text(found)),
+        ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
+        ("last error", found.last_error or "none"),
+    ]
+    lines = [f"{name:<12} {value}" for name, value in rows]
+    if found.running:
+        return "\n".join([f"{'agent':<12} running, as of {ago} ago", *lines])
+    head = f"{'agent':<12} NOT RUNNING. When it last ran, {ago} ago:"
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _written_text(found: Status) -> str:
+    if found.written_bytes is None or found.written_bytes_last_hour is None:
+        return "not counted"
+    return f"{found.written_bytes / 1e6:.1f} MB to disk, {found.written_bytes_last_hour / 1e6:.1f} MB in the last hour"
+
+
+def _held_out_text(found: Status) -> str:
+    if not found.held_out_examples:
+        return "not evaluated"
+    loss = found.held_out_loss_sum / found.held_out_examples
+    regional = f"{found.held_out_examples} rows, mean loss {loss:.4g}, {found.held_out_correct} right"
+    return regional if found.personal_correct is None else f"{regional}, {found.personal_correct} with the own head"
+
+
+def _span(seconds: float) -> str:
+    """Return a span of time as people say it."""
+    for unit, unit_s in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2.0 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,99 @@
+"""status.json and what `skerry-agent status` makes of it: whether the process lives, and how old its words are."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edge_agent import status as status_file
+from edge_agent.status import Status, this_process
+from edge_agent.status_text import text
+
+
+def status_of(pid: int, process_started_at_s: float, **changes: Any) -> Status:
+    """Return the status of an agent in the middle of its work."""
+    plain: dict[str, Any] = {
+        "device": "pi-1",
+        "region": "eu",
+        "connected": True,
+        "base": None,
+        "uptime_s": 100.0,
+        "training_s": 90.0,
+        "idle_s": 1.0,
+        "idle_share": 0.01,
+        "cycles": 7,
+        "steps": 70,
+        "steps_per_cycle": 10,
+        "seconds_per_step": 0.1,
+        "outbox_updates": 0,
+        "sent_bytes": 1,
+        "received_bytes": 1,
+        "resident_bytes": 1,
+        "temperature_c": None,
+        "held_out_examples": 0,
+        "held_out_correct": 0,
+        "held_out_loss_sum": 0.0,
+        "personal_correct": None,
+        "last_loss": 0.5,
+        "last_error": "",
+        "written_at_s": 0.0,
+        "running": True,
+    }
+    return Status(**(plain | {"pid": pid, "process_started_at_s": process_started_at_s} | changes))
+
+
+@pytest.fixture
+def child() -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A process and when it was started."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        yield process, psutil.Process(process.pid).create_time()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_was_killed_and_not_reaped_does_not_run(
+    child: tuple[subprocess.Popen[bytes], float], tmp_path: Path
+) -> None:
+    process, started_at_s = child
+    status_file.write(tmp_path, status_of(process.pid, started_at_s))
+    found = status_file.read(tmp_path)
+    assert found is not None
+    assert found.running
+    process.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is dead now, and nobody has taken note
+    found = status_file.read(tmp_path)
+    assert found is not None
+    assert not found.running
+
+
+def test_another_process_of_the_same_number_is_not_the_agent(tmp_path: Path) -> None:
+    pid, started_at_s = this_process()
+    status_file.write(tmp_path, status_of(pid, started_at_s - 60.0))
+    found = status_file.read(tmp_path)
+    assert found is not None
+    assert not found.running
+
+
+def test_what_an_agent_said_before_it_ended_is_told_as_of_then() -> None:
+    found = status_of(1, 0.0, running=False, written_at_s=1e9)
+    first, *others = text(found, now_s=1e9 + 3 * 3600.0).splitlines()
+    assert first == "agent        NOT RUNNING. When it last ran, 3 h ago:"
+    assert "  region       eu, connected" in others
+    assert all(line.startswith("  ") for line in others)
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "told"),
+    [(-5.0, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"), (200_000.0, "2 days")],
+)
+def test_how_old_the_words_of_a_running_agent_are(ago_s: float, told: str) -> None:
+    lines = text(status_of(1, 0.0, written_at_s=1e9), now_s=1e9 + ago_s).splitlines()
+    assert lines[:2] == [f"agent        running, as of {told} ago", "device       pi-1"]
