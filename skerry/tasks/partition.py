@@ -9,6 +9,7 @@ import hashlib
 import heapq
 from itertools import count
 from math import cos, inf, log, pi, sqrt
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ PARTS_MAX = 100_000
 DIRICHLET_DRAWS_MAX = 50
 ALPHA_MIN = 1e-9  # of a Dirichlet distribution; each class is one part's long before
 
+Between = Literal["alike", "skewed"]
 Owners = npt.NDArray[np.int32]
 Shares = npt.NDArray[np.int64]  # (classes, parts): what part holds of each class, relative to the other parts
 
@@ -53,16 +55,30 @@ def natural(clients: npt.NDArray[np.int64], client_count: int, parts: int) -> Ow
     return owners
 
 
-def shard_shares(labels: npt.NDArray[np.int64], parts: int, labels_per_part: int, seed: int) -> Shares:
+def shard_shares(
+    labels: npt.NDArray[np.int64],
+    parts: int,
+    labels_per_part: int,
+    seed: int,
+    *,
+    groups: int = 1,
+    between: Between = "alike",
+) -> Shares:
     """Cut every class into shards of about equal size and deal `labels_per_part` of them to each part.
 
     No shard crosses from one class to the next, so no part has more than `labels_per_part` labels; it has fewer where
     two of its shards are of one class. Source: McMahan et al. 2017 (arXiv:1602.05629), whose shards may cross.
 
+    Parts form `groups` of neighbours, of equal size: the regions of a federation, say. `alike`: each group gets its
+    even share of every class's shards, so that groups hold the same labels. `skewed`: each gets a run of neighbouring
+    shards, so that groups hold few labels, and different ones.
+
     Raises:
-        DataError: too few shards for the classes, or more shards than examples.
+        DataError: too few shards for the classes, or more shards than examples; or parts do not form such groups.
     """
     _check_parts(parts)
+    if not 1 <= groups <= parts or parts % groups:
+        raise DataError(f"parts={parts}, groups={groups}: groups must be of equal size")
     sizes = np.bincount(labels)
     present = np.flatnonzero(sizes).tolist()
     shards = parts * labels_per_part
@@ -74,6 +90,9 @@ def shard_shares(labels: npt.NDArray[np.int64], parts: int, labels_per_part: int
     dealt = np.repeat(np.arange(len(sizes)), _shards_per_class(sizes.tolist(), shards))
     shares = np.zeros((len(sizes), parts), np.int64)
     order = _permutation(shards, "shards", seed)
+    size = shards // groups
+    group = order % groups if between == "alike" else order // size
+    order = order[np.argsort(group, kind="stable")]  # group by group, at random within each
     np.add.at(shares, (dealt[order], np.arange(shards) // labels_per_part), 1)
     return shares
 

@@ -51,6 +51,35 @@ def test_no_part_has_more_labels_than_its_shards(labels: Labels, parts: int, per
         assert 1 <= len(set(labels[owners == part].tolist())) <= per_part
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_parts_hold_the_same_labels_or_their_own(seed: int) -> None:
+    """100 parts in 4 groups: 20 shards of each of 10 classes, so 5 for each group, or 2.5 classes for each."""
+    labels: Labels = np.arange(6000, dtype=np.int64) % 10
+    alike = partition.shard_shares(labels, 100, 2, seed, groups=4)
+    skewed = partition.shard_shares(labels, 100, 2, seed, groups=4, between="skewed")
+    for shares in (alike, skewed):
+        assert shares.sum(axis=0).tolist() == [2] * 100
+        assert shares.sum(axis=1).tolist() == [20] * 10
+    by_group = [shares.reshape(10, 4, 25).sum(axis=2) for shares in (alike, skewed)]
+    assert by_group[0].tolist() == [[5] * 4] * 10
+    assert by_group[1][:, 0].tolist() == [20, 20, 10] + [0] * 7
+    assert (by_group[1] > 0).sum(axis=0).tolist() == [3] * 4
+    for shares in (alike, skewed):  # within a group the draw is random
+        assert len({tuple(part) for part in shares[:, :25].T.tolist()}) > 2
+
+
+def test_one_group_is_no_group() -> None:
+    labels: Labels = np.arange(600, dtype=np.int64) % 10
+    plain = partition.shard_shares(labels, 20, 2, 3)
+    np.testing.assert_array_equal(plain, partition.shard_shares(labels, 20, 2, 3, groups=1, between="skewed"))
+
+
+@pytest.mark.parametrize("groups", [0, 3, 40])
+def test_groups_must_be_of_equal_size(groups: int) -> None:
+    with pytest.raises(DataError, match=f"parts=20, groups={groups}: groups must be of equal size"):
+        partition.shard_shares(np.arange(600, dtype=np.int64) % 10, 20, 2, 3, groups=groups)
+
+
 @settings(deadline=None)
 @given(label_lists, st.integers(1, 12), st.floats(0.05, 50), seeds)
 def test_dirichlet_leaves_no_part_empty(labels: Labels, parts: int, alpha: float, seed: int) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from skerry.errors import DataError
 from skerry.tasks import partition
 from skerry.tasks.options import positive_number, whole_number
-from skerry.tasks.partition import Owners
+from skerry.tasks.partition import Between, Owners
 
 PARTITIONS = ("iid", "shards", "dirichlet", "natural")
 SEED_MAX = 1 << 32
@@ -25,6 +25,8 @@ class Deal:
     labels: int = 2  # of a part, at most; shards only
     alpha: float = 0.5  # dirichlet only
     seed: int = 0
+    groups: int = 1  # that parts form; shards only
+    between: Between = "alike"  # groups are alike in their labels, or skewed; shards only
 
     @classmethod
     def parse(cls, options: dict[str, str], partition_by_default: str) -> "Deal":
@@ -36,15 +38,22 @@ class Deal:
         chosen = options.pop("partition", partition_by_default)
         if chosen not in PARTITIONS:
             raise DataError(f"data source option partition={chosen}: is none of {', '.join(PARTITIONS)}")
-        for option, owner in (("labels", "shards"), ("alpha", "dirichlet")):
+        for option, owner in (
+            ("labels", "shards"), ("groups", "shards"), ("between", "shards"), ("alpha", "dirichlet")
+        ):  # fmt: skip
             if option in options and chosen != owner:
                 raise DataError(f"data source option {option}: belongs to partition={owner}, this is {chosen}")
+        between = options.pop("between", "alike")
+        if between not in {"alike", "skewed"}:
+            raise DataError(f"data source option between={between}: is none of alike, skewed")
         default = cls()
         deal = cls(
             part=whole_number(options, "part", default.part, partition.PARTS_MAX),
             parts=whole_number(options, "parts", default.parts, partition.PARTS_MAX),
             partition=chosen,
             labels=whole_number(options, "labels", default.labels, LABELS_MAX),
+            groups=whole_number(options, "groups", default.groups, partition.PARTS_MAX),
+            between="skewed" if between == "skewed" else "alike",
             alpha=positive_number(options, "alpha", default.alpha),
             seed=whole_number(options, "seed", default.seed, SEED_MAX),
         )
@@ -62,7 +71,9 @@ class Deal:
         """
         match self.partition:
             case "shards":
-                shares = partition.shard_shares(train, self.parts, self.labels, self.seed)
+                shares = partition.shard_shares(
+                    train, self.parts, self.labels, self.seed, groups=self.groups, between=self.between
+                )
                 return partition.by_shares(labels, shares, self.seed)
             case "dirichlet":
                 shares = partition.dirichlet_shares(train, self.parts, self.alpha, self.seed)

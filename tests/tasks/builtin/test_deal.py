@@ -13,6 +13,8 @@ def test_the_options_are_taken_and_the_others_left() -> None:
     assert options == {"colour": "red"}
     assert Deal.parse({"partition": "dirichlet", "alpha": "0.3"}, "iid") == Deal(0, 1, "dirichlet", 2, 0.3, 0)
     assert Deal.parse({}, "natural").partition == "natural"
+    skewed = {"parts": "8", "partition": "shards", "groups": "4", "between": "skewed"}
+    assert Deal.parse(skewed, "iid") == Deal(0, 8, "shards", groups=4, between="skewed")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,9 @@ def test_the_options_are_taken_and_the_others_left() -> None:
         ({"partition": "alphabetical"}, "is none of iid, shards, dirichlet, natural"),
         ({"labels": "2"}, "labels: belongs to partition=shards, this is iid"),
         ({"alpha": "2", "partition": "shards"}, "alpha: belongs to partition=dirichlet"),
+        ({"groups": "4"}, "groups: belongs to partition=shards, this is iid"),
+        ({"between": "skewed"}, "between: belongs to partition=shards, this is iid"),
+        ({"between": "odd", "partition": "shards"}, "between=odd: is none of alike, skewed"),
         ({"alpha": "0", "partition": "dirichlet"}, "alpha=0: must be a number above 0"),
         ({"alpha": "nan", "partition": "dirichlet"}, "alpha=nan: must be a number above 0"),
         ({"alpha": "little", "partition": "dirichlet"}, "alpha=little: must be a number above 0"),
@@ -62,3 +67,11 @@ def test_held_out_images_are_dealt_like_the_training_images(partition: str) -> N
         assert set(seen[1].sum(axis=1)) == {30.0}
     else:  # the same share of each class, but for what whole examples allow
         np.testing.assert_allclose(seen[0] * 0.3, seen[1], atol=1.0)
+
+
+def test_groups_of_parts_are_skewed_or_alike_as_asked() -> None:
+    labels = np.arange(800) % 8
+    for between, each in (("alike", 8), ("skewed", 2)):
+        options = {"parts": "20", "partition": "shards", "groups": "4", "between": between}
+        owners = Deal.parse(options, "iid").by_class(labels, labels)
+        assert [len(set(labels[owners // 5 == group].tolist())) for group in range(4)] == [each] * 4
