@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -65,6 +66,7 @@ class Api:
         about: Callable[[], Mapping[str, Any]],
         ready: Callable[[], bool],
         progress_timeout_s: float,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._region = region
         self._bundle = bundle
@@ -74,10 +76,12 @@ class Api:
         self._about = about
         self._ready = ready
         self._progress_timeout_s = progress_timeout_s
+        self._wall_clock = wall_clock
 
     def application(self, agents: Agents) -> web.Application:
         """Return the routes."""
         application = web.Application()
+        application.on_response_prepare.append(self._date)
         application.router.add_get("/v1/agents/stream", agents.handle)
         application.router.add_post("/v1/federation/model", self.take_model)
         application.router.add_post("/v1/federation/token", self.take_token)
@@ -89,6 +93,10 @@ class Api:
         application.router.add_get("/readyz", self.tell_readiness)
         application.router.add_get("/metrics", self.give_metrics)
         return application
+
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        """Say the time as this coordinator knows it: `skerry-agent doctor` compares clocks by it."""
+        response.headers["Date"] = formatdate(self._wall_clock(), usegmt=True)
 
     # --- peers ---
 

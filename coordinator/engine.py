@@ -6,7 +6,7 @@ a lone update pays one sync. Decides nothing itself but when to take a checkpoin
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -43,6 +43,7 @@ from coordinator.store import Batch, RegionRow
 from coordinator.threads import RunInThread
 from skerry.algorithms.age_weighting import federated_model
 from skerry.algorithms.federation import SpykerToken
+from skerry.database import Database, OpenDatabase
 from skerry.errors import StorageError
 from skerry.protocol.messages import (
     BundleReference,
@@ -68,6 +69,7 @@ REPORTS_S = 1.0  # telemetry and traffic wait so long for a commit that has to b
 TICK_S = 1.0
 TICK_MIN_S = 0.01  # however soon the federation wants to be woken
 
+Toll = Callable[[Apply | Merge], Awaitable[None]]  # takes time before a change of the model: a simulated server's work
 Answer = PeerModelTaken | PeerModelNeeded | TokenTaken
 
 
@@ -110,6 +112,7 @@ class Engine:
         backlog: Backlog,
         run_in_thread: RunInThread,
         wall_clock: Callable[[], float],
+        toll: Toll | None = None,
     ) -> None:
         """Put the parts together; `Engine.open` makes them."""
         self._loop = asyncio.get_running_loop()
@@ -124,6 +127,7 @@ class Engine:
         self._backlog = backlog
         self._run_in_thread = run_in_thread
         self._wall_clock = wall_clock
+        self._toll = toll
 
         self._events: list[Event] = []
         self._arrived = asyncio.Event()
@@ -161,6 +165,8 @@ class Engine:
         run_in_thread: RunInThread,
         wall_clock: Callable[[], float],
         rng: random.Random,
+        open_database: OpenDatabase = Database,
+        toll: Toll | None = None,
     ) -> "Engine":
         """Open or create the state of a region, and bring it to memory as it was. Synchronous, in a running loop.
 
@@ -173,6 +179,8 @@ class Engine:
             run_in_thread: runs what waits for the disk.
             wall_clock: seconds since 1970, for stamps.
             rng: draws the lineage.
+            open_database: the disk that the state is on.
+            toll: what each change of the model takes beyond the real work; None: nothing.
 
         Raises:
             ConfigError: the state is of another coordinator or another bundle.
@@ -182,7 +190,7 @@ class Engine:
         assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
         lineage = f"{config.region}/{rng.getrandbits(32):08x}"
         expected = RegionRow(config.name, config.region, bundle.sha256, lineage)
-        state_dir = open_state(config.state_dir, expected, initial, wall_clock())
+        state_dir = open_state(config.state_dir, expected, initial, wall_clock(), open_database)
         settings = RegionSettings(
             name=config.name,
             region=config.region,
@@ -208,6 +216,7 @@ class Engine:
             backlog=Backlog(config.limits.commit_queue_updates_max, config.limits.commit_queue_bytes_max),
             run_in_thread=run_in_thread,
             wall_clock=wall_clock,
+            toll=toll,
         )
 
     # --- what comes in ---
@@ -370,6 +379,8 @@ class Engine:
             if isinstance(effect, OfferModel):
                 await self._offer_model(effect)
             elif (perform := self._perform.get(type(effect))) is not None:
+                if self._toll is not None and isinstance(effect, Apply | Merge):
+                    await self._toll(effect)
                 perform(effect)
         self._prepared.clear()
         if group.batch.cut is not None:

@@ -15,7 +15,7 @@ from coordinator.threads import RunInThread
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
-from skerry.training.trainer import Evaluation, Trainer, open_trainer
+from skerry.training.trainer import Evaluation, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,17 @@ class Evaluator:
 
 
 def open_evaluator(
-    config: EvaluationConfig, bundle: Bundle, region: Region, metrics: Metrics, run_in_thread: RunInThread
+    config: EvaluationConfig,
+    bundle: Bundle,
+    trainer: Trainer,
+    region: Region,
+    metrics: Metrics,
+    run_in_thread: RunInThread,
 ) -> Evaluator:
-    """Load data and graphs. Blocks: meant for the start.
+    """Load the held-out data. Blocks: meant for the start.
 
     Raises:
-        DataError: the source or the bundle cannot be used.
+        DataError: the source cannot be used.
     """
     held_out = data.load(config.source, bundle.manifest, held_out=True, data_dir=config.dir)
-    return Evaluator(region, open_trainer(bundle), held_out, metrics, run_in_thread, config.every_s)
+    return Evaluator(region, trainer, held_out, metrics, run_in_thread, config.every_s)

@@ -17,13 +17,14 @@ from aiohttp import web
 
 from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
-from coordinator.engine import Engine
+from coordinator.engine import Engine, Toll
 from coordinator.evaluation import Evaluator, open_evaluator
 from coordinator.metrics import Metrics
 from coordinator.network import Network, Sockets
 from coordinator.peers import Peers
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread, in_executor
+from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, DataError, StorageError
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
@@ -38,6 +39,7 @@ from skerry.protocol.messages import (
 from skerry.protocol.sparse import HEADER_BYTES as VECTOR_HEADER_BYTES
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
+from skerry.training.trainer import OpenTrainer, open_trainer
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class Outlet:
 class Service:
     """One coordinator, from configuration to goodbye.
 
-    Clock, randomness, network and threads can be replaced; a coordinator without them uses the real ones.
+    Clock, randomness, network, disk, engine and threads can be replaced; a coordinator without them uses the real ones.
     """
 
     def __init__(
@@ -82,19 +84,24 @@ class Service:
         run_in_thread: RunInThread | None = None,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        open_database: OpenDatabase = Database,
+        open_trainer: OpenTrainer = open_trainer,
+        toll: Toll | None = None,
     ) -> None:
+        """`toll` is what a change of the model takes beyond the real work: see `Engine`."""
         self._config = config
         self._network = network or Sockets()
         # Disk writes have their own threads: they must not wait behind an evaluation.
-        self._executors = [ThreadPoolExecutor(2, "disk"), ThreadPoolExecutor(2, "work")]
-        self._disk = run_in_thread or in_executor(self._executors[0])
-        self._work = run_in_thread or in_executor(self._executors[1])
+        names = ("disk", "work") if run_in_thread is None else ()
+        self._executors = [ThreadPoolExecutor(2, name) for name in names]
+        self._disk, self._work = map(in_executor, self._executors) if run_in_thread is None else (run_in_thread,) * 2
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter and a name, no secret
         self._tasks: list[asyncio.Task[None]] = []
         self._parts = contextlib.AsyncExitStack()
         self._housekeepers: tuple[Callable[[], None], ...] = ()
         self._ready = False
+        self._open_database, self._open_trainer, self._toll = open_database, open_trainer, toll
         self._started_at_s = 0.0
         self.metrics = Metrics()
         self.engine: Engine  # from `start` on
@@ -154,6 +161,8 @@ class Service:
             run_in_thread=self._disk,
             wall_clock=self._wall_clock,
             rng=self._rng,
+            open_database=self._open_database,
+            toll=self._toll,
         )
         self._parts.push_async_callback(self.engine.close)
         self._parts.callback(self.housekeep)
@@ -162,7 +171,8 @@ class Service:
 
         evaluator: Evaluator | None = None
         if config.evaluation is not None:
-            evaluator = open_evaluator(config.evaluation, bundle, self.engine, self.metrics, self._work)
+            trainer = self._open_trainer(bundle, "onnx", 1, ())
+            evaluator = open_evaluator(config.evaluation, bundle, trainer, self.engine, self.metrics, self._work)
 
         def about() -> dict[str, Any]:
             return {
@@ -195,6 +205,7 @@ class Service:
             about=about,
             ready=lambda: self._ready,
             progress_timeout_s=config.limits.progress_timeout_s,
+            wall_clock=self._wall_clock,
         )
         await self._listen(api.application(agents))
         self._parts.push_async_callback(agents.drain)

@@ -10,6 +10,7 @@ from coordinator.checkpoint import CHECKPOINTS, Checkpoint
 from coordinator.model_state import ModelState
 from coordinator.recovery import Recovered, recover
 from coordinator.store import Batch, CheckpointRow, Cut, RegionRow, Store
+from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, StorageError
 from skerry.vector import Float32
 
@@ -31,7 +32,9 @@ class StateDir:
             os.close(self.lock)
 
 
-def open_state(path: Path, expected: RegionRow, initial: Float32, at_s: float) -> StateDir:
+def open_state(
+    path: Path, expected: RegionRow, initial: Float32, at_s: float, open_database: OpenDatabase = Database
+) -> StateDir:
     """Open the state of a region in `path`, or create it: then version 0 is `initial` and the lineage `expected`'s.
 
     Raises:
@@ -41,7 +44,7 @@ def open_state(path: Path, expected: RegionRow, initial: Float32, at_s: float) -
     """
     handle = _lock(path)
     try:
-        store = Store(path)
+        store = Store(path, open_database=open_database)
         try:
             found = store.region()
             if found is None:

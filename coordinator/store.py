@@ -13,7 +13,7 @@ import msgspec
 
 from coordinator.ledger import LedgerEntry, RecentUpdate
 from skerry.algorithms.token import TokenState
-from skerry.database import Database
+from skerry.database import Database, OpenDatabase
 from skerry.protocol.messages import Telemetry
 
 FILE_NAME = "coordinator.db"
@@ -190,7 +190,7 @@ class Batch:
 class Store:
     """The database, open."""
 
-    def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
+    def __init__(self, state_dir: Path, *, read_only: bool = False, open_database: OpenDatabase = Database) -> None:
         """Open or create the database of `state_dir`; `read_only`: see it as it is now, until it is closed.
 
         Raises:
@@ -199,7 +199,7 @@ class Store:
             StorageError: it cannot be opened, read or written.
         """
         self.path = state_dir / FILE_NAME
-        self._db = Database(self.path, "coordinator", wal_bytes=WAL_BYTES, read_only=read_only)
+        self._db = open_database(self.path, "coordinator", wal_bytes=WAL_BYTES, read_only=read_only)
         self._queries = self._db.queries
 
     def close(self) -> None:

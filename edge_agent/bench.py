@@ -91,7 +91,7 @@ def measure(subject: Subject, name: str, link: LinkSpeed | None, progress: Progr
             seconds_per_step_p95=percentile(seconds, 0.95),
             disk_sync_s=median(syncs),
             disk_sync_p95_s=percentile(syncs, 0.95),
-            resident_bytes=vitals.resident_bytes(),
+            resident_bytes=vitals.ThisProcess().resident_bytes(),
             round_trip_s=None if link is None else link.round_trip_s,
         ),
     )

@@ -1,8 +1,8 @@
 """Looks at the board every few seconds and tells the core what the policy makes of it."""
 
 import asyncio
-import time
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import msgspec
@@ -18,10 +18,17 @@ class BoardWatch:
     """Reads the board off the loop; what the agent writes is counted on the way."""
 
     def __init__(
-        self, policy: Policy, board: Board, flash: FlashBudget, state_dir: Path, wall_clock: Callable[[], float]
+        self,
+        policy: Policy,
+        board: Board,
+        flash: FlashBudget,
+        state_dir: Path,
+        wall_clock: Callable[[], float],
+        time_zone: tzinfo | None = None,
     ) -> None:
-        """`wall_clock` gives Unix time, for quiet hours alone."""
+        """`wall_clock` gives Unix time, for quiet hours alone, in `time_zone`; None: the system's."""
         self._policy, self._board, self._state_dir, self._wall_clock = policy, board, state_dir, wall_clock
+        self._time_zone = time_zone
         self._decider = Decider(policy)
         self.flash = flash
         self.temperature_c: float | None = None  # of the hottest sensor at the latest look; None: there is none
@@ -47,8 +54,8 @@ class BoardWatch:
                 flash_left=self.flash.left,
                 link_bytes_per_s=reading.link_bytes_per_s if measured is None else measured,
             )
-            local = time.localtime(self._wall_clock())
-            report(PaceDecided(self._decider.decide(reading, clock(), 60 * local.tm_hour + local.tm_min)))
+            local = datetime.fromtimestamp(self._wall_clock(), self._time_zone)
+            report(PaceDecided(self._decider.decide(reading, clock(), 60 * local.hour + local.minute)))
             await asyncio.sleep(self._policy.sample_s)
 
     def _look(self) -> tuple[Reading, int | None]:

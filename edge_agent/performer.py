@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
-from edge_agent import vitals
 from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import BundleFiles
 from edge_agent.calibration import DutyCycle
@@ -52,6 +51,7 @@ from edge_agent.store import Store, Stored, StoredModel
 from edge_agent.stream import Connection, Stream
 from edge_agent.task import OpenTask
 from edge_agent.threads import RunInThread, TrainingRunner
+from edge_agent.vitals import ThisProcess
 from skerry.errors import StorageError
 from skerry.protocol import sparse
 from skerry.protocol.errors import MalformedVector
@@ -72,6 +72,7 @@ class Surroundings:
     training: TrainingRunner
     run_in_thread: RunInThread
     watch: BoardWatch
+    process: ThisProcess
     open_task: Callable[[Bundle], OpenTask]
     local_use: LocalUse
     tasks: asyncio.TaskGroup  # an error in one of them ends the agent
@@ -93,7 +94,7 @@ class Performer:
         self.stream: Stream | None = None  # set by `attach`
         self._store, self._bundles = surroundings.store, surroundings.bundles
         self._training, self._run_in_thread = surroundings.training, surroundings.run_in_thread
-        self._watch = surroundings.watch
+        self._watch, self._process = surroundings.watch, surroundings.process
         self._open_task, self._tasks = surroundings.open_task, surroundings.tasks
         self._local_use = surroundings.local_use
         self._wear, self._duty, self._calibration_steps = wear, duty, calibration_steps
@@ -350,7 +351,7 @@ class Performer:
             cycles=progress.cycles,
             steps=progress.steps,
             seconds_per_step=progress.seconds_per_step or 0.0,
-            resident_bytes=vitals.resident_bytes(),
+            resident_bytes=self._process.resident_bytes(),
             sent_bytes=self.stream.traffic.sent_bytes,
             received_bytes=self.stream.traffic.received_bytes,
             outbox_updates=progress.outbox_updates,

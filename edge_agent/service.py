@@ -7,12 +7,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import tzinfo
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from edge_agent import status, vitals
+from msgspec.structs import replace
+
+from edge_agent import status
 from edge_agent.board import Board
 from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import FOLDER as BUNDLE_FOLDER
@@ -29,7 +33,9 @@ from edge_agent.store import FILE_NAME, Store, Stored, StoredHead
 from edge_agent.stream import Stream, StreamLimits
 from edge_agent.task import OpenTask, open_task
 from edge_agent.threads import NICEST, RunInThread, TrainingRunner, TrainingThread, WorkThreads, in_nicer_thread
+from edge_agent.vitals import ThisProcess
 from skerry import __version__
+from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, SkerryError, StorageError
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import check_source
@@ -57,13 +63,31 @@ async def run(
     training: TrainingRunner | None = None,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
+    time_zone: tzinfo | None = None,
     board: Board | None = None,
+    process: ThisProcess | None = None,
+    open_database: OpenDatabase = Database,
+    open_task: Callable[[Bundle, AgentConfig], OpenTask] | None = None,
 ) -> None:
     """Run the agent until `stop` is set.
 
-    What is on disk is complete at every moment; the cycle under way is forgotten. A simulation hands in its own
-    network (`connector`), threads, training, randomness and wall clock; the loop's time is the agent's clock. `board`
-    is the machine that the policy looks at; None: this one.
+    What is on disk is complete at every moment; the cycle under way is forgotten. The loop's time is the agent's clock.
+    Everything else of the world comes in by these parameters, so that a simulation can bring its own; None, or what
+    stands there, is this machine's.
+
+    Args:
+        config: of this agent.
+        stop: set it to stop the agent in good order.
+        connector: makes the network that it connects by.
+        run_in_thread: runs short work; predictions aside, which have threads of their own.
+        training: runs local steps.
+        rng: jitter, and the order of examples where the configuration gives no seed.
+        wall_clock: Unix time, for stamps and quiet hours.
+        time_zone: of quiet hours; None: the system's.
+        board: the machine that the policy looks at.
+        process: what the agent says of its own process.
+        open_database: the disk that its state is on.
+        open_task: loads engine and data, in a thread of `run_in_thread`.
 
     Raises:
         StorageError: the disk refused a read or a write.
@@ -71,16 +95,27 @@ async def run(
         ConfigError: another agent uses this state_dir.
     """
     check_source(config.data.source, config.data.dir)  # the rest waits for the task, and that for the coordinator
+    rng = rng or random.Random()  # noqa: S311 - no secret
+    config = _with_seed(config, rng)
     work = WorkThreads() if run_in_thread is None else None
     thread = TrainingThread(config.training.nicer) if training is None else None
     side = WorkThreads(1, "skerry-side", NICEST) if run_in_thread is None else None
     _make_folders(config)
     try:
         with _only_agent(config.state_dir):
-            store = Store(config.state_dir / FILE_NAME)
+            store = Store(config.state_dir / FILE_NAME, open_database=open_database)
             try:
-                jitter = rng or random.Random()  # noqa: S311 - no secret
-                agent = _Agent(config, store, connector, jitter, wall_clock, board or Board())
+                watch = BoardWatch(
+                    config.policy,
+                    board or Board(),
+                    FlashBudget(with_profile(config).flash_bytes_per_hour),
+                    config.state_dir,
+                    wall_clock,
+                    time_zone,
+                )
+                opener = open_task or _open_in_nicer_thread
+                machine = _Machine(connector, rng, wall_clock, process or ThisProcess(), watch, opener)
+                agent = _Agent(config, store, machine)
                 try:
                     await agent.run(stop, work or run_in_thread, thread or training, side or run_in_thread)
                 finally:
@@ -97,23 +132,33 @@ async def run(
         log.info("stopped")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Machine:
+    """What is beneath the agent, see `run`."""
+
+    connector: "Callable[[], aiohttp.BaseConnector] | None"
+    rng: random.Random
+    wall_clock: Callable[[], float]
+    process: ThisProcess
+    watch: BoardWatch
+    open_task: Callable[[Bundle, AgentConfig], OpenTask]
+
+
+def _with_seed(config: AgentConfig, rng: random.Random) -> AgentConfig:
+    if config.training.seed is not None:
+        return config
+    return replace(config, training=replace(config.training, seed=rng.getrandbits(32)))
+
+
+def _open_in_nicer_thread(bundle: Bundle, config: AgentConfig) -> OpenTask:
+    return in_nicer_thread(lambda: open_task(bundle, config), config.training.nicer)
+
+
 class _Agent:
     """The parts, and how they are joined."""
 
-    def __init__(
-        self,
-        config: AgentConfig,
-        store: Store,
-        connector: "Callable[[], aiohttp.BaseConnector] | None",
-        rng: random.Random,
-        wall_clock: Callable[[], float],
-        board: Board,
-    ) -> None:
-        flash = FlashBudget(with_profile(config).flash_bytes_per_hour)
-        self._watch = BoardWatch(config.policy, board, flash, config.state_dir, wall_clock)
-        self._config, self._store, self._connector = config, store, connector
-        self._rng, self._wall_clock = rng, wall_clock
-        self._process = status.this_process()
+    def __init__(self, config: AgentConfig, store: Store, machine: _Machine) -> None:
+        self._config, self._store, self._machine, self._watch = config, store, machine, machine.watch
         self._performer: Performer | None = None
         self._local_use: LocalUse | None = None
 
@@ -135,18 +180,17 @@ class _Agent:
             config.state_dir / BUNDLE_FOLDER,
             in_force.bundle_bytes_max,
             limits.progress_timeout_s,
-            new_backoff(limits.reconnect_min_s, limits.reconnect_max_s, self._rng),
+            new_backoff(limits.reconnect_min_s, limits.reconnect_max_s, self._machine.rng),
             run_in_thread,
-            self._connector,
+            self._machine.connector,
         )
-        predicting = WorkThreads(config.inference.concurrent_max, "skerry-predictions")
-        inference = _inference(config, predicting)
+        inference, predicting = _inference(config)
         shells = Shells(
             in_side_thread,
             self._submit_head,
             lambda: self._watch.flash.sparing,
             asyncio.get_running_loop().time,
-            self._wall_clock,
+            self._machine.wall_clock,
         )
         self._local_use = local_use = LocalUse(config.held_out, config.personal, inference, shells, stored.head)
         stream: Stream | None = None
@@ -158,6 +202,7 @@ class _Agent:
                     training,
                     run_in_thread,
                     self._watch,
+                    self._machine.process,
                     self._open_task,
                     local_use,
                     tasks,
@@ -188,7 +233,8 @@ class _Agent:
                 raise error from None
         finally:
             training.stop()
-            predicting.close()
+            if predicting is not None:
+                predicting.close()
             if stream is not None:
                 self._write_status(device, stream, running=False)
 
@@ -201,7 +247,7 @@ class _Agent:
             self._store.save_head(head)
 
     def _open_task(self, bundle: Bundle) -> OpenTask:
-        return in_nicer_thread(lambda: open_task(bundle, self._config), self._config.training.nicer)
+        return self._machine.open_task(bundle, self._config)
 
     def _submit_head(self, head: StoredHead) -> None:
         assert self._performer is not None
@@ -232,13 +278,13 @@ class _Agent:
         return Stream(
             self._config.coordinators,
             StreamLimits(limits.reconnect_min_s, limits.reconnect_max_s, limits.heartbeat_s, limits.progress_timeout_s),
-            self._rng,
+            self._machine.rng,
             performer.report,
-            self._connector,
+            self._machine.connector,
         )
 
     def _write_status(self, device: Device, stream: Stream, *, running: bool = True) -> None:
-        pid, process_started_at_s = self._process
+        process = self._machine.process
         progress = device.progress(asyncio.get_running_loop().time())
         assert self._local_use is not None
         scores = self._local_use.scores
@@ -251,13 +297,13 @@ class _Agent:
                 base=device.model,
                 sent_bytes=stream.traffic.sent_bytes,
                 received_bytes=stream.traffic.received_bytes,
-                resident_bytes=vitals.resident_bytes(),
+                resident_bytes=process.resident_bytes(),
                 written_bytes=self._watch.flash.written_bytes,
                 written_bytes_last_hour=self._watch.flash.last_hour_bytes,
                 temperature_c=self._watch.temperature_c,
-                pid=pid,
-                process_started_at_s=process_started_at_s,
-                written_at_s=self._wall_clock(),
+                pid=process.pid,
+                process_started_at_s=process.started_at_s,
+                written_at_s=self._machine.wall_clock(),
                 running=running,
                 uptime_s=progress.uptime_s,
                 training_s=progress.training_s,
@@ -287,19 +333,21 @@ async def _converse(stream: Stream, run_in_thread: RunInThread) -> None:
     await stream.run()
 
 
-def _inference(config: AgentConfig, predicting: RunInThread) -> "Inference | None":
+def _inference(config: AgentConfig) -> "tuple[Inference, WorkThreads] | tuple[None, None]":
     limits = config.inference
     if not limits.enabled:
-        return None
+        return None, None
     from edge_agent.inference import Inference
 
-    return Inference(
+    predicting = WorkThreads(limits.concurrent_max, "skerry-predictions")
+    inference = Inference(
         predicting,
         examples_max=limits.examples_max,
         concurrent_max=limits.concurrent_max,
         queue_max=limits.queue_max,
         timeout_s=limits.timeout_s,
     )
+    return inference, predicting
 
 
 async def _answer(inference: "Inference", local_use: LocalUse, config: AgentConfig, run_in_thread: RunInThread) -> None:

@@ -1,6 +1,5 @@
 """What the agent says of itself to whoever stands beside the device: status.json, replaced in one piece."""
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -80,11 +79,6 @@ def read(folder: Path) -> Status | None:
     except msgspec.MsgspecError as error:
         raise StorageError(f"{path}: is no status of this version: {error}") from error
     return msgspec.structs.replace(status, running=status.running and _lives(status))
-
-
-def this_process() -> tuple[int, float]:
-    """Return pid and start time of the calling process."""
-    return os.getpid(), psutil.Process().create_time()
 
 
 def _lives(status: Status) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.outbox import Update
-from skerry.database import Database
+from skerry.database import Database, OpenDatabase
 from skerry.errors import StorageError
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
@@ -58,7 +58,7 @@ class Stored:
 class Store:
     """The agent's database, open."""
 
-    def __init__(self, path: Path, *, look_only: bool = False) -> None:
+    def __init__(self, path: Path, *, look_only: bool = False, open_database: OpenDatabase = Database) -> None:
         """Open or create `path`; migrate an older schema, in one transaction.
 
         `look_only`: nothing is made, migrated or changed, also not beside the file; whoever writes goes on.
@@ -69,7 +69,7 @@ class Store:
             StorageError: it cannot be opened, read or written.
         """
         self._path = path
-        self._database = Database(path, __package__, read_only=look_only, leave_no_trace=look_only)
+        self._database = open_database(path, __package__, read_only=look_only, leave_no_trace=look_only)
         with self._database.errors():
             self._database.connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 

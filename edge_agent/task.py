@@ -13,7 +13,7 @@ from skerry.tasks.data import Dataset
 from skerry.tasks.manifest import Manifest
 from skerry.training.batches import Batches
 from skerry.training.shuffle import Shuffle
-from skerry.training.trainer import Trainer, open_trainer
+from skerry.training.trainer import OpenTrainer, Trainer, open_trainer
 from skerry.vector import Float32, Layout
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class OpenTask:
     predictor: "Predictor | None"  # None: nobody asks for predictions
 
 
-def open_task(bundle: Bundle, config: AgentConfig) -> OpenTask:
+def open_task(bundle: Bundle, config: AgentConfig, open_trainer: OpenTrainer = open_trainer) -> OpenTask:
     """Load engine and data.
 
     Raises:

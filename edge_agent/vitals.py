@@ -1,15 +1,24 @@
-"""The process's own memory."""
+"""The agent's own process."""
 
 import ctypes
+import os
 
 import psutil
 
 M_ARENA_MAX = -8  # of glibc's mallopt
 
 
-def resident_bytes() -> int:
-    """Return how much memory this process occupies."""
-    return int(psutil.Process().memory_info().rss)
+class ThisProcess:
+    """The one that the agent is; `pid` and `started_at_s` (Unix time) name it for good."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self.pid = os.getpid()
+        self.started_at_s = self._process.create_time()
+
+    def resident_bytes(self) -> int:
+        """Return how much memory it occupies."""
+        return int(self._process.memory_info().rss)
 
 
 def use_one_malloc_arena() -> None:

@@ -9,14 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Protocol
 
 from skerry.errors import SchemaTooNewError, StorageError
 
 PAGE_BYTES = 4096
+WAL_BYTES = 8 << 20
 
 
 class NotMadeError(StorageError):
     """There is nothing to read yet: the service has not made its database."""
+
+
+class OpenDatabase(Protocol):
+    """Opens a service's database, see `Database`; a simulation brings a disk of its own."""
+
+    def __call__(
+        self,
+        path: Path,
+        package: str,
+        *,
+        wal_bytes: int = WAL_BYTES,
+        read_only: bool = False,
+        leave_no_trace: bool = False,
+    ) -> "Database":
+        """Open or create `path`."""
 
 
 class Database:
@@ -27,9 +44,10 @@ class Database:
         path: Path,
         package: str,
         *,
-        wal_bytes: int = 8 << 20,
+        wal_bytes: int = WAL_BYTES,
         read_only: bool = False,
         leave_no_trace: bool = False,
+        durable: bool = True,
     ) -> None:
         """Open or create `path`; migrate an older schema of `package`.
 
@@ -41,6 +59,8 @@ class Database:
             leave_no_trace: with `read_only`, make no files beside a database that nobody has open, which would belong
                 to whoever looks and keep the service out. For a short look: a service that starts meanwhile is not
                 kept from writing.
+            durable: what is committed is on disk. False leaves it to the system when that happens: for a simulation,
+                whose own disk decides what a power cut leaves.
 
         Raises:
             NotMadeError: it is not there to be read.
@@ -49,6 +69,7 @@ class Database:
         """
         self._path = path
         self._wal_bytes = wal_bytes
+        self._durable = durable
         self.queries = _queries(package)
         if read_only and not path.exists():
             raise NotMadeError(f"{path}: is missing: no service has run here")
@@ -110,7 +131,7 @@ class Database:
         if not read_only:
             db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA secure_delete = OFF")  # a journal that is cut need not be overwritten first
             db.execute(f"PRAGMA wal_autocheckpoint = {self._wal_bytes // PAGE_BYTES}")

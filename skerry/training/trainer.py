@@ -79,6 +79,13 @@ class Trainer(Protocol):
         """Return logits of shape (examples, *label.logits_shape)."""
 
 
+class OpenTrainer(Protocol):
+    """Loads a bundle into an engine, see `open_trainer`; a simulation shares one between its devices."""
+
+    def __call__(self, bundle: Bundle, engine: EngineName, threads: int, providers: Sequence[str], /) -> Trainer:
+        """Return the trainer."""
+
+
 def open_trainer(
     bundle: Bundle, engine: EngineName = "onnx", threads: int = 1, providers: Sequence[str] = ()
 ) -> Trainer:

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,19 @@ async def test_a_look_takes_in_the_streams_own_rate_and_the_local_time(
     assert watch.temperature_c == 50.0
     monkeypatch.undo()
     time.tzset()
+
+
+async def test_quiet_hours_are_those_of_the_time_zone_that_was_handed_in(root: Path) -> None:
+    policy, noon = Policy(quiet_hours=("11:00-13:00",)), 1_700_000_000 - 1_700_000_000 % 86_400 + 12 * 3600
+    for hours_east, causes in ((0, ("quiet-hours",)), (2, ())):
+        zone = timezone(timedelta(hours=hours_east))
+        watch = BoardWatch(policy, Board(root), FlashBudget(1e9), root, lambda: float(noon), zone)
+        told: asyncio.Queue[Event] = asyncio.Queue()
+        looking = asyncio.create_task(watch.run(told.put_nowait, WorkThreads(), lambda _: None))
+        decided = await told.get()
+        looking.cancel()
+        assert isinstance(decided, PaceDecided)
+        assert decided.decision.causes == causes
 
 
 async def test_a_watch_that_is_switched_off_reads_nothing(root: Path) -> None:

@@ -13,7 +13,15 @@ import pytest
 
 from coordinator.config import Checkpoints, Limits
 from coordinator.engine import Engine
-from coordinator.events import DeviceDisconnected, Evaluated, PeerModelArrived, TelemetryArrived, TrafficCounted
+from coordinator.events import (
+    Apply,
+    DeviceDisconnected,
+    Evaluated,
+    Merge,
+    PeerModelArrived,
+    TelemetryArrived,
+    TrafficCounted,
+)
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
 from skerry.algorithms.arrival import Constant, FedBuff
@@ -101,6 +109,31 @@ async def test_nothing_leaves_and_nothing_changes_before_the_commit(
         await outlet.until(lambda: bool(outlet.offers))
         assert outlet.offers[0][1].number == 1
     assert len(read_history(config_of(PLAIN).state_dir).updates) == 1
+
+
+async def test_a_change_of_the_model_takes_as_long_as_its_toll(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    """One after another, each on disk before; the acknowledgement of one does not wait for the next."""
+    outlet, turns = new_listener(), asyncio.Semaphore(0)
+    paid: list[Apply | Merge] = []
+
+    async def toll(change: Apply | Merge) -> None:
+        await turns.acquire()
+        paid.append(change)
+
+    async with open_engine(config_of(PLAIN), outlet, toll=toll) as engine:
+        for sequence in (1, 2):
+            engine.submit(words.update("kite", sequence, engine.version))
+        await _until(lambda: len(read_history(config_of(PLAIN).state_dir).updates) == 2)
+        assert (engine.version.number, outlet.accepted(), paid) == (0, [], [])
+        turns.release()
+        await outlet.until_accepted(1)
+        assert (engine.version.number, len(outlet.accepted()), len(paid)) == (1, 1, 1)
+        turns.release()
+        await outlet.until_accepted(2)
+        assert engine.version.number == 2
+    assert [type(change) for change in paid] == [Apply, Apply]
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(

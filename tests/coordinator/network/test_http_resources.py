@@ -3,10 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 
 from coordinator.cli import _status_text
+from coordinator.config import CoordinatorConfig
+from coordinator.service import Service
 from skerry.protocol import frames, sparse
 from skerry.protocol.messages import (
     BroadcastId,
@@ -52,6 +55,18 @@ async def test_a_model_is_sent_once_per_version(coordinator: Any, initial: Float
     async with coordinator.http.get(url, headers={"If-None-Match": tag}) as response:
         assert response.status == 200
         assert "@1" in response.headers["ETag"]
+
+
+async def test_answers_are_dated_by_the_coordinators_own_clock(
+    make_config: Callable[..., CoordinatorConfig], http: aiohttp.ClientSession
+) -> None:
+    service = Service(make_config(), wall_clock=lambda: 1_700_000_000.0)
+    await service.start()
+    try:
+        async with http.get(f"http://127.0.0.1:{service.port}/healthz") as response:
+            assert response.headers.getall("Date") == ["Tue, 14 Nov 2023 22:13:20 GMT"]
+    finally:
+        await service.stop()
 
 
 async def test_an_unknown_kind_of_model_is_refused(coordinator: Any) -> None:
