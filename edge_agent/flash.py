@@ -15,7 +15,7 @@ class FlashBudget:
     """A bucket that holds one hour's bytes and fills at their rate; full at start."""
 
     def __init__(self, bytes_per_hour: float) -> None:
-        self._bytes_per_hour = bytes_per_hour
+        self.bytes_per_hour = bytes_per_hour
         self._left_bytes = bytes_per_hour
         self._counted_to_s: float | None = None
         self._samples: deque[tuple[float, int]] = deque()  # time and count, the last hour's
@@ -24,12 +24,12 @@ class FlashBudget:
     @property
     def left(self) -> float | None:
         """Share of the hour's bytes that may still be written, at most 1; None: nobody counts. Below 0: overdrawn."""
-        return None if self.written_bytes is None else self._left_bytes / self._bytes_per_hour
+        return None if self.written_bytes is None else self._left_bytes / self.bytes_per_hour
 
     @property
     def sparing(self) -> bool:
         """Whether what can wait should."""
-        return self._left_bytes < SPARING * self._bytes_per_hour
+        return self._left_bytes < SPARING * self.bytes_per_hour
 
     @property
     def last_hour_bytes(self) -> int | None:
@@ -42,8 +42,8 @@ class FlashBudget:
             return
         elapsed_s = 0.0 if self._counted_to_s is None else now_s - self._counted_to_s
         spent = written_bytes - (self.written_bytes or 0)
-        come_back = elapsed_s * self._bytes_per_hour / HOUR_S
-        self._left_bytes = min(self._left_bytes + come_back, self._bytes_per_hour) - spent
+        come_back = elapsed_s * self.bytes_per_hour / HOUR_S
+        self._left_bytes = min(self._left_bytes + come_back, self.bytes_per_hour) - spent
         self._counted_to_s, self.written_bytes = now_s, written_bytes
         if not self._samples:
             self._samples.append((now_s, 0))

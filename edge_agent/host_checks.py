@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from edge_agent.bench import disk_syncs_s
 from edge_agent.config import AgentConfig
 from edge_agent.finding import Finding, failure, ok, warning
+from edge_agent.rest_remedy import remedies
 from skerry.errors import StorageError
 from skerry.policy import VERB, Decision, Reading
 from skerry.profile import Profile
@@ -33,18 +34,6 @@ IN_MEMORY = {"tmpfs", "ramfs"}
 OVER_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 FILES_MIN = 256
 AGENT_BYTES = 128 << 20  # with a small model: interpreter, onnxruntime, aiohttp
-BOARD_REMEDY = "see `policy` in docs/agent.md: its thresholds may suit this board better elsewhere"
-BOARD_REMEDIES = {  # by the policy's word for the reason
-    "temperature": "give it a heat sink or a fan, or a lower training.duty_cycle",
-    "throttled": "give it a heat sink or a fan, or a lower training.duty_cycle",
-    "under-voltage": "use the board's own power supply, and a short cable",
-    "memory-available": "stop other programs, or add swap in memory (zram)",
-    "memory-pressure": "stop other programs, or add swap in memory (zram)",
-    "cpu-others": "stop other programs, or train at other hours: policy.quiet_hours",
-    "disk-free": "free space",
-    "on-battery": "connect it to the mains",
-    "battery": "connect it to the mains",
-}
 MEMORY_TAKEN = 0.25  # of a board's memory, by its graphics and firmware
 
 
@@ -222,8 +211,8 @@ def check_board(reading: Reading, decision: Decision) -> Finding:
     found = f"{temperature}, {throttled}"
     if decision.pace == "train":
         return ok(name, f"{found}; nothing holds training back")
-    remedies = dict.fromkeys(BOARD_REMEDIES.get(cause, BOARD_REMEDY) for cause in decision.causes)
-    return warning(name, f"{found}; {VERB[decision.pace]} training: {'; '.join(decision.reasons)}", "; ".join(remedies))
+    found = f"{found}; {VERB[decision.pace]} training: {'; '.join(decision.reasons)}"
+    return warning(name, found, "; ".join(remedies(decision.causes)))
 
 
 def _read_only(folder: Path) -> bool:

@@ -300,6 +300,8 @@ class _Agent:
                 resident_bytes=process.resident_bytes(),
                 written_bytes=self._watch.flash.written_bytes,
                 written_bytes_last_hour=self._watch.flash.last_hour_bytes,
+                flash_bytes_per_hour=self._watch.flash.bytes_per_hour,
+                flash_left=self._watch.flash.left,
                 temperature_c=self._watch.temperature_c,
                 pid=process.pid,
                 process_started_at_s=process.started_at_s,

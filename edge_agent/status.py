@@ -35,6 +35,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
     written_bytes: int | None = None  # to disks; None: the kernel does not count them
     written_bytes_last_hour: int | None = None
+    flash_bytes_per_hour: float | None = None  # the bound on them, limits.flash_bytes_per_hour
+    flash_left: float | None = None  # share of it, at most 1, below 0: overdrawn; None: nobody counts
     temperature_c: float | None
     held_out_examples: int  # scored in the newest evaluation on held-out rows; 0: there was none
     held_out_correct: int  # of them, by the regional model

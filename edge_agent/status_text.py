@@ -1,6 +1,9 @@
 """What the agent says of itself, for people: the words of `skerry-agent status`. Pure, no I/O."""
 
+from edge_agent.flash import HOUR_S, SPARING
+from edge_agent.rest_remedy import remedies
 from edge_agent.status import Status
+from skerry.policy import FLASH_LEFT, Decision
 
 
 def text(found: Status, now_s: float) -> str:
@@ -8,12 +11,14 @@ def text(found: Status, now_s: float) -> str:
     ago = _span(max(0.0, now_s - found.written_at_s))
     speed = "not calibrated" if found.seconds_per_step is None else f"{found.seconds_per_step:.4g} s per step"
     base = "none" if found.base is None else f"{found.base.lineage} version {found.base.number}"
+    decision = Decision(found.pace, found.reasons)
     rows = [
         ("device", found.device),
         ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
         ("model", base),
         ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
         ("pace", f"{found.pace}{': ' if found.reasons else ''}{'; '.join(found.reasons)}"),
+        *(("", f"-> {remedy}") for remedy in remedies(decision.causes)),
         ("paused", f"{found.paused_s:.0f} s"),
         ("idle", f"{found.idle_share:.1%} of {found.uptime_s:.0f} s"),
         ("outbox", f"{found.outbox_updates} updates wait for an answer"),
@@ -22,6 +27,7 @@ def text(found: Status, now_s: float) -> str:
         ("temperature", "unknown" if found.temperature_c is None else f"{found.temperature_c:.1f} C"),
         ("held out", _held_out_text(found)),
         ("written", _written_text(found)),
+        ("flash budget", _flash_budget_text(found, decision)),
         ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
         ("last error", found.last_error or "none"),
     ]
@@ -36,6 +42,20 @@ def _written_text(found: Status) -> str:
     if found.written_bytes is None or found.written_bytes_last_hour is None:
         return "not counted"
     return f"{found.written_bytes / 1e6:.1f} MB to disk, {found.written_bytes_last_hour / 1e6:.1f} MB in the last hour"
+
+
+def _flash_budget_text(found: Status, decision: Decision) -> str:
+    """Say how the hour's bytes stand, and what the agent does about it: see `FlashBudget`."""
+    left = found.flash_left
+    if left is None or found.flash_bytes_per_hour is None:
+        return "nothing is counted, nothing is bounded"
+    limit = f"{found.flash_bytes_per_hour / 1e6:.0f} MB an hour"
+    if "flash-budget" in decision.causes:
+        back = _span(max(0.0, FLASH_LEFT - left) * HOUR_S)
+        return f"{limit}, used up: training pauses until {FLASH_LEFT:.0%} is back, in about {back}"
+    if left < SPARING:
+        return f"{limit}, {left:.0%} left: residual and model are saved less often until {SPARING:.0%} is back"
+    return f"{limit}, {left:.0%} left"
 
 
 def _held_out_text(found: Status) -> str:

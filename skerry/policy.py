@@ -211,7 +211,7 @@ def _findings(policy: Policy, reading: Reading, local_minutes: int) -> Iterator[
     )
     quiet = tuple(hours for hours in policy.quiet_hours if _within(hours, local_minutes))
     yield _flag("quiet-hours", "pause", bool(quiet), quiet)
-    yield _limit("flash-budget", "pause", reading.flash_left, (0.0, FLASH_LEFT), "{:.0%} left", high_is_bad=False)
+    yield _flash_budget(reading.flash_left)
 
 
 def _high(
@@ -240,6 +240,13 @@ def _limit(
     bad = sign * value > sign * enter
     until = f"at {shown.format(enter)}" if bad else f"until {shown.format(leave)}"
     return _Finding(cause, pace, bad, sign * value <= sign * leave, f"{shown.format(value)}, {VERB[pace]} {until}")
+
+
+def _flash_budget(left: float | None) -> _Finding:
+    if left is None:
+        return _Finding("flash-budget", "pause", bad=False, good=True, text="unknown by now")
+    text = f"{'used up' if left < 0.0 else f'{left:.0%} back'}, pauses until {FLASH_LEFT:.0%} is back"
+    return _Finding("flash-budget", "pause", bad=left < 0.0, good=left >= FLASH_LEFT, text=text)
 
 
 def _flag(cause: str, pace: Pace, raised: bool | None, details: tuple[str, ...] = ()) -> _Finding:

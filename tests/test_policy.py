@@ -104,7 +104,7 @@ def test_a_board_without_sensors_trains(local: list[int]) -> None:
         ({"battery_percent": 19.0}, "pause", "battery 19 %, pauses at 20 %"),
         ({"metered": True}, "pause", "metered"),
         ({"link_bytes_per_s": 2e3}, "slow", "link 2.0 kB/s, slows at 8.0 kB/s"),
-        ({"flash_left": -0.02}, "pause", "flash-budget -2% left, pauses at 0% left"),
+        ({"flash_left": -0.02}, "pause", "flash-budget used up, pauses until 10% is back"),
     ],
 )
 def test_each_reason_by_itself(changes: dict[str, Any], pace: Pace, reason: str) -> None:
@@ -148,6 +148,13 @@ def test_a_reading_must_be_good_without_a_break() -> None:
     assert decide(decider, 70.0, temperature_c=60.0).pace == "slow"
     assert decide(decider, 129.0, temperature_c=60.0).pace == "slow"
     assert decide(decider, 130.0, temperature_c=60.0).pace == "train"
+
+
+def test_a_used_up_budget_of_bytes_says_how_much_is_back() -> None:
+    decider = Decider(Policy())
+    decide(decider, 0.0, flash_left=-0.11)
+    assert decide(decider, 10.0, flash_left=0.06).reasons == ("flash-budget 6% back, pauses until 10% is back",)
+    assert decide(decider, 20.0, flash_left=None).reasons == ("flash-budget unknown by now",)
 
 
 def test_a_pause_becomes_slow_before_it_ends() -> None:

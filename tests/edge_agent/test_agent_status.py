@@ -12,8 +12,12 @@ import psutil
 import pytest
 
 from edge_agent import status as status_file
+from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import Status, this_process
 from edge_agent.status_text import text
+from skerry.policy import Policy, Reading, _findings
+
+BUDGET = "flash-budget used up, pauses until 10% is back"
 
 
 def status_of(pid: int, process_started_at_s: float, **changes: Any) -> Status:
@@ -97,3 +101,42 @@ def test_what_an_agent_said_before_it_ended_is_told_as_of_then() -> None:
 def test_how_old_the_words_of_a_running_agent_are(ago_s: float, told: str) -> None:
     lines = text(status_of(1, 0.0, written_at_s=1e9), now_s=1e9 + ago_s).splitlines()
     assert lines[:2] == [f"agent        running, as of {told} ago", "device       pi-1"]
+
+
+def row(name: str, **changes: Any) -> str:
+    """Return what the text says in the row of that name and those that belong to it."""
+    lines = text(status_of(1, 0.0, **changes), now_s=0.0).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"{name:<12} "))
+    further = next(number for number, line in enumerate(lines[start + 1 :], start + 1) if line[0] != " ")
+    return "\n".join(line[13:] for line in lines[start:further])
+
+
+@pytest.mark.parametrize(
+    ("left", "reasons", "told"),
+    [
+        (None, (), "nothing is counted, nothing is bounded"),
+        (1.0, (), "360 MB an hour, 100% left"),
+        (0.5, (), "360 MB an hour, 50% left"),
+        (0.3, (), "360 MB an hour, 30% left: residual and model are saved less often until 50% is back"),
+        (-0.11, (BUDGET,), "360 MB an hour, used up: training pauses until 10% is back, in about 13 min"),
+        (0.12, (BUDGET,), "360 MB an hour, used up: training pauses until 10% is back, in about 0 s"),
+    ],
+)
+def test_how_the_hours_bytes_stand(left: float | None, reasons: tuple[str, ...], told: str) -> None:
+    pace = "pause" if reasons else "train"
+    assert row("flash budget", flash_left=left, flash_bytes_per_hour=360e6, pace=pace, reasons=reasons) == told
+
+
+def test_a_device_that_rests_says_what_can_be_done_about_it() -> None:
+    said = row("pace", pace="pause", reasons=(BUDGET, "quiet-hours 22:00-06:30"))
+    reasons, *remedies = said.splitlines()
+    assert reasons == f"pause: {BUDGET}; quiet-hours 22:00-06:30"
+    assert [remedy[:3] for remedy in remedies] == ["-> ", "-> "]
+    assert "local_steps.cycle_min_s" in remedies[0]
+    assert "limits.flash_bytes_per_hour" in remedies[0]
+    assert "policy.quiet_hours" in remedies[1]
+    assert row("pace") == "train"
+
+
+def test_every_reason_to_rest_has_its_remedy() -> None:
+    assert {found.cause for found in _findings(Policy(), Reading(), 0)} == set(REMEDIES)

@@ -24,6 +24,7 @@ from edge_agent.host_checks import (
     kernel_synchronised,
     memory_limit,
 )
+from edge_agent.rest_remedy import REMEDY
 from skerry import profile
 from skerry.policy import Decider, Decision, Policy, Reading
 from skerry.profile import Limits, Profile
@@ -225,4 +226,10 @@ def test_a_board_that_trains_and_one_that_is_held_back() -> None:
     assert "86.0 C, throttled: throttled, frequency capped; pauses training: temperature 86.0 C" in held.found
     assert held.remedy == "give it a heat sink or a fan, or a lower training.duty_cycle"  # one for both reasons
     quiet = check_board(Reading(), Decision("pause", ("quiet-hours 22:00-06:00",)))
-    assert "policy" in quiet.remedy
+    assert "policy.quiet_hours" in quiet.remedy
+    worn = check_board(
+        Reading(), Decision("pause", ("flash-budget used up, pauses until 10% is back", "of-tomorrow 1"))
+    )
+    assert "limits.flash_bytes_per_hour" in worn.remedy
+    assert "local_steps.cycle_min_s" in worn.remedy
+    assert worn.remedy.endswith(REMEDY)  # for a reason that this version does not know
