@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent import status as status_file
 from edge_agent.rest_remedy import REMEDIES
-from edge_agent.status import Status, this_process
+from edge_agent.status import Status
 from edge_agent.status_text import text
 from skerry.policy import Policy, Reading, _findings
 
@@ -79,8 +79,8 @@ def test_a_process_that_was_killed_and_not_reaped_does_not_run(
 
 
 def test_another_process_of_the_same_number_is_not_the_agent(tmp_path: Path) -> None:
-    pid, started_at_s = this_process()
-    status_file.write(tmp_path, status_of(pid, started_at_s - 60.0))
+    here = psutil.Process()
+    status_file.write(tmp_path, status_of(here.pid, here.create_time() - 60.0))
     found = status_file.read(tmp_path)
     assert found is not None
     assert not found.running
