@@ -77,6 +77,8 @@ class _Examination:
             return
         yield from _guarded("folders", self._folders)
         yield from _guarded("agent", self._agent)
+        if self.config.inference.enabled:
+            yield from _guarded("inference", self._inference)
         for url in self.config.coordinators:
             yield from _guarded(f"coordinator: {url}", lambda url=url: self._coordinator(url))  # type: ignore[misc]
         yield from _guarded("task", self._task)
@@ -121,6 +123,10 @@ class _Examination:
         state, self.welcome = task_checks.check_state(self.config)
         yield state
 
+    def _inference(self) -> Iterator[Finding]:
+        assert self.config is not None
+        yield host_checks.check_listen(self.config.inference, agent_runs=self.running is not None)
+
     def _coordinator(self, url: str) -> Iterator[Finding]:
         reached = asyncio.run(network_checks.check_coordinator(url, self.around.clock, self.around.wall_clock))
         if reached.status is not None:
@@ -136,6 +142,8 @@ class _Examination:
 
             yield from _guarded("bundle", lambda: self._bundle(make_folder))
             yield from _guarded("limits", self._limits)
+            if self.config is not None and self.config.personal.layers:
+                yield from _guarded("personal", self._personal)
             yield from _guarded("data", self._training)
 
     def _bundle(self, folder: Callable[[], Path]) -> Iterator[Finding]:
@@ -165,6 +173,11 @@ class _Examination:
             chosen,
             None if self.bundle is None else 4 * self.bundle.manifest.layout.size,
         )
+
+    def _personal(self) -> Iterator[Finding]:
+        assert self.config is not None
+        if self.bundle is not None:  # without one, `data` says so
+            yield task_checks.check_personal(self.config.personal, self.bundle)
 
     def _training(self) -> Iterator[Finding]:
         """Check data, engine and speed; without a bundle there is nothing to check them with."""

@@ -1,12 +1,14 @@
-"""Checks of the machine: software, clock, disk, permissions, limits. Each says what it found and what to do.
+"""Checks of the machine: software, clock, disk, permissions, port, limits. Each says what it found and what to do.
 
 `root` stands before /proc, /run and /sys, so that another machine's can be looked at. Nothing is changed; in the state
 folder a file without a name is written for a moment.
 """
 
 import ctypes
+import errno
 import os
 import resource
+import socket
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from edge_agent.bench import disk_syncs_s
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, Inference
 from edge_agent.finding import Finding, failure, ok, warning
 from edge_agent.rest_remedy import remedies
 from skerry.errors import StorageError
@@ -34,6 +36,11 @@ IN_MEMORY = {"tmpfs", "ramfs"}
 OVER_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"}
 FILES_MIN = 256
 AGENT_BYTES = 128 << 20  # with a small model: interpreter, onnxruntime, aiohttp
+LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "stop who listens there (`ss -ltnp` shows it), or choose another port: inference.listen",
+    errno.EACCES: "choose a port from 1024 upwards: inference.listen",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose 127.0.0.1 and a port for inference.listen",
+}
 MEMORY_TAKEN = 0.25  # of a board's memory, by its graphics and firmware
 
 
@@ -186,6 +193,29 @@ def memory_limit(root: Path, pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         pass  # no control groups, or "max"
     return min(limits, default=None)
+
+
+def check_listen(inference: Inference, *, agent_runs: bool) -> Finding:
+    """See that predictions can be asked at `inference.listen`: it is free, or the agent that runs holds it."""
+    name, (host, port) = "inference", inference.address
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+        tried.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as a server does: it need not wait for old streams
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and agent_runs:
+                return ok(name, f"predictions at http://{inference.listen}")
+            remedy = LISTEN_REMEDIES.get(error.errno or 0, "see docs/inference.md")
+            return failure(name, f"{inference.listen}: cannot be listened on: {error.strerror}", remedy)
+    if agent_runs:
+        return warning(
+            name,
+            f"{inference.listen}: the agent that runs does not listen there",
+            "restart it: it was started with another configuration",
+        )
+    return ok(name, f"{inference.listen} is free")
 
 
 def check_profile(profile: Profile, memory_bytes: int) -> Finding:

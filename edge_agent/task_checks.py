@@ -14,9 +14,10 @@ import numpy as np
 from edge_agent import status as status_file
 from edge_agent.bench import percentile
 from edge_agent.bundle_file import FOLDER, SUFFIX
-from edge_agent.config import AgentConfig, InForce
+from edge_agent.config import AgentConfig, InForce, Personal
 from edge_agent.finding import Finding, failure, ok, warning
 from edge_agent.link_speed import CHUNK_BYTES, CoordinatorStatus, LinkFailed, open_session
+from edge_agent.personal import OwnTensors
 from edge_agent.status import Status
 from edge_agent.step_times import step_times
 from edge_agent.store import FILE_NAME, Store
@@ -203,6 +204,16 @@ def check_data(config: AgentConfig, bundle: Bundle, batch_examples: int) -> tupl
     if len(dataset) < batch_examples:
         return warning(name, f"{found}, fewer than the {batch_examples} of a batch", "collect more examples"), dataset
     return ok(name, found), dataset
+
+
+def check_personal(personal: Personal, bundle: Bundle) -> Finding:
+    """See that the own head is made of tensors that the task's model has."""
+    name = "personal"
+    try:
+        own = OwnTensors(bundle.manifest.layout, personal.layers, bundle.manifest.name)
+    except ConfigError as error:
+        return failure(name, str(error), "correct `personal.layers`: names of these tensors, * and ? allowed")
+    return ok(name, f"own head of {len(own.entries)} values: {', '.join(own.names)}")
 
 
 def check_engine(in_force: InForce, bundle: Bundle) -> tuple[Finding, Trainer | None]:

@@ -66,7 +66,7 @@ SHELLS = {
     "edge_agent/bench.py": {"platform", "psutil", "tempfile", "time"},
     "edge_agent/cli.py": {"signal", "tempfile", "time"},
     "edge_agent/doctor.py": {"platform", "psutil", "tempfile", "time", "time.localtime"},
-    "edge_agent/host_checks.py": {"ctypes", "os.statvfs"},
+    "edge_agent/host_checks.py": {"ctypes", "os.statvfs", "socket"},
     "edge_agent/network_checks.py": {"getaddrinfo", "socket"},
     "edge_agent/status.py": {"psutil"},  # of another process: `skerry-agent status`
     "edge_agent/task_checks.py": {"st_ino"},

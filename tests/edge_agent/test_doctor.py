@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -102,6 +103,25 @@ def test_without_a_coordinator_a_bundle_can_be_named(config_path: Path) -> None:
     assert code == 1
     assert found["name"][0]["outcome"] == "failure"
     assert found["data"][0]["outcome"] == found["speed"][0]["outcome"] == "ok"
+
+
+def test_an_own_head_and_a_port_are_checked_where_they_are_wanted(config_path: Path, free_port: int) -> None:
+    plain = config_path.read_text()
+    _, found = examined(config_path, "--bundle", "builtin:activity")
+    assert not {"personal", "inference"} & set(found)
+    wanted = f'[personal]\nlayers = ["4.*"]\n[inference]\nenabled = true\nlisten = "127.0.0.1:{free_port}"\n'
+    config_path.write_text(plain + wanted)
+    code, found = examined(config_path, "--bundle", "builtin:activity")
+    assert code == 0, found
+    assert found["personal"][0]["found"] == "own head of 390 values: 4.weight, 4.bias"
+    assert found["inference"][0]["found"] == f"127.0.0.1:{free_port} is free"
+    config_path.write_text(plain + wanted.replace("4.*", "head.*"))
+    with socket.create_server(("127.0.0.1", free_port)):
+        code, found = examined(config_path, "--bundle", "builtin:activity")
+    assert code == 1
+    assert "'head.*' names no tensor of task 'activity'; there are: 0.weight" in found["personal"][0]["found"]
+    assert "personal.layers" in found["personal"][0]["remedy"]
+    assert found["inference"][0]["outcome"] == "failure"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import AgentConfig, Data
+from edge_agent.config import AgentConfig, Data, Inference
 from edge_agent.host_checks import (
     BUILT_S,
     check_board,
@@ -18,6 +19,7 @@ from edge_agent.host_checks import (
     check_disk,
     check_folder,
     check_limits,
+    check_listen,
     check_profile,
     check_software,
     file_system,
@@ -203,6 +205,28 @@ def test_the_memory_that_a_control_group_allows(tmp_path: Path) -> None:
     assert memory_limit(tmp_path, 0) == without
     (group / "memory.max").write_text(f"{200 * MIB}\n")
     assert memory_limit(tmp_path, 0) == 200 * MIB
+
+
+def test_the_port_for_predictions() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = Inference(listen=f"127.0.0.1:{server.getsockname()[1]}")
+        foreign = check_listen(taken, agent_runs=False)
+        assert foreign.outcome == "failure"
+        assert "inference.listen" in foreign.remedy
+        assert check_listen(taken, agent_runs=True).outcome == "ok"
+    assert check_listen(taken, agent_runs=False).outcome == "ok"
+    changed = check_listen(taken, agent_runs=True)
+    assert changed.outcome == "warning"
+    assert "restart" in changed.remedy
+
+
+def test_an_address_that_is_loopback_but_not_here() -> None:
+    """127.0.0.0/8 is all this machine's on Linux; of IPv6 only ::1 is loopback, and not every machine has it."""
+    found = check_listen(Inference(listen="[::1]:8471"), agent_runs=False)
+    if found.outcome == "failure":
+        assert found.remedy
+    else:
+        assert found.found == "[::1]:8471 is free"
 
 
 def test_a_profile_for_a_larger_board() -> None:
