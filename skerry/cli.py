@@ -111,7 +111,8 @@ def build(definition: str, output: Path, data_dir: Path | None, measure: bool, a
 def check(bundle: str, source: str | None, data_dir: Path | None, as_json: bool) -> None:
     """Check a bundle: format, hashes, graphs, and gradients against the slope of the loss. Needs no torch.
 
-    BUNDLE is a path or builtin:TASK. With --data, check a device's data as well, and count its classes.
+    BUNDLE is a path or builtin:TASK. With --data, check a device's data as well, and count its rows and, of those to
+    train on, the classes.
 
     \b
     Examples:
@@ -119,7 +120,7 @@ def check(bundle: str, source: str | None, data_dir: Path | None, as_json: bool)
       skerry-task check builtin:activity --data "builtin:activity?part=0&parts=6"
       skerry-task check my_task.skerry --data csv:readings.csv --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
-    from skerry.training.check import check_bundle
+    from skerry.training.check import ERROR_MAX, check_bundle
 
     opened = resolve(bundle)
     found = check_bundle(opened)
@@ -127,14 +128,18 @@ def check(bundle: str, source: str | None, data_dir: Path | None, as_json: bool)
         "bundle": bundle,
         "sha256": opened.sha256,
         "gradient_error": found.gradient_error,
+        "gradient_error_max": ERROR_MAX,
         "initial_loss": found.initial_loss,
     }
-    lines = [f"{bundle}: intact; gradient equals the slope of the loss within {found.gradient_error:.0e}"]
+    lines = [
+        f"{bundle}: intact; the gradient is right: {found.gradient_error:.2%} off the slope of the loss as finite "
+        f"differences give it, {ERROR_MAX:.0%} allowed"
+    ]
     if source is not None:
-        dataset = data.load(source, opened.manifest, data_dir=data_dir)
-        label = opened.manifest.label
-        report["data"] = {"source": source, "examples": len(dataset)}
-        lines.append(f"{source}: {len(dataset)} examples")
+        dataset, held_out = data.load_parts(source, opened.manifest, data_dir=data_dir)
+        label, held_out_rows = opened.manifest.label, 0 if held_out is None else len(held_out)
+        report["data"] = {"source": source, "examples": len(dataset), "held_out_examples": held_out_rows}
+        lines.append(f"{source}: {len(dataset)} rows to train on, {held_out_rows or 'none'} held out")
         if label.classes is not None:
             counts = np.bincount(dataset.y[dataset.y != IGNORED], minlength=label.classes).tolist()
             report["data"]["classes"] = counts

@@ -1,6 +1,7 @@
 """`skerry-task`, as a person calls it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,23 @@ def test_show_tells_what_a_bundle_is_about() -> None:
 def test_check_counts_the_classes_of_a_devices_data() -> None:
     report = printed(skerry_task("check", "builtin:activity", "--data", "builtin:activity?part=0&parts=6", "--json"))
     assert report["data"]["examples"] == sum(report["data"]["classes"]) == 808
-    assert report["gradient_error"] < 0.1
+    assert report["data"]["held_out_examples"] == 202
+    assert report["gradient_error"] < report["gradient_error_max"] == 0.1
+
+
+def test_check_says_how_right_the_gradient_is_and_how_many_rows_there_are() -> None:
+    verdict, rows, first, *_ = skerry_task(
+        "check", "builtin:activity", "--data", "builtin:activity?part=0&parts=6"
+    ).stdout.splitlines()
+    assert re.fullmatch(
+        r"builtin:activity: intact; the gradient is right: 0\.\d\d% off the slope of the loss as finite differences "
+        r"give it, 10% allowed",
+        verdict,
+    )
+    assert rows == "builtin:activity?part=0&parts=6: 808 rows to train on, 202 held out"
+    assert first == "  Walking: 308"
+    alone = skerry_task("check", "builtin:activity", "--data", "builtin:activity?part=0&parts=6&split=all").stdout
+    assert "1010 rows to train on, none held out" in alone
 
 
 def test_list_names_every_task_with_its_size_and_where_its_data_come_from() -> None:

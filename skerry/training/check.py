@@ -53,7 +53,8 @@ def check_bundle(bundle: Bundle) -> CheckReport:
             error = median(found) if all(map(isfinite, found)) else nan
             if not error <= ERROR_MAX:  # also where it is not a number
                 raise MalformedBundle(
-                    f"{bundle.path}: the gradient of {name} is off by {error:.0%} from the slope of the loss"
+                    f"{bundle.path}: the gradient of {name} is off by {error:.0%} from the slope of the loss, "
+                    f"{ERROR_MAX:.0%} allowed"
                 )
             worst = max(worst, error)
     return CheckReport(worst, float(np.mean(losses)))
