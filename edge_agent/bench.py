@@ -115,21 +115,34 @@ def with_slowdown(found: Profile, reference: Profile) -> Profile:
 
 
 def to_toml(found: Profile, version: str, reference: str | None) -> str:
-    """Return the profile as TOML text in which every value says where it comes from."""
-    measured = f"measured: skerry-agent {version} bench"
+    """Return the profile as TOML text in which every value says where it comes from; `reference` is a profile's file.
+
+    The first line names what was not measured: it is left out, or marked as the default that it is.
+    """
+    measured, system = f"measured: skerry-agent {version} bench", "system: as it says of itself"
+    unknown = [
+        "throttling",
+        *(["the link, without --coordinator"] if found.link is None else ["losses", "bytes upwards"]),
+        *(["slowdown, without --reference"] if reference is None else []),
+    ]
     return profile.to_toml(
         found,
-        f"Measured by skerry-agent {version} bench. Not measured: throttling, losses, bytes upwards.",
+        f"By skerry-agent {version} bench. Not measured: {'; '.join(unknown)}.",
         {
-            "": measured,
+            "name": "choice: --name",
+            "description": system,
+            "memory_bytes": system,
             "engine": "choice: --engine",
             "providers": "choice: --provider",
             "threads": "choice: --threads",
             "batch_examples": "choice: --batch-examples",
             "link": measured,
+            "link.loss_share": "not measured: the default",
             "lab": f"{measured}, against {reference}",
             "lab.jitter": f"{measured}: from the 95th percentile and the median",
             "measured": measured,
+            "measured.bundle": "choice: --bundle",
+            "measured.batch_examples": "choice: --batch-examples, else the bundle's",
         },
     )
 

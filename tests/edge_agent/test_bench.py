@@ -1,7 +1,6 @@
 """`skerry-agent bench` measures what is there, within bounds, and writes a profile that is read again."""
 
 import json
-import re
 import tomllib
 from itertools import count
 from pathlib import Path
@@ -75,9 +74,18 @@ def test_a_profile_is_written_with_the_source_of_every_value(tmp_path: Path, coo
     assert written.link.down_bytes_per_s > 1e5
     assert written.link.up_bytes_per_s is None
     assert 0.0 < 2.0 * written.link.latency_s <= (written.measured.round_trip_s or 0.0)
-    for line in path.read_text().splitlines():
-        if " = " in line:
-            assert re.search(r"  # (measured|choice): ", line), line
+    header, *lines = path.read_text().splitlines()
+    assert header.endswith("Not measured: throttling; losses; bytes upwards; slowdown, without --reference.")
+    sources = {line.partition(" = ")[0]: line.rpartition("  # ")[2] for line in lines if " = " in line}
+    assert sources.pop("loss_share") == "not measured: the default"
+    assert sources.pop("description") == sources.pop("memory_bytes") == "system: as it says of itself"
+    assert {key for key, source in sources.items() if source.startswith("choice: ")} == {
+        *("name", "threads", "batch_examples", "bundle")
+    }
+    assert {key for key, source in sources.items() if source.startswith("measured: ")} == {
+        *("latency_s", "jitter_s", "down_bytes_per_s", "sigma", "runs_on", "steps", "seconds_per_step", "round_trip_s"),
+        *("seconds_per_step_p95", "disk_sync_s", "disk_sync_p95_s", "resident_bytes"),
+    }
     assert tomllib.loads(path.read_text())["name"] == "mine"
 
 
@@ -108,6 +116,7 @@ def test_a_device_is_as_much_slower_as_the_reference_says(tmp_path: Path) -> Non
     result = command("bench", "--steps", "5", "--disk", tmp_path, "-o", here, "--reference", there)
     assert result.exit_code == 0, result.output
     assert profile.load(str(here)).lab.slowdown >= 1.0
+    assert here.read_text().splitlines()[0].endswith("Not measured: throttling; the link, without --coordinator.")
     other = command("bench", "--steps", "5", "--disk", tmp_path, "--batch-examples", "7", "--reference", there)
     assert other.exit_code == 2
     assert "batches of 7" in other.stderr
