@@ -1,0 +1,56 @@
+"""What code takes from its process without being handed it: random numbers and clocks. Virtual while a world runs.
+
+Our own services are handed theirs. These are for the libraries below them: aiohttp draws WebSocket masks and keys,
+dates its responses, and lets idle connections expire.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiohttp.connector
+from aiohttp._websocket.writer import WebSocketWriter
+
+WALL_START_S = 1_767_225_600.0  # what the wall clock shows at virtual time 0: 2026-01-01 00:00 UTC
+
+
+@contextmanager
+def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
+    """Within, what the process offers follows from `seed` and `clock` (virtual seconds); afterwards it is as before."""
+    streams = [random.Random(f"{seed}/{name}") for name in ("global", "masks", "system")]  # noqa: S311 - a simulation
+    masks = _mask_source()
+    before = random.getstate(), masks.getstate()
+    random.setstate(streams[0].getstate())
+    masks.setstate(streams[1].getstate())
+    system = streams[2].randbytes
+
+    def wall() -> float:
+        return WALL_START_S + clock()
+
+    offered: list[tuple[Any, str, Callable[..., Any]]] = [
+        (os, "urandom", system),
+        (random, "_urandom", system),
+        (time, "time", wall),
+        (time, "monotonic", clock),
+        (aiohttp.connector, "monotonic", clock),
+    ]
+    real = [(module, name, getattr(module, name)) for module, name, _ in offered]
+    try:
+        for module, name, virtual in offered:
+            setattr(module, name, virtual)
+        yield
+    finally:
+        for module, name, before_it in real:
+            setattr(module, name, before_it)
+        random.setstate(before[0])
+        masks.setstate(before[1])
+
+
+def _mask_source() -> random.Random:
+    """Return what all WebSocket writers of this process share: the default of an argument."""
+    source = (WebSocketWriter.__init__.__kwdefaults__ or {}).get("random")
+    assert isinstance(source, random.Random), "aiohttp draws its masks from somewhere else"
+    return source

@@ -1,0 +1,219 @@
+"""An event loop whose time is virtual, and the way to run a world on it.
+
+Nothing in it waits: when nothing is ready, its clock jumps to the next timer. Nothing real is let in either: no socket,
+no thread, no process; what runs on it depends on its seed alone.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Executor
+from contextvars import Context
+from heapq import heapify, heappop, heappush
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
+
+from testbed.simulation.ambient import seeded
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+WAITING_MAX = 12  # tasks that the message of a deadlock names
+CANCELLED_TIMERS_MIN = 256  # and more than half of all: then they are thrown out
+
+
+class RealWorldError(NotImplementedError):
+    """Code that runs in virtual time asked for something real."""
+
+
+class DeadlockError(RuntimeError):
+    """Everything waits and nothing will ever wake it."""
+
+
+class VirtualTask(asyncio.Task[T]):
+    """A task whose hash is its number, so that sets of tasks have the same order in every process.
+
+    The standard library cancels the tasks of a group in the order of a set.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(
+        self, coroutine: Generator[Any, None, T] | Coroutine[Any, Any, T], loop: "VirtualLoop", number: int, **more: Any
+    ) -> None:
+        self._number = number  # first: the base class puts the new task into a set
+        super().__init__(coroutine, loop=loop, **more)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """See the module."""
+
+    _ready: deque[asyncio.Handle]
+    _stopping: bool
+    _thread_id: int | None
+    _check_closed: Callable[[], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_thread: InThread | None = None  # what stands for the default executor; None: threads are refused
+        self._now_s = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []  # a heap: due at, number, what
+        self._timers_made = 0
+        self._timers_cancelled = 0
+        self._tasks_made = 0
+
+    # --- time ---
+
+    def time(self) -> float:
+        """Return the virtual time in seconds; a new loop's is 0."""
+        return self._now_s
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call at virtual time `when`; what is due at the same time is called in the order of these calls."""
+        self._check_closed()
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle._scheduled = True  # type: ignore[attr-defined]  # it tells the loop when it is cancelled
+        self._timers_made += 1
+        heappush(self._timers, (when, self._timers_made, handle))
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call after `delay` virtual seconds."""
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
+        self._timers_cancelled += 1
+        if self._timers_cancelled >= CANCELLED_TIMERS_MIN and 2 * self._timers_cancelled > len(self._timers):
+            self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
+            heapify(self._timers)
+            self._timers_cancelled = 0
+
+    def _run_once(self) -> None:
+        """Run what is ready; if nothing is, let time pass until something is."""
+        ready = self._ready
+        if not ready and not self._stopping:
+            self._jump()
+        timers = self._timers
+        while timers and timers[0][0] <= self._now_s:
+            handle = heappop(timers)[2]
+            handle._scheduled = False  # type: ignore[attr-defined]
+            if handle.cancelled():
+                self._timers_cancelled -= 1
+            else:
+                ready.append(handle)
+        for _ in range(len(ready)):
+            handle_or_timer = ready.popleft()
+            if not handle_or_timer._cancelled:
+                handle_or_timer._run()
+
+    def _jump(self) -> None:
+        """Let time pass until the next timer."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heappop(timers)
+            self._timers_cancelled -= 1
+        if not timers:
+            raise DeadlockError(f"deadlock at {self._now_s:.6f} s: nothing is scheduled; {self._waiting()}")
+        self._now_s = max(self._now_s, timers[0][0])
+
+    def _waiting(self) -> str:
+        tasks = sorted(asyncio.all_tasks(self), key=hash)
+        told = "; ".join(_where(task) for task in tasks[:WAITING_MAX])
+        more = f"; and {len(tasks) - WAITING_MAX} more" if len(tasks) > WAITING_MAX else ""
+        return f"tasks that wait: {told or 'none'}{more}"
+
+    # --- tasks ---
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Start a task; its name, where none is given, counts this loop's tasks."""
+        self._check_closed()
+        self._tasks_made += 1
+        number = self._tasks_made
+        return VirtualTask(coro, self, number, name=f"Task-{number}" if name is None else name, context=context)
+
+    # --- nothing real ---
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call soon; only from the loop's own thread.
+
+        Raises:
+            RealWorldError: another thread called: when it does so is not for a seed to say.
+        """
+        if self._thread_id not in {None, threading.get_ident()}:
+            raise RealWorldError(
+                f"call_soon_threadsafe({callback!r}) from thread {threading.current_thread().name}: a real thread has "
+                "no place in virtual time; hand the service a simulated one (`run_in_thread`)"
+            )
+        return self.call_soon(callback, *args, context=context)
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Run `func` as `in_thread` says, which stands for the default executor.
+
+        Raises:
+            RealWorldError: a real executor was given, or nothing stands for the default one.
+        """
+        if executor is not None or self.in_thread is None:
+            raise RealWorldError(
+                f"run_in_executor({func!r}): a real thread has no place in virtual time; hand the service a simulated "
+                "one (`run_in_thread`), or set the loop's `in_thread`"
+            )
+        return asyncio.ensure_future(self.in_thread(lambda: func(*args)), loop=self)
+
+
+def _refused(name: str) -> Callable[..., NoReturn]:
+    def refuse(_self: VirtualLoop, *args: Any, **more: Any) -> NoReturn:
+        what = ", ".join([*(repr(arg) for arg in args), *(f"{key}={value!r}" for key, value in more.items())])
+        raise RealWorldError(
+            f"{name}({what}): nothing real has a place in virtual time; use the simulated network "
+            "(testbed/simulation/connector.py)"
+        )
+
+    return refuse
+
+
+for _name in (
+    *("add_reader", "add_writer", "add_signal_handler", "connect_read_pipe", "connect_write_pipe"),
+    *("create_connection", "create_server", "create_datagram_endpoint", "create_unix_connection", "create_unix_server"),
+    *("connect_accepted_socket", "getaddrinfo", "getnameinfo", "sendfile", "start_tls"),
+    *("sock_accept", "sock_connect", "sock_recv", "sock_recv_into", "sock_sendall", "sock_sendfile"),
+    *("subprocess_exec", "subprocess_shell"),
+):
+    setattr(VirtualLoop, _name, _refused(_name))
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """Return a task's name and the line at which it waits."""
+    frames = task.get_stack(limit=1)
+    if not frames:
+        return task.get_name()
+    code = frames[-1].f_code
+    return f"{task.get_name()} in {code.co_qualname} ({code.co_filename}:{frames[-1].f_lineno})"
+
+
+def run(main: Coroutine[Any, Any, T], *, seed: int) -> T:
+    """Run `main` in virtual time and return what it returns; tasks that it leaves behind are cancelled.
+
+    What the process gives to whoever asks (random numbers, the wall clock) is virtual meanwhile, too, see `ambient`.
+
+    Raises:
+        DeadlockError: everything waits and nothing is scheduled.
+    """
+    loop = VirtualLoop()
+    with seeded(seed, loop.time), asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(main)
