@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -21,7 +20,7 @@ from edge_agent import status_text, vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
 from skerry import __version__, logging_setup, profile
 from skerry.command_line import CONTEXT_SETTINGS, naming
-from skerry.errors import SkerryError, StorageError
+from skerry.errors import DataError, SkerryError, StorageError
 
 if TYPE_CHECKING:
     from edge_agent.examples_file import Format
@@ -38,7 +37,6 @@ Exit codes:
   5  training data or bundle
 """
 PROGRESS_S = 3.0
-STDIN_BYTES_MAX = 1 << 30
 
 _config = click.option(
     "--config",
@@ -299,10 +297,15 @@ def predict(file: Path, path: Path, form: "Format | None", scores: "Scores", as_
     """
     from edge_agent import examples_file, predict_command
 
-    with _errors(), _as_file(file) as readable:
+    with _errors():
         loaded = config_file.load(path)
-        kind = form or ("json" if str(file) == "-" else examples_file.format_of(file))
-        answer = predict_command.predict(loaded, lambda features: examples_file.read(readable, kind, features), scores)
+        if str(file) == "-":
+            name, kind, content = Path("standard input"), form or "json", _standard_input(examples_file.FILE_BYTES_MAX)
+        else:
+            name, kind, content = file, form or examples_file.format_of(file), None
+        answer = predict_command.predict(
+            loaded, lambda features: examples_file.read(name, kind, features, content), scores
+        )
     if as_json:
         click.echo(msgspec.json.encode(answer))
     else:
@@ -310,16 +313,11 @@ def predict(file: Path, path: Path, form: "Format | None", scores: "Scores", as_
             click.echo(line)
 
 
-@contextmanager
-def _as_file(file: Path) -> Iterator[Path]:
-    """Give standard input, where `file` is -, as a file that may be read again; another one as it is."""
-    if str(file) != "-":
-        yield file
-        return
-    with NamedTemporaryFile(prefix="standard-input-") as copy:
-        copy.write(sys.stdin.buffer.read(STDIN_BYTES_MAX))
-        copy.flush()
-        yield Path(copy.name)
+def _standard_input(bytes_max: int) -> bytes:
+    content = sys.stdin.buffer.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise DataError(f"standard input: larger than {bytes_max >> 20} MiB: give fewer examples at once")
+    return content
 
 
 @cli.group()

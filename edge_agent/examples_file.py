@@ -1,6 +1,7 @@
 """Examples without labels, from a file of a person who wants to know what the model says of them."""
 
 import csv
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from skerry.errors import DataError
 from skerry.tasks.csv_file import LABEL_COLUMN, MISSING, SPLIT_COLUMN
 from skerry.tasks.manifest import Input
 from skerry.tasks.npz_file import read_arrays
+from skerry.tasks.table import check_features_shape
 
 FILE_BYTES_MAX = 256 << 20
 
@@ -34,24 +36,37 @@ def format_of(path: Path) -> Format:
     raise DataError(f"{path}: ends in none of .csv, .npz, .json: say what it is with --format")
 
 
-def read(path: Path, kind: Format, features: Input) -> npt.NDArray[Any]:
-    """Return x as the file gives it, of whatever shape; missing values are NaN.
+def read(path: Path, kind: Format, features: Input, content: bytes | None = None) -> npt.NDArray[Any]:
+    """Return x as the file gives it, of the task's shape; missing values are NaN.
 
     csv: a header row; features by the task's names where it has them, else all columns but `label` and `split`.
-    npz: the array x. json: the examples, or a map with them as x.
+    npz: the array x. json: the examples, or a map with them as x. Where `content` is given, `path` only names it.
 
     Raises:
         DataError: naming the file, and row and column where there is one.
     """
+
+    def check_shape(shape: tuple[int, ...], _dtype: object = None) -> None:
+        check_features_shape(str(path), shape, features)
+
     if kind == "npz":
-        return read_arrays(path, {"x": lambda shape, dtype: None})["x"]
+        x = read_arrays(path, {"x": check_shape}, content=None if content is None else BytesIO(content))["x"]
+    else:
+        data = _content(path) if content is None else content
+        x = _from_json(data, path, features) if kind == "json" else _from_csv(data, path, features)
+    if not x.size:
+        raise DataError(f"{path}: holds no examples")
+    check_shape(x.shape)
+    return x
+
+
+def _content(path: Path) -> bytes:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise DataError(f"{path}: larger than {FILE_BYTES_MAX >> 20} MiB: use npz, or fewer examples at once")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return _from_json(data, path, features) if kind == "json" else _from_csv(data, path, features)
 
 
 def _from_json(data: bytes, path: Path, features: Input) -> npt.NDArray[Any]:
@@ -61,6 +76,10 @@ def _from_json(data: bytes, path: Path, features: Input) -> npt.NDArray[Any]:
     except KeyError:
         raise DataError(f"{path}: the map has no x") from None
     except (msgspec.DecodeError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        if "inhomogeneous shape" in str(error):  # numpy's words for that
+            raise DataError(
+                f"{path}: its lists are of unequal lengths; each example must have shape {features.shape}"
+            ) from error
         raise DataError(f"{path}: holds no examples: {error}") from error
 
 
@@ -92,7 +111,8 @@ def _columns(header: list[str], path: Path, features: Input) -> list[int]:
         return [header.index(name) for name in features.names]
     columns = [column for column, name in enumerate(header) if name not in {LABEL_COLUMN, SPLIT_COLUMN}]
     if len(columns) != features.values:
-        raise DataError(f"{path}: {len(columns)} feature columns, the task takes {features.values}")
+        shape = f", of shape {features.shape}, the last index running fastest" if len(features.shape) > 1 else ""
+        raise DataError(f"{path}: {len(columns)} feature columns, the task takes {features.values}{shape}")
     return columns
 
 

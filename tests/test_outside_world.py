@@ -64,7 +64,7 @@ SHELLS = {
     "coordinator/cli.py": {"signal"},
     "coordinator/export.py": {"tempfile"},
     "edge_agent/bench.py": {"platform", "psutil", "tempfile", "time"},
-    "edge_agent/cli.py": {"signal", "tempfile", "time"},
+    "edge_agent/cli.py": {"signal", "time"},
     "edge_agent/doctor.py": {"platform", "psutil", "tempfile", "time", "time.localtime"},
     "edge_agent/host_checks.py": {"ctypes", "os.statvfs", "socket"},
     "edge_agent/network_checks.py": {"getaddrinfo", "socket"},

@@ -4,7 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +35,23 @@ def read_table(path: Path, manifest: Manifest) -> Table:
 
 
 def read_arrays(
-    path: Path, required: dict[str, FormCheck], optional: dict[str, FormCheck] | None = None
+    path: Path,
+    required: dict[str, FormCheck],
+    optional: dict[str, FormCheck] | None = None,
+    content: BinaryIO | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Read the named arrays; each check sees shape and dtype before the array is read, and may raise.
+
+    With `content` that is read, and `path` only names it in errors.
 
     Raises:
         DataError: not readable, no npz, or a required array is missing.
     """
     checks = required | (optional or {})
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise DataError(f"{path}: no such file: give the path of an npz file; see docs/data.md")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path if content is None else content) as archive:
             members = set(archive.namelist())
             missing = [name for name in required if f"{name}.npy" not in members]
             if missing:

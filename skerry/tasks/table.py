@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skerry.errors import DataError
-from skerry.tasks.manifest import IGNORED, Manifest
+from skerry.tasks.manifest import IGNORED, Input, Manifest
 
 TABLE_BYTES_MAX = 4 << 30  # of features, as they are stored; and of labels
 TABLE_ROWS_MAX = 1 << 28
@@ -117,14 +117,34 @@ def check_features_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any
     kinds, wanted = ("bui", "an integer type") if manifest.input.dtype == "int64" else ("fbui", "a real number type")
     if dtype.kind not in kinds:
         raise DataError(f"{origin}: x has dtype {dtype}, must be {wanted} such as {manifest.input.dtype}")
-    if shape[1:] != manifest.input.shape or not shape:
-        expected = ", ".join(("examples", *map(str, manifest.input.shape)))
-        raise DataError(f"{origin}: x has shape {shape}, task {manifest.name!r} takes ({expected})")
+    check_features_shape(origin, shape, manifest.input, f"task {manifest.name!r}")
     value_bytes = 4 if dtype.kind == "f" else dtype.itemsize
     if shape[0] > TABLE_ROWS_MAX or shape[0] * manifest.input.values * value_bytes > TABLE_BYTES_MAX:
         raise DataError(
             f"{origin}: {shape[0]} rows are more than {TABLE_BYTES_MAX >> 20} MiB: keep fewer on this device"
         )
+
+
+def check_features_shape(origin: str, shape: tuple[int, ...], features: Input, task: str = "the task") -> None:
+    """Check the shape of x.
+
+    Raises:
+        DataError: naming the shape that it has and the one that `task` takes, and where a reshape helps, that.
+    """
+    if shape and shape[1:] == features.shape:
+        return
+    expected = ", ".join(("examples", *map(str, features.shape)))
+    if shape == features.shape:
+        hint = "one example by itself goes into a list of one"
+    elif shape and prod(shape[1:]) == features.values:
+        hint = f"reshape it to {(shape[0], *features.shape)}"
+    else:
+        hint = f"its examples have {_sizes(shape[1:])} values, the task's {_sizes(features.shape)}"
+    raise DataError(f"{origin}: x has shape {shape}, {task} takes ({expected}): {hint}")
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "1"
 
 
 def check_targets_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any], manifest: Manifest) -> None:

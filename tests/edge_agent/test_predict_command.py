@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from edge_agent import examples_file
 from edge_agent.cli import cli
 from edge_agent.config import AgentConfig
 from skerry.tasks.bundle import Bundle
@@ -122,9 +123,14 @@ def test_before_an_agent_has_ever_run(agent_config: MakeConfig, files: dict[str,
         ("a.csv", "X0,X1\n1,2\n", "no column"),
         ("a.txt", "1", "--format"),
         ("a.json", "{}", "has no x"),
-        ("a.json", "[[1,2],[3]]", "holds no examples"),
+        ("a.json", "[]", "holds no examples"),
+        ("a.json", "[[1,2],[3]]", "a.json: its lists are of unequal lengths; each example must have shape (43,)"),
         ("a.json", '[["a"]]', "holds no examples"),
-        ("a.json", "[[1,2]]", r"shape (1, 2)"),
+        (
+            "a.json",
+            "[[1,2]]",
+            "a.json: x has shape (1, 2), the task takes (examples, 43): its examples have 2 values, the task's 43",
+        ),
         ("a.json", "[" * 10_000, "holds no examples"),
         ("a.npz", "x", "no intact npz"),
     ],
@@ -148,6 +154,17 @@ async def test_a_file_that_does_not_fit_is_told(
     result = command(file, "--config", write_config(tmp_path, config))
     assert result.exit_code == 5
     assert told in result.stderr
+
+
+def test_standard_input_is_named_and_bounded(
+    agent_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: list[str | Path] = ["--config", write_config(tmp_path, agent_config("http://127.0.0.1:9"))]
+    monkeypatch.setattr(examples_file, "FILE_BYTES_MAX", 1 << 20)
+    too_large = command("-", *config, standard_input="[" + " " * (1 << 20))
+    assert too_large.exit_code == 5
+    assert too_large.stderr == "skerry-agent: standard input: larger than 1 MiB: give fewer examples at once\n"
+    assert command("-", *config, standard_input=" " * (1 << 20)).exit_code == 1  # there is no model yet
 
 
 def test_help_shows_how() -> None:
