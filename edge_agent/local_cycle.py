@@ -99,6 +99,11 @@ class LocalCycle:
         """Mean over the steps."""
         return self._run.mean_loss
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the newest step, schedule included."""
+        return self._run.newest_rate
+
     def difference(self) -> Float32:
         """Return what was learned since `base`, float32 of shape (size,)."""
         return self._run.difference()

@@ -1,15 +1,16 @@
 """The device's own mass: what was sent and waits for an answer, and what was not sent yet. In memory, no I/O.
 
-Mass is conserved: every local difference is, entry by entry, either in the residual, in an update that waits, or
-applied by the coordinator. Only `Outbox` changes the residual, and it never changes an array in place: whoever has
-been given one may read it from any thread.
+Mass is conserved while the learning rate stays: every local difference is, entry by entry, either in the residual, in
+an update that waits, or applied by the coordinator. A rate that falls takes its share of the residual, and of what
+returns to it from updates of before: see `skerry.algorithms.error_feedback.fade`. Only `Outbox` changes the residual,
+and it never changes an array in place: whoever has been given one may read it from any thread.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skerry.algorithms.error_feedback import compress_with_error_feedback, restore
+from skerry.algorithms.error_feedback import compress_with_error_feedback, fade, lasting_share, restore
 from skerry.algorithms.uplink import Uplink
 from skerry.protocol import sparse
 from skerry.protocol.messages import ModelVersion
@@ -27,6 +28,7 @@ class Update:
     examples: int
     loss: float
     seconds_per_step: float
+    learning_rate: float  # of its last step; 0 also where it is not known
     payload: bytes  # sparse vector, see skerry.protocol.sparse
     event: int
     settled_event: int | None = None
@@ -36,11 +38,15 @@ class Update:
 class Outbox:
     """Updates that wait for their answer, and the residual."""
 
-    def __init__(self, size: int, events: int = 0, residual: Float32 | None = None) -> None:
-        """Start with `residual`, float32 of shape (size,), None being zero, as it was after event number `events`."""
+    def __init__(self, size: int, events: int = 0, residual: Float32 | None = None, learning_rate: float = 0.0) -> None:
+        """Start with `residual`, float32 of shape (size,), None being zero, as it was after event number `events`.
+
+        `learning_rate`: of the newest update that was taken out of it; 0 also where it is not known.
+        """
         self.size = size
         self.events = events
         self.residual = np.zeros(size, np.float32) if residual is None else residual
+        self.learning_rate = learning_rate
         self.waiting: dict[int, Update] = {}
 
     def take(self, update: Update, difference: Float32, uplink: Uplink, layout: Layout) -> Update:
@@ -48,7 +54,9 @@ class Outbox:
 
         Returns `update` with payload and event filled in; it waits from now on.
         """
-        sent, self.residual = compress_with_error_feedback(uplink, difference, self.residual, layout)
+        kept = fade(self.residual, self.learning_rate, update.learning_rate)
+        sent, self.residual = compress_with_error_feedback(uplink, difference, kept, layout)
+        self.learning_rate = update.learning_rate
         self.events += 1
         taken = replace(update, payload=sparse.encode(sent, ValueEncoding(uplink.values)), event=self.events)
         self.waiting[taken.sequence] = taken
@@ -78,10 +86,12 @@ class Outbox:
                 self._give_back(update, update.settled_weight)
             else:
                 sent = sparse.decode(update.payload, size=self.size)
-                self.residual = self.residual.copy()
+                self.residual = fade(self.residual, self.learning_rate, update.learning_rate).copy()
+                self.learning_rate = update.learning_rate
                 self.residual[sent.indices[sent.values != 0.0]] = 0.0
         self.waiting = {update.sequence: update for update in updates if update.settled_event is None}
 
     def _give_back(self, update: Update, weight: float | None) -> None:
         if weight is not None and weight != 1.0:
-            self.residual = restore(self.residual, sparse.decode(update.payload, size=self.size), weight)
+            share = lasting_share(update.learning_rate, self.learning_rate)
+            self.residual = restore(self.residual, sparse.decode(update.payload, size=self.size), weight, share)

@@ -301,7 +301,11 @@ class Performer:
         finite = cycle.is_finite(difference)
         if not self._mailbox.ending:  # for a pause: own head and evaluation rest, too
             self._local_use.cycle_finished()
-        self.report(CycleFinished(number, cycle.base, cycle.loss, examples, cycle.seconds, difference, finite))
+        self.report(
+            CycleFinished(
+                number, cycle.base, cycle.loss, examples, cycle.seconds, cycle.learning_rate, difference, finite
+            )
+        )
 
     # --- outbox ---
 
@@ -317,6 +321,7 @@ class Performer:
             examples=finished.examples,
             loss=finished.loss,
             seconds_per_step=effect.seconds_per_step,
+            learning_rate=finished.learning_rate,
             payload=b"",
             event=0,
         )
@@ -370,7 +375,7 @@ def _restore(stored: Stored) -> Outbox | None:
     """Return the outbox as it was, None where nothing was ever in it: the first update brings a residual along."""
     if stored.residual is None:
         return None
-    outbox = Outbox(len(stored.residual), stored.events, stored.residual)
+    outbox = Outbox(len(stored.residual), stored.events, stored.residual, stored.residual_learning_rate)
     try:
         outbox.replay(stored.updates, after=stored.residual_event)
     except MalformedVector as error:

@@ -4,7 +4,7 @@
 SELECT last_sequence, uploads, steps, events, task FROM agent;
 
 -- name: residual
-SELECT event, data FROM residual;
+SELECT event, data, learning_rate FROM residual;
 
 -- name: model
 SELECT lineage, number, data FROM model;
@@ -13,7 +13,9 @@ SELECT lineage, number, data FROM model;
 SELECT lineage, number, tensors, data FROM head;
 
 -- name: outbox
-SELECT sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event, settled_event, settled_weight
+SELECT
+    sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate,
+    payload, event, settled_event, settled_weight
 FROM outbox ORDER BY sequence;
 
 -- name: take_update
@@ -22,11 +24,11 @@ UPDATE agent SET last_sequence = :sequence, steps = steps + :steps, events = :ev
 
 -- name: put_update
 INSERT INTO outbox
-    (sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event)
-VALUES (:sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :payload, :event);
+    (sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate, payload, event)
+VALUES (:sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :learning_rate, :payload, :event);
 
 -- name: put_residual
-INSERT OR REPLACE INTO residual (id, event, data) VALUES (1, :event, :data);
+INSERT OR REPLACE INTO residual (id, event, data, learning_rate) VALUES (1, :event, :data, :learning_rate);
 
 -- name: drop_settled
 -- The residual just stored contains what these rows did to it.

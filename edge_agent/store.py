@@ -50,6 +50,7 @@ class Stored:
     welcome: Welcome | None
     residual: Float32 | None
     residual_event: int
+    residual_learning_rate: float
     updates: list[Update]  # by sequence; some of them may be settled, see Outbox.replay
     model: StoredModel | None
     head: StoredHead | None = None
@@ -108,6 +109,7 @@ class Store:
                 None if task is None else frames.decode(task, Welcome, bytes_max=FRAME_BYTES_MAX),
                 None if residual is None else _vector(residual[1]),
                 0 if residual is None else residual[0],
+                0.0 if residual is None else residual[2],
                 [_update(row) for row in rows],
                 None if model is None else StoredModel(ModelVersion(model[0], model[1]), _vector(model[2])),
                 None if head is None else _head(head),
@@ -131,11 +133,13 @@ class Store:
                 examples=update.examples,
                 loss=update.loss,
                 seconds_per_step=update.seconds_per_step,
+                learning_rate=update.learning_rate,
                 payload=update.payload,
                 event=update.event,
             )
             if residual is not None:
-                self._run("put_residual", event=update.event, data=np.ascontiguousarray(residual, "<f4"))
+                data = np.ascontiguousarray(residual, "<f4")
+                self._run("put_residual", event=update.event, data=data, learning_rate=update.learning_rate)
                 self._run("drop_settled", event=update.event)
 
     def settle(self, update: Update, *, accepted: bool) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-from skerry.algorithms.error_feedback import compress_with_error_feedback, restore
+from skerry.algorithms.error_feedback import compress_with_error_feedback, fade, lasting_share, restore
 from skerry.algorithms.errors import DivergedError
 from skerry.algorithms.uplink import Dense, Flare, TopK, Uplink
 from skerry.values import ValueEncoding
@@ -90,3 +90,31 @@ def test_rejected_update_returns_whole_and_leaves_the_old_residual_alone() -> No
 def test_fully_applied_update_returns_nothing(weight: float) -> None:
     residual = np.array([1, 2, 3], np.float32)
     assert restore(residual, SparseVector.full(residual), weight) is residual
+
+
+@pytest.mark.parametrize(
+    ("learned_at", "rate", "share"),
+    [
+        (0.1, 0.1, 1.0),  # while the rate stays nothing is lost
+        (0.1, 0.2, 1.0),  # nor is anything enlarged
+        (0.1, 0.025, 0.25),
+        (0.1, 0.0, 0.0),
+        (0.0, 0.1, 1.0),
+        (0.0, 0.0, 1.0),
+    ],
+)
+def test_what_was_learned_counts_by_the_rate_never_more(learned_at: float, rate: float, share: float) -> None:
+    assert lasting_share(learned_at, rate) == share
+    residual = np.array([4, -2, 0], np.float32)
+    faded = fade(residual, learned_at, rate)
+    assert faded.dtype == np.float32
+    assert faded.tolist() == [4 * share, -2 * share, 0]
+    assert (faded is residual) == (share == 1.0)
+    assert residual.tolist() == [4, -2, 0]
+
+
+def test_what_returns_is_no_more_than_what_still_counts() -> None:
+    residual = np.array([1, 2, 3], np.float32)
+    sent = SparseVector(3, np.array([0, 2], np.int64), np.array([10, 20], np.float32))
+    assert restore(residual, sent, 0.5, share=0.5).tolist() == [3.5, 2, 8]
+    assert restore(residual, sent, 0.5, share=0.0) is residual

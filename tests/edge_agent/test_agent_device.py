@@ -103,7 +103,7 @@ def tell(device: Device, *events: Any, now_s: float = 0.0) -> list[Effect]:
 
 
 def finished(cycle: int, base: int = 1, *, finite: bool = True, seconds: float = 0.1, steps: int = 10) -> CycleFinished:
-    return CycleFinished(cycle, at(base), 0.7, 100, [seconds] * steps, np.zeros(3, np.float32), finite)
+    return CycleFinished(cycle, at(base), 0.7, 100, [seconds] * steps, 0.05, np.zeros(3, np.float32), finite)
 
 
 def stored(sequence: int, payload_bytes: int = 100) -> UpdateStored:

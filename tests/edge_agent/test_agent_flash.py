@@ -96,7 +96,7 @@ def test_the_kernel_counts_what_the_store_writes(residual_values: int, most: flo
     start_bytes, start_log = board.written_bytes(), log.stat().st_size
     residual = np.zeros(residual_values, np.float32) if residual_values else None
     for sequence in range(2, 42):
-        update = Update(sequence, ModelVersion("r/1", 1), 10, 100, 0.5, 0.1, bytes(3500), 2 * sequence)
+        update = Update(sequence, ModelVersion("r/1", 1), 10, 100, 0.5, 0.1, 0.05, bytes(3500), 2 * sequence)
         store.put_update(update, residual)
         store.settle(replace(update, settled_event=2 * sequence + 1, settled_weight=1.0), accepted=True)
     end_bytes, end_log = board.written_bytes(), log.stat().st_size

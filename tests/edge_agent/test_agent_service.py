@@ -19,7 +19,7 @@ from edge_agent.outbox import Outbox, Update
 from edge_agent.store import FILE_NAME, Store
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.schedule import Cosine
-from skerry.algorithms.uplink import Dense, TopK
+from skerry.algorithms.uplink import Dense, TopK, Uplink
 from skerry.errors import ConfigError, DataError
 from skerry.protocol import sparse
 from skerry.protocol.messages import Heartbeat, Hello, ModelVersion, Plan, UpdateAccepted, UpdateOffered
@@ -67,12 +67,13 @@ async def test_a_restarted_agent_goes_on_where_it_was(serve: Serve, agent_config
     assert sorted(coordinator.journal) == list(range(1, len(coordinator.journal) + 1))
 
 
+@pytest.mark.parametrize("uplink", [Dense(), TopK()])
 async def test_a_restarted_agent_goes_on_in_its_schedule(
-    serve: Serve, agent_config: MakeConfig, running: Running
+    serve: Serve, agent_config: MakeConfig, running: Running, uplink: Uplink
 ) -> None:
-    """The rate is zero after the first two updates: from then on nothing is learned, whatever is restarted."""
-    stages = AgentStages(local_steps=Fixed(5), schedule=Cosine(fall_steps=10), uplink=Dense())
-    coordinator = await serve(stages=stages)
+    """The rate is zero after the first two updates: from then on nothing is sent, whatever is restarted or returns."""
+    stages = AgentStages(local_steps=Fixed(5), schedule=Cosine(fall_steps=10), uplink=uplink)
+    coordinator = await serve(stages=stages, weight=0.5)
     config = agent_config(coordinator.url)
     async with running(config):
         await coordinator.until(lambda: len(coordinator.journal) >= 3)
@@ -263,13 +264,33 @@ async def test_a_residual_beyond_what_coordinators_take_does_not_reject_every_up
         stored = store.load()
         huge = np.zeros(len(coordinator.model), np.float32)
         huge[7] = 3e30
-        update = Update(stored.last_sequence + 1, coordinator.at(0), 1, 1, 0.5, 0.1, b"", stored.events + 1)
+        update = Update(stored.last_sequence + 1, coordinator.at(0), 1, 1, 0.5, 0.1, 0.05, b"", stored.events + 1)
         values = SparseVector(len(huge), np.zeros(1, np.int64), np.full(1, 1e-9, np.float32))
         store.put_update(replace(update, payload=sparse.encode(values)), huge)
     async with running(config):  # some updates may wait from before
         await coordinator.until(lambda: max(coordinator.journal) >= update.sequence + 5)
     rejected = set(range(1, max(coordinator.journal) + 1)) - set(coordinator.journal)
     assert len(rejected) == 1
+
+
+async def test_a_restarted_agent_knows_at_which_rate_its_residual_was_learned(
+    serve: Serve, agent_config: MakeConfig, running: Running
+) -> None:
+    coordinator = await serve(stages=AgentStages(local_steps=Fixed(5), uplink=TopK(values=ValueEncoding.FLOAT32)))
+    config = agent_config(coordinator.url)
+    async with running(config):
+        await coordinator.until(lambda: len(coordinator.journal) >= 2)
+    with closing(Store(config.state_dir / FILE_NAME)) as store:
+        stored = store.load()
+        residual = np.zeros(len(coordinator.model), np.float32)
+        residual[7] = 1000.0
+        rate = 1000.0 * coordinator.plan.learning_rate
+        update = Update(stored.last_sequence + 1, coordinator.at(0), 1, 1, 0.5, 0.1, rate, b"", stored.events + 1)
+        values = SparseVector(len(residual), np.zeros(1, np.int64), np.full(1, 1e-9, np.float32))
+        store.put_update(replace(update, payload=sparse.encode(values)), residual)
+    async with running(config):
+        await coordinator.until(lambda: update.sequence + 1 in coordinator.journal)
+    assert coordinator.journal[update.sequence + 1].dense()[7] == pytest.approx(1.0, abs=0.3)
 
 
 async def test_the_next_coordinator_is_tried_when_one_is_down(

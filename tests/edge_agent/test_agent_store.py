@@ -6,6 +6,7 @@ import pytest
 
 from edge_agent.outbox import Update
 from edge_agent.store import Store, StoredModel
+from skerry.algorithms.error_feedback import lasting_share
 from skerry.errors import SchemaTooNewError, StorageError
 from skerry.protocol.messages import BundleReference, ModelVersion, Plan, Welcome
 
@@ -26,7 +27,7 @@ WELCOME = Welcome(
 
 def update(sequence: int, event: int, settled_event: int | None = None, weight: float | None = None) -> Update:
     base = ModelVersion("r/1", 2)
-    return Update(sequence, base, 5, 7, 0.5, 0.01, b"payload", event, settled_event, weight)
+    return Update(sequence, base, 5, 7, 0.5, 0.01, 0.02, b"payload", event, settled_event, weight)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_what_was_written_is_read_again(path: Path) -> None:
     assert stored.updates == [update(1, 1, 3, 0.25), update(2, 2)]
     assert stored.residual is not None
     np.testing.assert_array_equal(stored.residual, VECTOR)
-    assert stored.residual_event == 1
+    assert (stored.residual_event, stored.residual_learning_rate) == (1, 0.02)
     assert stored.model is not None
     assert stored.model.version.number == 9
     np.testing.assert_array_equal(stored.model.parameters, VECTOR * 2)
@@ -137,6 +138,21 @@ def test_a_database_from_before_the_schedules_begins_them(path: Path) -> None:
     assert (stored.last_sequence, stored.uploads, stored.steps) == (8, 6, 5)
     assert stored.residual is not None
     np.testing.assert_array_equal(stored.residual, VECTOR)
+
+
+def test_what_was_learned_before_rates_were_kept_counts_in_full(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        scripts = sorted(Path("edge_agent/schema").glob("*.sql"))[:3]
+        db.executescript("".join(script.read_text() for script in scripts) + "PRAGMA user_version = 3;")
+        db.execute("INSERT INTO residual VALUES (1, 13, ?)", [VECTOR.tobytes()])
+        db.execute("INSERT INTO outbox VALUES (7, 'r/1', 2, 5, 7, 0.5, 0.01, x'00', 13, NULL, NULL)")
+    db.close()
+    stored = Store(path).load()
+    (waiting,) = stored.updates
+    assert (waiting.payload, waiting.event, waiting.learning_rate) == (b"\0", 13, 0.0)
+    assert stored.residual is not None
+    assert stored.residual_learning_rate == 0.0
+    assert lasting_share(stored.residual_learning_rate, 0.02) == 1.0
 
 
 def test_no_database_is_an_error_that_names_the_file(path: Path) -> None:

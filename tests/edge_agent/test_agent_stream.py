@@ -22,7 +22,7 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 Serve = Callable[..., Awaitable[Any]]
 QUICK = StreamLimits(reconnect_min_s=0.01, reconnect_max_s=0.05, heartbeat_s=0.1, progress_timeout_s=0.6)
 HELLO = Hello(1, 0, "pi-1", "0.1", "", None, None, 0, None)
-UPDATE = Update(1, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, b"", event=1)
+UPDATE = Update(1, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, 0.05, b"", event=1)
 
 
 class Listener:
@@ -296,7 +296,7 @@ def test_jitter_is_full_and_a_hopeless_attempt_waits_by_the_largest_bound() -> N
 def test_the_offer_of_a_part_carries_the_whole_update() -> None:
     from edge_agent.stream import _offers
 
-    update = Update(3, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, b"x" * 10, event=1)
+    update = Update(3, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, 0.05, b"x" * 10, event=1)
     offers = list(_offers(update, 4, 1))
     assert [offer.part.number for offer in offers] == [1, 2]
     assert offers[0] == UpdateOffered(3, ModelVersion("r/00000001", 1), 5, 7, 0.5, 0.01, offers[0].part)

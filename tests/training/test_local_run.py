@@ -118,8 +118,12 @@ def test_the_pull_fades_with_the_uploads(begin: Callable[..., LocalRun]) -> None
 
 def test_the_schedule_goes_on_from_the_steps_taken_before(begin: Callable[..., LocalRun]) -> None:
     run = begin(schedule=Step(every_steps=5, gamma=0.5), first_step=4)
-    run.step(), run.step()
+    rates = [run.newest_rate]
+    for _ in range(2):
+        run.step()
+        rates.append(run.newest_rate)
     assert run.difference()[0] == -0.5 * 1 - 0.25 * 2
+    assert rates == [0.0, 0.5, 0.25]
 
 
 def test_a_rate_that_is_set_between_two_steps_counts_from_the_next(begin: Callable[..., LocalRun]) -> None:
