@@ -81,7 +81,7 @@ class Api:
     def application(self, agents: Agents) -> web.Application:
         """Return the routes."""
         application = web.Application()
-        application.on_response_prepare.append(self._date)
+        application.on_response_prepare.append(self._stamp)
         application.router.add_get("/v1/agents/stream", agents.handle)
         application.router.add_post("/v1/federation/model", self.take_model)
         application.router.add_post("/v1/federation/token", self.take_token)
@@ -94,9 +94,12 @@ class Api:
         application.router.add_get("/metrics", self.give_metrics)
         return application
 
-    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+    async def _stamp(self, _: web.Request, response: web.StreamResponse) -> None:
         """Say the time as this coordinator knows it: `skerry-agent doctor` compares clocks by it."""
         response.headers["Date"] = formatdate(self._wall_clock(), usegmt=True)
+        if isinstance(response, web.FileResponse):  # the bundle is what it contains, whenever its file was made
+            response.last_modified = None
+            response.etag = self._bundle.sha256
 
     # --- peers ---
 

@@ -34,6 +34,8 @@ async def test_the_bundle_is_served_by_its_hash_and_by_no_other(coordinator: Any
     async with coordinator.http.get(f"{coordinator.url}/v1/bundles/{bundle.sha256}") as response:
         assert await response.read() == bundle.path.read_bytes()
         assert "immutable" in response.headers["Cache-Control"]
+        assert response.headers["ETag"] == f'"{bundle.sha256}"'
+        assert "Last-Modified" not in response.headers
     async with coordinator.http.get(f"{coordinator.url}/v1/bundles/{'0' * 64}") as response:
         assert response.status == 404
         assert bundle.sha256 in await response.text()
