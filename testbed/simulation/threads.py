@@ -1,0 +1,142 @@
+"""What stands for threads in virtual time: work is really done, at once, and its modelled time passes behind it.
+
+All in the loop's own thread: nothing depends on which thread is faster.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+from coordinator.events import Apply, Merge
+from testbed.simulation.disk import Disk
+from testbed.simulation.speed import Speed
+
+T = TypeVar("T")
+
+
+class WorkInline:
+    """Does a service's short work. What it wrote takes as long as the disk says, all else no time."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
+        """Do `work` now; the result, or the error, comes when the disk has it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._disk.writing(loop.time()) as write:
+            settle = _outcome(work, future)
+
+        def end() -> None:
+            write.end()
+            if not future.done():  # whoever asked may have gone
+                settle()
+
+        loop.call_at(write.due_s, end)
+        return future
+
+
+def _outcome(work: Callable[[], T], future: asyncio.Future[T]) -> Callable[[], None]:
+    try:
+        result = work()
+    except Exception as error:
+        return partial(future.set_exception, error)
+    return partial(future.set_result, result)
+
+
+class TrainingTime:
+    """Real seconds that the training of a whole world took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.steps = 0
+
+    def __enter__(self) -> None:
+        self.seconds -= perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += perf_counter()
+
+
+class TrainingInline:
+    """Takes a device's steps: really computed when each begins, and over when the modelled processor is done."""
+
+    def __init__(self, speed: Speed, spent: TrainingTime) -> None:
+        self._speed, self._spent = speed, spent
+        self._one_at_a_time = asyncio.Lock()
+        self._stop = _Stop()
+        self._computed_s = 0.0
+
+    async def run(self, pauses: Iterator[float | None]) -> bool:
+        """See `edge_agent.threads.TrainingRunner`."""
+        self._stop = stop = _Stop()
+        async with self._one_at_a_time:
+            while True:
+                try:
+                    with self._spent:
+                        rest_s = next(pauses)
+                except StopIteration:
+                    return True
+                if rest_s is None:
+                    self._spent.steps += 1
+                    step_s = self._speed.step_s()
+                    await asyncio.sleep(step_s)  # no step is left half-way
+                    self._computed_s += step_s
+                    if stop.asked:
+                        return False
+                elif await stop.asked_within(rest_s):
+                    return False
+
+    def computed_s(self) -> float:
+        """See `edge_agent.threads.TrainingRunner`."""
+        return self._computed_s
+
+    def stop(self) -> None:
+        """See `edge_agent.threads.TrainingRunner`."""
+        self._stop.ask()
+
+
+class _Stop:
+    """Somebody may ask for a stop; one waits for it."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def ask(self) -> None:
+        self.asked = True
+        self._wake()
+
+    async def asked_within(self, seconds: float) -> bool:
+        if not self.asked:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(seconds, self._wake)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        return self.asked
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+class ServerWork:
+    """What a slower server would take for each change of its model, devices' updates and peers' models alike.
+
+    The coordinator changes its model by one thing after the other: its work is a queue.
+    """
+
+    def __init__(self, change_s: float) -> None:
+        self.change_s = change_s
+        self.busy_s = 0.0  # so far, in virtual seconds
+
+    async def __call__(self, change: Apply | Merge) -> None:
+        """See `coordinator.engine.Toll`."""
+        self.busy_s += self.change_s
+        await asyncio.sleep(self.change_s)
