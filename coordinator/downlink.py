@@ -21,6 +21,8 @@ class Downlink:
     base: int | None  # version that the device holds; None: none of this lineage
     offered_at_s: float | None = None  # start of the last offer on this connection
     in_flight: int | None = None  # version that is being written to the stream
+    invited: int = 0  # newest round that it was invited to on this connection
+    owed: bool = False  # an answer that waits until the federation lets the region go on
     told: Telemetry | None = None  # what the device said of itself last on this stream
     # Updates that this stream was told will never be applied. A copy that is still under way must not be either: the
     # device has taken its mass back.
@@ -34,6 +36,18 @@ class Downlink:
             return True
         wait = DUE_AFTER_CYCLES if answering else OVERDUE_AFTER_CYCLES
         return now_s - self.offered_at_s >= wait * cycle_s
+
+    def invite(self, round_number: int) -> bool:
+        """Say whether to offer the model now as an invitation to a round; once for each."""
+        if self.in_flight is not None or self.invited == round_number:
+            return False
+        self.invited = round_number
+        return True
+
+    def answer(self) -> bool:
+        """Say whether to offer the model now, changed or not, to a device that waits for an answer."""
+        self.owed = False
+        return self.in_flight is None  # what is on its way is one already
 
     def offer(self, version: int, now_s: float) -> int | None:
         """Note that `version` is on its way; return the base against which it is to be written."""

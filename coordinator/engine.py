@@ -37,12 +37,13 @@ from coordinator.events import (
 from coordinator.group import Group, collect
 from coordinator.model_state import ModelState
 from coordinator.publications import Prepared, publication_of
-from coordinator.region import Region, RegionSettings
+from coordinator.region import Region
+from coordinator.region_state import RegionSettings
 from coordinator.state_dir import StateDir, open_state
 from coordinator.store import Batch, RegionRow
 from coordinator.threads import RunInThread
 from skerry.algorithms.age_weighting import federated_model
-from skerry.algorithms.federation import SpykerToken
+from skerry.algorithms.federation import NoFederation
 from skerry.database import Database, OpenDatabase
 from skerry.errors import StorageError
 from skerry.protocol.messages import (
@@ -407,7 +408,7 @@ class Engine:
 
     def _difference(self, state: ModelState) -> bytes:
         federation = self._settings.recipe.federation
-        assert isinstance(federation, SpykerToken), "no other rule publishes"
+        assert not isinstance(federation, NoFederation), "it never publishes"
         return state.difference_to_publish(federation.density, federation.values)
 
     def _account(self, events: Sequence[Event], group: Group, started_s: float) -> None:

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.rounds import RoundState
 from skerry.algorithms.token import TokenState
 from skerry.protocol.messages import (
     BroadcastId,
@@ -29,6 +31,7 @@ from skerry.protocol.messages import (
 )
 from skerry.vector import SparseVector
 
+RuleState = RoundState | BarrierState  # what rules must not forget
 RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
 
 
@@ -221,6 +224,13 @@ class SaveToken:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveRuleState:
+    """Remember the state of a rule; the last one of a group counts for each type."""
+
+    state: RuleState
+
+
+@dataclass(frozen=True, slots=True)
 class SaveTelemetry:
     """Remember the latest telemetry of a device."""
 
@@ -320,6 +330,7 @@ Durable = (
     | JournalMerge
     | Publish
     | SaveToken
+    | SaveRuleState
     | SaveTelemetry
     | SaveEvaluation
     | SaveTraffic

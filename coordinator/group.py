@@ -11,6 +11,7 @@ from coordinator.events import (
     Publish,
     ReleaseUpdate,
     SaveEvaluation,
+    SaveRuleState,
     SaveTelemetry,
     SaveToken,
     SaveTraffic,
@@ -59,6 +60,8 @@ def collect(effects: Sequence[Effect], ledger: Callable[[Iterable[str]], list[Le
                 group.publishes = True
             case SaveToken(state):
                 batch.token = state
+            case SaveRuleState(rule_state):
+                batch.rules[type(rule_state)] = rule_state
             case SaveTelemetry(device, telemetry):
                 batch.telemetry[device] = at_s, telemetry
             case SaveEvaluation(evaluated):

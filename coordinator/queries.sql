@@ -29,6 +29,9 @@ ON CONFLICT (device) DO UPDATE
 -- name: put_token
 INSERT OR REPLACE INTO token (id, state) VALUES (1, ?);
 
+-- name: put_rule_state
+INSERT OR REPLACE INTO rule_state (rule, state) VALUES (?, ?);
+
 -- name: put_telemetry
 INSERT OR REPLACE INTO telemetry (device, at_s, telemetry) VALUES (?, ?, ?);
 
@@ -80,6 +83,9 @@ SELECT device, last_sequence, updates, recent FROM ledger ORDER BY device;
 
 -- name: token
 SELECT state FROM token;
+
+-- name: rule_states
+SELECT state FROM rule_state;
 
 -- name: history_updates
 SELECT position, version, sender, sequence, base_number, steps, examples, loss, seconds_per_step, staleness, weight,

@@ -13,7 +13,7 @@ from coordinator.age_history import AgeHistory
 from coordinator.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError
 from coordinator.ledger import Ledger
 from coordinator.model_state import ModelState, Publication
-from coordinator.region import HeldUpdate, PeerHeld, RegionState
+from coordinator.region_state import HeldUpdate, PeerHeld, RegionState
 from coordinator.store import HeldRow, ReplayPublication, Store
 from skerry.algorithms.arrival import Arrival
 from skerry.errors import StorageError
@@ -63,6 +63,7 @@ def recover(store: Store, state_dir: Path, own: str) -> Recovered:
             held=[_held(row) for row in held_rows],
             peers={peer: PeerHeld(replica.lineage, replica.number) for peer, replica in state.replicas.items()},
             token=store.token(),
+            rules=store.rules(),
         ),
         vectors=state,
         held={row.position: _vector(store, row.position, row.payload, state.size) for row in held_rows},

@@ -4,15 +4,11 @@ A state machine without I/O, over scalars only: it takes an event and `now_s`, a
 on when it decides; the engine makes sure that nothing leaves before what stands ahead of it is on disk.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
-import msgspec
-
-from coordinator.age_history import AgeHistory
 from coordinator.downlink import Downlink
 from coordinator.events import (
     Apply,
@@ -21,105 +17,43 @@ from coordinator.events import (
     Effect,
     Evaluated,
     Event,
-    JournalMerge,
-    JournalPeerModel,
     JournalUpdate,
     Malformed,
-    Merge,
     OfferDone,
     OfferModel,
     PeerModelArrived,
     PeerSeen,
     PublicationNeeded,
-    Publish,
     ReleaseUpdate,
-    Reply,
     SaveEvaluation,
+    SaveRuleState,
     SaveTelemetry,
-    SaveToken,
     SaveTraffic,
     SendPublication,
     SendToDevice,
-    SendToken,
-    TakePeerModel,
     TelemetryArrived,
     Tick,
     TokenArrived,
     TrafficCounted,
     UpdateArrived,
 )
+from coordinator.federation import Federation
 from coordinator.ledger import Ledger, LedgerEntry
 from coordinator.planner import Planner
-from skerry.algorithms import token as ring
-from skerry.algorithms.arrival import Arrival
+from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
+from skerry.algorithms.arrival import Arrival, FedAvg
+from skerry.algorithms.rounds import Rounds, RoundState
 from skerry.protocol.limits import AGE_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
     BroadcastId,
-    BundleReference,
     ModelVersion,
-    PeerModelNeeded,
-    PeerModelTaken,
     Plan,
-    TokenPassed,
-    TokenTaken,
     UpdateAccepted,
     UpdateOffered,
     UpdateRejected,
     Welcome,
 )
-from skerry.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class RegionSettings:
-    """What a region is told once, when it starts."""
-
-    name: str  # of the coordinator
-    region: str
-    peers: tuple[str, ...]
-    recipe: Recipe
-    bundle: BundleReference
-    part_bytes_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class HeldUpdate:
-    """An update that stands in the journal and waits for the arrival rule."""
-
-    position: int
-    arrival: Arrival
-
-
-@dataclass(slots=True)
-class PeerHeld:
-    """Which publication of a peer the replica is."""
-
-    lineage: str
-    publication: int
-
-
-@dataclass(slots=True)
-class RegionState:
-    """What survives a restart: the scalars of everything that is on disk."""
-
-    lineage: str
-    ages: AgeHistory  # its last entry is the model's version and age
-    position: int = 0  # newest of the journal
-    publication: int = 0  # newest of this coordinator
-    ledger: Ledger = field(default_factory=Ledger)
-    held: list[HeldUpdate] = field(default_factory=list)
-    peers: dict[str, PeerHeld] = field(default_factory=dict)
-    token: ring.TokenState | None = None  # None: nothing was decided about it yet
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened since the process started."""
-
-    accepted: int = 0
-    repeats: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    merges: int = 0
+from skerry.recipe import on_wire
 
 
 class Region:
@@ -129,12 +63,26 @@ class Region:
         """Go on from `state`, which becomes the region's own."""
         self._settings = settings
         self._state = state
-        self._arrival_rule = settings.recipe.arrival
-        self._planner = Planner(settings.recipe.local_steps, settings.recipe.decay)
-        self._links: dict[str, Downlink] = {}
-        self._ring = settings.recipe.federation.start(settings.name, settings.peers, now_s, state.token)
-        self._agent_stages: dict[str, Any] = msgspec.to_builtins(settings.recipe.agent_stages())
         self.counts = Counts()
+        recipe = settings.recipe
+        stages = recipe.agent_stages()
+        self._arrival_rule = recipe.arrival
+        self._planner = Planner(recipe.local_steps, recipe.decay)
+        self._links: dict[str, Downlink] = {}
+        self._federation = Federation(settings, state, self.counts, now_s)
+        self._rounds = self._start_rounds(now_s)
+        self._devices_wait = stages.participation.waits
+        self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
+        self._agent_stages: dict[str, Any] = on_wire(stages)
+
+    def _start_rounds(self, now_s: float) -> Rounds | None:
+        rule = self._arrival_rule
+        if not isinstance(rule, FedAvg):
+            return None
+        remembered = self._state.rules.get(RoundState)
+        assert remembered is None or isinstance(remembered, RoundState)
+        held = (one.arrival.device for one in self._state.held)
+        return Rounds(rule, self._state.lineage, now_s, remembered, held)
 
     # --- queries ---
 
@@ -186,17 +134,17 @@ class Region:
     @property
     def broadcast(self) -> BroadcastId:
         """The newest exchange of models that is known here."""
-        return BroadcastId(*self._ring.token)
+        return self._federation.broadcast
 
     @property
     def holds_token(self) -> bool:
         """Whether the federation's token is here."""
-        return self._ring.holds
+        return self._federation.holds_token
 
     @property
     def wake_at_s(self) -> float | None:
         """When the federation wants the next Tick; None: it does not mind."""
-        return self._ring.wake_at_s
+        return self._federation.wake_at_s
 
     def ledger_entries(self, devices: Iterable[str]) -> list[LedgerEntry]:
         """Return the lines of these devices, as they are to be written down."""
@@ -228,13 +176,11 @@ class Region:
                 self._hear_speed(device, telemetry.seconds_per_step, now_s)
                 return [SaveTelemetry(device, telemetry)]
             case PeerModelArrived():
-                return self._peer_model_arrived(event, now_s)
+                return [*self._federation.peer_model_arrived(event, now_s), *self._proceed(now_s)]
             case TokenArrived():
-                return self._token_arrived(event, now_s)
+                return self._federation.token_arrived(event, now_s)
             case PeerSeen(status):
-                broadcast = status.broadcast.epoch, status.broadcast.number
-                self._ring.peer_seen(status.coordinator, broadcast, now_s)
-                return self._federate(())
+                return self._federation.peer_seen(status, now_s)
             case PublicationNeeded(peer):
                 return [SendPublication((peer,), whole=True)] if self._state.publication else []
             case Tick():
@@ -264,17 +210,18 @@ class Region:
             partial=event.partial,
             part_bytes_max=self._settings.part_bytes_max,
         )
-        return [SendToDevice(device, welcome), *self._offer(device, now_s, answering=True)]
+        offer = self._offer(device, now_s, answering=True)
+        return [SendToDevice(device, welcome), *offer, *self._proceed(now_s)]
 
     def _update_arrived(self, event: UpdateArrived, now_s: float) -> list[Effect]:
         device, offered, ledger = event.device, event.offered, self.ledger
         if offered.sequence <= ledger.last_sequence(device):
             return self._repeat_arrived(device, offered, now_s)
         base_age = self._state.ages.at(offered.base.number) if offered.base.lineage == self.lineage else None
-        fault: Malformed | _Refusal | None = self._fault(event)
         link = self._links.get(device)
-        if link is not None and offered.sequence in link.rejected:
-            fault = _Refusal("wrong_sequence", f"update {offered.sequence} was rejected on this stream before")
+        if self._devices_wait and link is not None and base_age is not None:
+            link.done(offered.base.number)  # it trained on it: all of it has arrived
+        fault = self._fault(event, link)
         if fault is not None or base_age is None:
             return self._reject(device, offered.sequence, fault or self._unknown(offered.base), now_s)
 
@@ -291,30 +238,84 @@ class Region:
         self._state.position += 1
         self.counts.accepted += 1
         newest = HeldUpdate(self._state.position, arrival)
-        weights = self._arrival_rule.decide([*(held.arrival for held in self._state.held), arrival])
+        if self._rounds is not None:
+            self._rounds.delivered(device)
+        weights = self._weights(now_s, arrival)
         if weights is None:
             self._state.held.append(newest)
             ledger.take(device, offered.sequence, self.version, None)
             journal = JournalUpdate(newest.position, event, offered.base.number, staleness, None, None, None)
             return [journal, *self._accept(device, offered.sequence, None, now_s)]
 
-        effects: list[Effect] = []
-        applied: list[Effect] = []
-        for held, held_weight in zip(self._state.held, weights, strict=False):
-            version, age, name = self._next_version(self._older()), self.age, held.arrival.device
-            ledger.release(name, held.arrival.sequence, version, held_weight)
-            effects.append(ReleaseUpdate(held.position, name, version, held_weight, age))
-            applied.append(Apply(held.position, version, held_weight, age))
-        self._state.held.clear()
+        effects, applied = self._release(weights[:-1])
         version, age, weight = self._next_version(self._older()), self.age, weights[-1]
         ledger.take(device, offered.sequence, version, weight)
         effects.append(JournalUpdate(newest.position, event, offered.base.number, staleness, version, weight, age))
         applied.append(Apply(newest.position, version, weight, age))
         effects += applied
         effects += self._accept(device, offered.sequence, weight, now_s)
-        if decided := self._ring.updated(age, len(self._links), now_s):
-            effects += self._federate(decided)
+        effects += self._federation.updated(len(self._links), now_s)
+        effects += self._proceed(now_s)
         return effects
+
+    def _weights(self, now_s: float, newest: Arrival | None = None) -> Sequence[float] | None:
+        """Return a weight for every update that is held, and for `newest` behind them; None: they wait."""
+        if self._federation.blocks:
+            self._deferred = True
+            return None
+        if self._rounds is not None:
+            if not self._rounds.is_over(now_s):
+                return None
+            self._rounds.end()
+        arrivals = [held.arrival for held in self._state.held]
+        if newest is not None:
+            arrivals.append(newest)
+        return self._arrival_rule.decide(arrivals) if arrivals else None
+
+    def _release(self, weights: Sequence[float]) -> tuple[list[Effect], list[Effect]]:
+        """Let all updates go that were held; return what goes to disk, and what changes the model."""
+        effects: list[Effect] = []
+        applied: list[Effect] = []
+        for held, weight in zip(self._state.held, weights, strict=True):
+            version, age, name = self._next_version(self._older()), self.age, held.arrival.device
+            self.ledger.release(name, held.arrival.sequence, version, weight)
+            effects.append(ReleaseUpdate(held.position, name, version, weight, age))
+            applied.append(Apply(held.position, version, weight, age))
+        self._state.held.clear()
+        return effects, applied
+
+    def _proceed(self, now_s: float) -> list[Effect]:
+        """Do what had to wait for the federation or for time: apply what is held, begin a round, make offers."""
+        if self._rounds is None and not self._deferred:
+            return []
+        effects: list[Effect] = []
+        weights = self._weights(now_s)
+        if weights is not None:
+            released, applied = self._release(weights)
+            effects += [*released, *applied, *self._federation.updated(len(self._links), now_s)]
+        if self._federation.blocks:
+            return [*effects, *self._remember_round()]
+        begun = self._begin_round(now_s)
+        effects += self._remember_round()
+        if begun or self._deferred:
+            self._deferred = False
+            for device in self._links:
+                effects += self._offer(device, now_s, answering=False)
+        return effects
+
+    def _begin_round(self, now_s: float) -> bool:
+        """Begin the next round, if none is under way and there are devices that do not rest."""
+        if self._rounds is None or self._rounds.under_way:
+            return False
+        ready = [name for name, link in self._links.items() if link.told is None or link.told.pace != "pause"]
+        return self._rounds.begin(ready, self.version, now_s)
+
+    def _remember_round(self) -> list[Effect]:
+        """Return what writes the round down, if it changed."""
+        if self._rounds is None or self._rounds.snapshot() == self._state.rules.get(RoundState, RoundState()):
+            return []
+        self._state.rules[RoundState] = self._rounds.snapshot()
+        return [SaveRuleState(self._rounds.snapshot())]
 
     def _repeat_arrived(self, device: str, offered: UpdateOffered, now_s: float) -> list[Effect]:
         """Answer a number that is not above the highest: taken before, or passed over and then never to be taken."""
@@ -342,13 +343,22 @@ class Region:
         if (link := self._links.get(device)) is not None:
             link.rejected.append(sequence)
         rejected = UpdateRejected(sequence, fault.reason, fault.detail)
-        return [SendToDevice(device, rejected), *self._offer(device, now_s, answering=True)]
+        if self._rounds is not None and isinstance(fault, Malformed):
+            self._rounds.excuse(device)
+        offer = self._offer(device, now_s, answering=True)
+        return [SendToDevice(device, rejected), *offer, *self._proceed(now_s)]
 
-    def _fault(self, event: UpdateArrived) -> Malformed | None:
+    def _fault(self, event: UpdateArrived, link: Downlink | None) -> "Malformed | _Refusal | None":
+        """Say what is wrong with an update whose base is known, if anything."""
+        offered, rounds = event.offered, self._rounds
+        if link is not None and offered.sequence in link.rejected:
+            return _Refusal("wrong_sequence", f"update {offered.sequence} was rejected on this stream before")
         if isinstance(event.vector, Malformed):
             return event.vector
-        if not isfinite(event.offered.loss):
-            return Malformed("not_finite", f"the update's loss is {event.offered.loss}")
+        if not isfinite(offered.loss):
+            return Malformed("not_finite", f"the update's loss is {offered.loss}")
+        if rounds is not None and not rounds.takes(event.device, offered.base.number):
+            return _Refusal("late", f"the round of version {offered.base.number} is over, or has one from this device")
         return None
 
     def _unknown(self, base: ModelVersion) -> "_Refusal":
@@ -358,82 +368,32 @@ class Region:
             f"base {base.lineage}@{base.number}: known are {self.lineage}@{ages.first} to {self.lineage}@{ages.last}",
         )
 
-    def _peer_model_arrived(self, event: PeerModelArrived, now_s: float) -> list[Effect]:
-        message = event.message
-        assert message.coordinator in self._settings.peers, "the network shell answers strangers itself"
-        held = self._state.peers.get(message.coordinator)
-        same_life = held is not None and held.lineage == message.lineage
-        broadcast = message.broadcast.epoch, message.broadcast.number
-        if held is not None and same_life and message.publication <= held.publication:
-            self._ring.peer_seen(message.coordinator, broadcast, now_s)
-            return [*self._federate(()), Reply(event.key, PeerModelTaken(message.publication))]
-        if message.base is not None and (held is None or not same_life or held.publication != message.base):
-            has = "none" if held is None else f"{held.lineage} number {held.publication}"
-            needed = PeerModelNeeded(
-                f"publication {message.base} of {message.lineage} is not here; the replica is {has}"
-            )
-            return [Reply(event.key, needed)]
-        self._state.position += 1
-        self._state.peers[message.coordinator] = PeerHeld(message.lineage, message.publication)
-        return [
-            JournalPeerModel(self._state.position, event),
-            TakePeerModel(event),
-            *self._federate(
-                self._ring.model_arrived(message.coordinator, broadcast, message.age, self.age, now_s),
-            ),
-            Reply(event.key, PeerModelTaken(message.publication)),
-        ]
-
-    def _token_arrived(self, event: TokenArrived, now_s: float) -> list[Effect]:
-        message = event.message
-        broadcast = message.broadcast.epoch, message.broadcast.number
-        decided = self._ring.token_arrived(message.sender, broadcast, message.ages, self.age, now_s)
-        # The reply first: from here on this coordinator answers for the token, wherever it goes next.
-        return [*self._federate(decided, first=Reply(event.key, TokenTaken(message.broadcast)))]
-
     def _tick(self, now_s: float) -> list[Effect]:
-        effects = self._federate(self._ring.tick(self.age, len(self._links), now_s))
+        effects = [*self._federation.tick(len(self._links), now_s), *self._proceed(now_s)]
         for device in self._links:
             effects += self._offer(device, now_s, answering=False)
         return effects
 
     # --- parts of answers ---
 
-    def _federate(self, decided: Sequence[ring.TokenEffect], first: Reply | None = None) -> list[Effect]:
-        """Translate what the federation decided; its state is on disk before any of it is performed."""
-        effects: list[Effect] = []
-        state = self._ring.snapshot()
-        if state != (self._state.token or ring.TokenState()):
-            self._state.token = state
-            effects.append(SaveToken(state))
-        if first is not None:
-            effects.append(first)
-        for effect in decided:
-            match effect:
-                case ring.Publish(broadcast):
-                    self._state.position += 1
-                    self._state.publication += 1
-                    number = self._state.publication
-                    effects.append(Publish(self._state.position, number, BroadcastId(*broadcast), self.age))
-                    effects.append(SendPublication(self._settings.peers, whole=False))
-                case ring.MergePeer(peer, weight, age):
-                    self._state.position += 1
-                    self.counts.merges += 1
-                    version = self._next_version(age)
-                    publication = self._state.peers[peer].publication
-                    effects.append(JournalMerge(self._state.position, version, peer, publication, weight, age))
-                    effects.append(Merge(version, peer, weight, age))
-                case ring.PassToken(to, broadcast, ages):
-                    token = TokenPassed(self._settings.name, BroadcastId(*broadcast), dict(ages))
-                    effects.append(SendToken(to, token))
-        return effects
-
     def _offer(self, device: str, now_s: float, *, answering: bool) -> list[Effect]:
         link = self._links.get(device)
-        if link is None or not link.due(self.version, self._planner.cycle_s(now_s), now_s, answering=answering):
+        if link is None or not self._is_due(device, link, now_s, answering=answering):
             return []
         base = link.offer(self.version, now_s)
         return [OfferModel(device, None if base is None or self._state.ages.at(base) is None else base)]
+
+    def _is_due(self, device: str, link: Downlink, now_s: float, *, answering: bool) -> bool:
+        """Say whether to offer a device the model; one that waits for offers trains once for each."""
+        if not self._devices_wait:
+            return link.due(self.version, self._planner.cycle_s(now_s), now_s, answering=answering)
+        if self._rounds is not None:
+            return device in self._rounds.awaited and link.invite(self._rounds.number)
+        if self._federation.blocks:
+            self._deferred = True
+            link.owed |= answering
+            return False
+        return link.answer() if answering or link.owed else False
 
     def _plan(self, device: str, now_s: float) -> Plan:
         return self._planner.plan(self.ledger.updates_of(device), self.ledger.updates, now_s)
@@ -454,5 +414,5 @@ class Region:
 class _Refusal:
     """Why an update that is well-formed is not taken."""
 
-    reason: Literal["unknown_base", "wrong_sequence"]
+    reason: Literal["unknown_base", "wrong_sequence", "late"]
     detail: str

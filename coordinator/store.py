@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from coordinator.events import RuleState
 from coordinator.ledger import LedgerEntry, RecentUpdate
 from skerry.algorithms.token import TokenState
 from skerry.database import Database, OpenDatabase
@@ -159,6 +160,7 @@ class Batch:
     publications: list[PublicationRow] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
     token: TokenState | None = None
+    rules: dict[type[RuleState], RuleState] = field(default_factory=dict)
     telemetry: dict[str, tuple[float, Telemetry]] = field(default_factory=dict)
     evaluations: list[EvaluationRow] = field(default_factory=list)
     traffic: list[TrafficRow] = field(default_factory=list)
@@ -173,6 +175,7 @@ class Batch:
             or self.releases
             or self.publications
             or self.token
+            or self.rules
             or self.evaluations
             or self.checkpoint
             or self.cut
@@ -227,6 +230,7 @@ class Store:
             self._run_each("put_ledger", [_ledger_row(entry) for entry in batch.ledger])
             if batch.token is not None:
                 self._run("put_token", (_json(batch.token),))
+            self._run_each("put_rule_state", [(type(one).__name__, _json(one)) for one in batch.rules.values()])
             self._run_each("put_telemetry", [(name, at_s, _json(one)) for name, (at_s, one) in batch.telemetry.items()])
             self._run_each("append_evaluation", batch.evaluations)
             self._run_each("add_traffic", batch.traffic)
@@ -271,6 +275,11 @@ class Store:
         """Return the federation's token state; None where none was written: somebody has to make the first token."""
         rows = self._rows("token")
         return msgspec.json.decode(rows[0][0], type=TokenState) if rows else None
+
+    def rules(self) -> dict[type[RuleState], RuleState]:
+        """Return what rules remember, by type."""
+        states = [msgspec.json.decode(state, type=RuleState) for (state,) in self._rows("rule_states")]
+        return {type(state): state for state in states}
 
     def replay(self, after: int, up_to: int) -> Iterator[ReplayRow]:
         """Yield what made the versions behind `after`, in order, up to version `up_to`."""

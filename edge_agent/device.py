@@ -128,6 +128,7 @@ class Device:
         self._model = memory.model  # as it will be when all effects so far are performed
         self._whole_model_needed = False
         self._early_offers: list[SetModel] = []
+        self._invited = False  # a model was offered since the last cycle began
         self._saved_model, self._saved_at_s = memory.model, now_s
         self._cycle = 0
         self._running = False  # from StartCycle to CycleFinished
@@ -311,6 +312,7 @@ class Device:
         self._opened = self._running = self._stepping = self._calibrating = False
         self._estimate = self._model = self._saved_model = None
         self._waiting, self._storing, self._early_offers = {}, set(), []
+        self._invited = False
         self._uploads = self._task_steps = 0
         return stop
 
@@ -322,6 +324,7 @@ class Device:
         except UpdateTooLarge as error:
             self._last_error = f"update {sequence} cannot be sent: {error}"
             self._too_large.warn(self._last_error, now_s)
+            self._invited = True  # the coordinator will not hear of it, and so offers nothing
             return self._settle(sequence, 0.0, accepted=False)
         return [SendUpdate(sequence, each_bytes, first_part(sequence, update, each_bytes, partial))]
 
@@ -341,6 +344,10 @@ class Device:
             return []
         if offer.base is not None and offer.base != self._model:
             return self._ask_for_whole_model(f"a difference to {offer.base}, but the device holds {self._model}")
+        repeated = offer.version == self._model
+        self._invited |= not (repeated and self._running)  # after a reconnect: the cycle under way answers it
+        if repeated and offer.base is not None:
+            return self._next_cycle()  # nothing in it but the invitation
         self._model = offer.version
         set_model = SetModel(offer.version, offer.base, payload)
         if offer.base is None:
@@ -399,15 +406,17 @@ class Device:
             return []
         self._cycle += 1
         self._running = True
+        self._invited = False
         seconds_per_step = self._estimate.seconds_per_step
         self._steps_per_cycle = self._stages.local_steps.steps(self._plan.cycle_s, seconds_per_step)
         rate = self._plan.learning_rate
         return [StartCycle(self._cycle, self._steps_per_cycle, rate, self._uploads, self._task_steps)]
 
     def _lacks_something(self) -> bool:
-        """Whether there is nothing to train on: no bundle, no model, or no room in the outbox."""
+        """Whether there is nothing to train on: no bundle, no model, no invitation, or no room in the outbox."""
         room = len(self._waiting) + len(self._storing) < self._bounds.outbox_updates_max
-        return not self._opened or self._model is None or not room
+        awaits_offer = self._stages.participation.waits and not self._invited
+        return not self._opened or self._model is None or awaits_offer or not room
 
     def _pace_decided(self, decision: Decision, now_s: float) -> list[Effect]:
         before, self._decision = self._decision, decision
@@ -427,6 +436,7 @@ class Device:
         if not finished.finite:
             self._last_error = "training diverged: the loss or the model is not finite; the cycle was dropped"
             self._diverged.warn(self._last_error, now_s)
+            self._invited = True  # nothing was sent that the coordinator could answer
             return self._next_cycle()
         self._last_loss = finished.loss if isfinite(finished.loss) else None
         self._task_steps += len(finished.seconds)

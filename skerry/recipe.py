@@ -4,6 +4,8 @@ Each stage's entries stand in one module of `skerry.algorithms`; a new method is
 file, one table per stage, `rule` naming the entry. Every key has a default: the empty file is the default recipe.
 """
 
+from typing import Any
+
 import msgspec
 
 from skerry.algorithms.arrival import ArrivalRule, Spyker
@@ -12,6 +14,7 @@ from skerry.algorithms.federation import FederationRule, SpykerToken
 from skerry.algorithms.local_steps import Cycle, LocalSteps
 from skerry.algorithms.merge import CarryOver, Merge
 from skerry.algorithms.optimizer import Optimizer, Sgd
+from skerry.algorithms.participation import Always, OnOffer, Participation
 from skerry.algorithms.schedule import Constant, Schedule
 from skerry.algorithms.uplink import TopK, Uplink
 
@@ -19,6 +22,7 @@ from skerry.algorithms.uplink import TopK, Uplink
 class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The stages that run on a device; travels in Welcome."""
 
+    participation: Participation = Always()
     local_steps: LocalSteps = Cycle()
     optimizer: Optimizer = Sgd()
     schedule: Schedule = Constant()
@@ -39,15 +43,29 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
         """Return the part that devices need.
 
         Under a rule that applies means, a weight below 1 leaves nothing out: the rest of the mean is other devices'
-        updates. So nothing may return to the residual then, whatever `uplink.return_unapplied` says.
+        updates. So nothing may return to the residual then, whatever `uplink.return_unapplied` says. In rounds devices
+        train when they are selected, whatever `participation` says.
         """
         uplink = self.uplink
         if self.arrival.averages:
             uplink = msgspec.structs.replace(uplink, return_unapplied=False)
         return AgentStages(
+            participation=OnOffer() if self.arrival.synchronous else self.participation,
             local_steps=self.local_steps,
             optimizer=self.optimizer,
             schedule=self.schedule,
             uplink=uplink,
             merge=self.merge,
         )
+
+
+def on_wire(stages: AgentStages) -> dict[str, Any]:
+    """Return `stages` as Welcome carries them.
+
+    An agent refuses a stage that it does not know. So one that is younger than protocol 1.0 travels only where it asks
+    for something else than what agents did before there was a choice.
+    """
+    tables: dict[str, Any] = msgspec.to_builtins(stages)
+    if isinstance(stages.participation, Always):
+        del tables["participation"]
+    return tables

@@ -13,14 +13,15 @@ from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.merge import CarryOver
 from skerry.algorithms.optimizer import Adam, Sgd
+from skerry.algorithms.participation import OnOffer
 from skerry.algorithms.schedule import Constant as ConstantRate
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense, Flare, TopK
 from skerry.errors import ConfigError
-from skerry.recipe import AgentStages, Recipe
+from skerry.recipe import AgentStages, Recipe, on_wire
 from skerry.values import ValueEncoding
 
-STAGES = ("local_steps", "optimizer", "schedule", "uplink", "merge", "arrival", "decay", "federation")
+STAGES = ("participation", "local_steps", "optimizer", "schedule", "uplink", "merge", "arrival", "decay", "federation")
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 
 
@@ -115,14 +116,20 @@ def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
         Recipe(),
         Recipe(uplink=Dense(), arrival=Constant()),
         Recipe(uplink=Flare(), federation=NoFederation()),
+        Recipe(participation=OnOffer()),
         Recipe(optimizer=Adam(decoupled=True, clip_norm=5.0)),
     ],
 )
 def test_recipe_travels_as_plain_data(recipe: Recipe) -> None:
     assert msgspec.convert(msgspec.to_builtins(recipe), Recipe) == recipe
-    stages = msgspec.to_builtins(recipe.agent_stages())
+    stages = on_wire(recipe.agent_stages())
     assert msgspec.convert(stages, AgentStages) == recipe.agent_stages()
-    assert set(stages) == {"local_steps", "optimizer", "schedule", "uplink", "merge"}
+    assert set(stages) - {"participation"} == {"local_steps", "optimizer", "schedule", "uplink", "merge"}
+
+
+def test_agents_that_know_of_no_participation_understand_the_recipes_that_need_none() -> None:
+    assert "participation" not in on_wire(Recipe().agent_stages())
+    assert on_wire(Recipe(participation=OnOffer()).agent_stages())["participation"] == {"rule": "on_offer"}
 
 
 def test_devices_get_their_stages() -> None:

@@ -39,6 +39,7 @@ class Spyker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     """
 
     averages: ClassVar[bool] = False
+    synchronous: ClassVar[bool] = False
 
     server_rate: Rate = 0.6  # weight of a fresh update
     staleness_max: Annotated[float, Meta(ge=0.0, le=1e12)] = 1000.0  # older updates count no less
@@ -56,6 +57,7 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     """Every update at once, always with the same weight: the ablation of staleness weighting."""
 
     averages: ClassVar[bool] = False
+    synchronous: ClassVar[bool] = False
 
     weight: Rate = 0.6
 
@@ -73,6 +75,7 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """
 
     averages: ClassVar[bool] = True
+    synchronous: ClassVar[bool] = False
 
     size: Annotated[int, Meta(ge=1, le=100_000)] = 10  # updates in a buffer
     server_rate: Rate = 1.0
@@ -86,4 +89,25 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         return [share * staleness_discount(arrival.staleness / self.size, self.exponent) for arrival in held]
 
 
-ArrivalRule = Spyker | Constant | FedBuff
+class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="fedavg"):
+    """Rounds: draw devices, hold their updates until the slowest has delivered, apply the mean weighted by examples.
+
+    Source: FedAvg (McMahan et al. 2017, arXiv:1602.05629). Deviations: `round_timeout_s`, see `rounds`; a server rate,
+    as in FedOpt (Reddi et al. 2021, arXiv:2003.00295). The number of examples is the device's own word.
+    """
+
+    averages: ClassVar[bool] = True
+    synchronous: ClassVar[bool] = True
+
+    fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # C: of the devices that are connected, at least one
+    devices_min: Annotated[int, Meta(ge=1, le=100_000)] = 1  # connected, before a round begins
+    round_timeout_s: Annotated[float, Meta(gt=0.0, le=86400.0)] = 600.0  # so long a round waits for its slowest device
+    server_rate: Rate = 1.0  # of the mean
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return server_rate * examples / sum of examples for each update of a round that is over."""
+        total = sum(arrival.examples for arrival in held)
+        return [self.server_rate * arrival.examples / total for arrival in held]
+
+
+ArrivalRule = Spyker | Constant | FedBuff | FedAvg

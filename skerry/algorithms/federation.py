@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from skerry.algorithms.age_weighting import Merged, merge_by_age
+from skerry.algorithms.barrier import BarrierMachine, BarrierState
 from skerry.algorithms.token import Alone, TokenMachine, TokenState
 from skerry.values import ValueEncoding
 
@@ -17,13 +18,20 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 AgeGap = Annotated[float, Meta(gt=0.0, le=1e12)]
 
-Machine = Alone | TokenMachine
+Machine = Alone | TokenMachine | BarrierMachine
 
 
 class NoFederation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="none"):
     """Every region for itself."""
 
-    def start(self, name: str, peers: Sequence[str], now_s: float, state: TokenState | None) -> Machine:
+    def start(
+        self,
+        name: str,
+        peers: Sequence[str],
+        now_s: float,
+        state: TokenState | None,
+        barrier: BarrierState | None = None,
+    ) -> Machine:
         """Return a machine that never does anything."""
         return Alone(state)
 
@@ -58,14 +66,22 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
                 "a token would count as lost while its holder waits for a dead peer"
             )
 
-    def start(self, name: str, peers: Sequence[str], now_s: float, state: TokenState | None) -> Machine:
+    def start(
+        self,
+        name: str,
+        peers: Sequence[str],
+        now_s: float,
+        state: TokenState | None,
+        barrier: BarrierState | None = None,
+    ) -> Machine:
         """Return the machine of coordinator `name`; without peers, one that never does anything.
 
         Args:
             name: of this coordinator.
             peers: names of all others; every coordinator must list the same federation.
             now_s: on the clock of all later events.
-            state: of `snapshot`; None at the first start, or where the state is lost.
+            state: of the token machine's `snapshot`; None at the first start, or where the state is lost.
+            barrier: of the barrier machine's, which alone looks at it.
         """
         return TokenMachine(self, name, peers, now_s, state) if peers else Alone(state)
 
@@ -82,4 +98,32 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
         return merge_by_age(age, peer_age, self.eta_a, self.phi)
 
 
-FederationRule = NoFederation | SpykerToken
+class SynchronousExchange(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="synchronous_exchange"
+):
+    """After so many rounds, or so many seconds, all regions wait for one another and take the mean of their models.
+
+    Source: HierFAVG (Liu et al. 2020, arXiv:1905.06641); with Spyker's arrivals the ablation of its token (2024,
+    arXiv:2406.01439). Deviations: see `barrier`.
+    """
+
+    every_rounds: Annotated[int, Meta(ge=1, le=1_000_000)] = 2  # times that the arrival rule applied updates
+    interval_s: PositiveSeconds | None = None  # instead: so long after the last exchange, or when a peer begins one
+    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # share of the entries in a difference to a peer's replica
+    values: ValueEncoding = ValueEncoding.FLOAT32
+    peer_timeout_s: PositiveSeconds = 10.0  # without a sign of life a peer is dead, and not waited for
+    barrier_timeout_s: PositiveSeconds = 1800.0  # the longest wait for peers that live
+
+    def start(
+        self,
+        name: str,
+        peers: Sequence[str],
+        now_s: float,
+        state: TokenState | None,
+        barrier: BarrierState | None = None,
+    ) -> Machine:
+        """Return the machine of coordinator `name`; arguments as those of `SpykerToken.start`."""
+        return BarrierMachine(self, name, peers, now_s, barrier) if peers else Alone(state)
+
+
+FederationRule = NoFederation | SpykerToken | SynchronousExchange

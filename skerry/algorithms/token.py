@@ -93,6 +93,7 @@ class Alone:
 
     wake_at_s: float | None = None
     holds = False
+    blocks = False
 
     def __init__(self, state: TokenState | None) -> None:
         self._state = state or TokenState()
@@ -132,6 +133,8 @@ class TokenMachine:
     Every event returns what the shell must do, in order. `age` is the own model's age, which after `MergePeer` is that
     effect's; `devices` are the region's. Times are seconds on one clock that never goes back.
     """
+
+    blocks = False  # clients are never kept waiting
 
     def __init__(
         self, rule: "SpykerToken", name: str, peers: Sequence[str], now_s: float, state: TokenState | None

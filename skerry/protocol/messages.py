@@ -177,10 +177,13 @@ class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
 
 
 class UpdateRejected(msgspec.Struct, frozen=True, tag="update_rejected"):
-    """The update will never be applied: the agent returns its mass to the residual, or drops what is `not_finite`."""
+    """The update will never be applied: the agent returns its mass to the residual, or drops what is `not_finite`.
+
+    `late`: it is of a round that is over; only agents that know rounds are told so.
+    """
 
     sequence: Positive
-    reason: Literal["malformed", "not_finite", "wrong_size", "unknown_base", "too_large", "wrong_sequence"]
+    reason: Literal["malformed", "not_finite", "wrong_size", "unknown_base", "too_large", "wrong_sequence", "late"]
     detail: Text
 
 

@@ -16,7 +16,8 @@ from coordinator.age_history import AgeHistory
 from coordinator.config import Checkpoints, CoordinatorConfig
 from coordinator.engine import Engine
 from coordinator.events import DeviceConnected, OfferDone, UpdateArrived
-from coordinator.region import Region, RegionSettings, RegionState
+from coordinator.region import Region
+from coordinator.region_state import RegionSettings, RegionState
 from coordinator.threads import RunInThread, in_executor
 from skerry.algorithms.federation import NoFederation
 from skerry.protocol import sparse

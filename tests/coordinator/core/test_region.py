@@ -25,7 +25,7 @@ from coordinator.events import (
     Tick,
     UpdateArrived,
 )
-from coordinator.region import RegionState
+from coordinator.region_state import RegionState
 from skerry.algorithms.arrival import Constant, FedBuff, Spyker
 from skerry.algorithms.decay import Relative
 from skerry.algorithms.federation import NoFederation

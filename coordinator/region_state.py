@@ -1,0 +1,65 @@
+"""What a region is told when it starts, and what it must not forget. Plain values."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from coordinator.age_history import AgeHistory
+from coordinator.events import RuleState
+from coordinator.ledger import Ledger
+from skerry.algorithms.arrival import Arrival
+from skerry.algorithms.token import TokenState
+from skerry.protocol.messages import BundleReference
+from skerry.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """What a region is told once, when it starts."""
+
+    name: str  # of the coordinator
+    region: str
+    peers: tuple[str, ...]
+    recipe: Recipe
+    bundle: BundleReference
+    part_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUpdate:
+    """An update that stands in the journal and waits for the arrival rule."""
+
+    position: int
+    arrival: Arrival
+
+
+@dataclass(slots=True)
+class PeerHeld:
+    """Which publication of a peer the replica is."""
+
+    lineage: str
+    publication: int
+
+
+@dataclass(slots=True)
+class RegionState:
+    """What survives a restart: the scalars of everything that is on disk."""
+
+    lineage: str
+    ages: AgeHistory  # its last entry is the model's version and age
+    position: int = 0  # newest of the journal
+    publication: int = 0  # newest of this coordinator
+    ledger: Ledger = field(default_factory=Ledger)
+    held: list[HeldUpdate] = field(default_factory=list)
+    peers: dict[str, PeerHeld] = field(default_factory=dict)
+    token: TokenState | None = None  # None: nothing was decided about it yet
+    rules: dict[type[RuleState], RuleState] = field(default_factory=dict)  # of those rules that remember something
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the process started."""
+
+    accepted: int = 0
+    repeats: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    merges: int = 0
