@@ -58,9 +58,20 @@ def parse(text: str, kind: type[T], origin: str) -> T:
         ConfigError: as for `read`.
     """
     try:
-        return msgspec.convert(tomllib.loads(text), kind, dec_hook=_from_text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from error
+    return convert(tables, kind, origin)
+
+
+def convert(tables: dict[str, Any], kind: type[T], origin: str) -> T:
+    """Make a `kind` of tables that were read already; `origin` is named in errors.
+
+    Raises:
+        ConfigError: a key is unknown, missing or out of range.
+    """
+    try:
+        return msgspec.convert(tables, kind, dec_hook=_from_text)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{origin}: {in_words(error, kind)}") from error
 

@@ -1,8 +1,6 @@
 """One run of a scenario, from the central model to the record of everything."""
 
 import asyncio
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ import msgspec
 
 from skerry.errors import SkerryError
 from skerry.recipe import Recipe
-from testbed import live
+from testbed import live, versions
 from testbed.collect import collect
 from testbed.prepared import Prepared, prepare, train_centrally
 from testbed.processes.federation import Federation
@@ -25,7 +23,6 @@ from testbed.verdict import judge
 LOOK_S = 1.0  # between two looks at the services
 JUDGE_S = 2.0  # between two readings of the journals, to see whether the goals hold
 LOG_TAIL_LINES = 30
-VERSIONS_OF = ("skerry", "aiohttp", "msgpack", "msgspec", "numpy", "onnxruntime")
 
 Ended = Literal["goals held", "duration over", "interrupted", "failed"]
 Phase = Literal["starting", "central baseline", "training", "stopping", "collecting"]
@@ -144,7 +141,7 @@ class Run:
             stages=msgspec.to_builtins(order.recipe),
             seed=order.seed,
             command=order.command,
-            versions=_versions(),
+            versions=versions.installed(),
             started_at=self._started_at,
             elapsed_s=elapsed_s,
             ended=ended,
@@ -184,13 +181,3 @@ class Run:
     @staticmethod
     def _now_s() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _versions() -> dict[str, str]:
-    installed = {}
-    for name in VERSIONS_OF:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # the lab runs from a checkout that is not installed
-    return {"python": platform.python_version(), "system": platform.platform(), **installed}

@@ -5,11 +5,11 @@ I/O here.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,7 @@ from testbed.processes.link import Link, Shape
 
 PACKAGED_SCENARIOS = resources.files("testbed") / "scenarios"
 PACKAGED_RECIPES = resources.files("testbed") / "recipes"
+SUFFIX = ".toml"
 
 T = TypeVar("T")
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -153,9 +154,33 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def packaged() -> list[Scenario]:
-    """Every scenario that comes with the product, by name."""
-    files = (item for item in PACKAGED_SCENARIOS.iterdir() if item.name.endswith(".toml"))
-    return sorted((toml_file.parse(item.read_text(), Scenario, item.name) for item in files), key=lambda one: one.name)
+    """Every scenario of real processes that comes with the product, by name."""
+    files = ((file, tables_of(file.removesuffix(SUFFIX))[0]) for file in packaged_files(PACKAGED_SCENARIOS))
+    processes = (toml_file.convert(tables, Scenario, file) for file, tables in files if not is_comparison(tables))
+    return sorted(processes, key=lambda one: one.name)
+
+
+def packaged_files(folder: Traversable) -> list[str]:
+    """Return the names of the TOML files in a folder of the product, sorted."""
+    return sorted(item.name for item in folder.iterdir() if item.name.endswith(SUFFIX))
+
+
+def is_comparison(tables: Mapping[str, Any]) -> bool:
+    """Say whether a scenario's tables are those of a comparison in virtual time: it has arms instead of one recipe."""
+    return "arms" in tables
+
+
+def tables_of(spec: str) -> tuple[dict[str, Any], str, Path]:
+    """Return what the scenario `spec` says, the file's name for errors, and the folder that paths in it start from.
+
+    `spec` is the name of a packaged scenario or a path that ends in `.toml`.
+
+    Raises:
+        ConfigError: there is no such scenario, or it is no TOML.
+    """
+    if spec.endswith(SUFFIX):
+        return toml_file.read(Path(spec), dict[str, Any]), spec, Path(spec).parent
+    return read_packaged(PACKAGED_SCENARIOS, spec, dict[str, Any], "scenario"), f"{spec}{SUFFIX}", Path()
 
 
 def load(spec: str, recipe: str | None = None) -> tuple[Scenario, Recipe]:
@@ -166,21 +191,32 @@ def load(spec: str, recipe: str | None = None) -> tuple[Scenario, Recipe]:
     Raises:
         ConfigError: there is no such scenario or recipe, or a key in it is unknown, missing or out of range.
     """
-    if spec.endswith(".toml"):
-        scenario, folder = toml_file.read(Path(spec), Scenario), Path(spec).parent
-    else:
-        scenario, folder = _packaged(PACKAGED_SCENARIOS, spec, Scenario), Path()
-    chosen, folder = (scenario.recipe, folder) if recipe is None else (recipe, Path())
-    if chosen.endswith(".toml"):
-        return scenario, toml_file.read(folder / chosen, Recipe)
-    return scenario, _packaged(PACKAGED_RECIPES, chosen, Recipe)
+    tables, origin, folder = tables_of(spec)
+    scenario = toml_file.convert(tables, Scenario, origin)
+    if recipe is None:
+        return scenario, load_recipe(scenario.recipe, folder)
+    return scenario, load_recipe(recipe, Path())
 
 
-def _packaged(folder: Traversable, name: str, kind: type[T]) -> T:
-    file = folder / f"{name}.toml"
+def load_recipe(spec: str, folder: Path) -> Recipe:
+    """Return the recipe `spec`, the name of a packaged one or a path relative to `folder`.
+
+    Raises:
+        ConfigError: there is no such recipe, or a key in it is unknown, missing or out of range.
+    """
+    if spec.endswith(SUFFIX):
+        return toml_file.read(folder / spec, Recipe)
+    return read_packaged(PACKAGED_RECIPES, spec, Recipe, "recipe")
+
+
+def read_packaged(folder: Traversable, name: str, kind: type[T], word: str) -> T:
+    """Return what comes with the product under `name`; `word` says in errors what that is.
+
+    Raises:
+        ConfigError: there is no such file in `folder`, or it is no `kind`.
+    """
+    file = folder / f"{name}{SUFFIX}"
     if not file.is_file():
-        names = sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
-        raise ConfigError(
-            f"no {kind.__name__.lower()} {name!r}; there are {', '.join(names)}, or give a path to a .toml file"
-        )
+        names = ", ".join(one.removesuffix(SUFFIX) for one in packaged_files(folder))
+        raise ConfigError(f"no {word} {name!r}; there are {names}, or give a path to a .toml file")
     return toml_file.parse(file.read_text(), kind, file.name)

@@ -1,0 +1,95 @@
+"""Reading a comparison from TOML: worlds over what they have in common, the smoke form, and each arm's recipe."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skerry import toml_file
+from skerry.errors import ConfigError
+from skerry.recipe import Recipe
+from skerry.refusal import in_words
+from testbed.comparison.scenario import Arm, Comparison
+from testbed.scenario import load_recipe
+
+SMOKE = "smoke"
+
+
+def comparison(tables: Mapping[str, Any], origin: str, *, smoke: bool) -> Comparison:
+    """Return the comparison that a TOML file says.
+
+    Every table of `[[worlds]]` is laid over `[world]`, key by key; a file without `[[worlds]]` has the one `[world]`.
+    With `smoke`, `[smoke]` is laid over the whole file before that.
+
+    Raises:
+        ConfigError: a key is unknown, missing or out of range; names `origin` and key.
+    """
+    whole = {key: value for key, value in tables.items() if key != SMOKE}
+    if smoke:
+        if not isinstance(tables.get(SMOKE), dict):
+            raise ConfigError(f"{origin}: has no table [smoke], so no smoke form")
+        whole = laid_over(whole, tables[SMOKE])
+    base = whole.pop("world", {})
+    worlds = whole.get("worlds", [{}])
+    if not isinstance(base, dict) or not isinstance(worlds, list) or not all(isinstance(one, dict) for one in worlds):
+        raise ConfigError(f"{origin}: world must be a table, and worlds an array of tables")
+    whole["worlds"] = [laid_over(base, world) for world in worlds]
+    return toml_file.convert(whole, Comparison, origin)
+
+
+def recipe_of(arm: Arm, folder: Path) -> Recipe:
+    """Return the recipe of an arm with its overrides; a path is relative to `folder`.
+
+    Raises:
+        ConfigError: there is no such recipe, or an override does not fit it; names the arm.
+    """
+    return changed(load_recipe(arm.recipe, folder), arm.overrides, f"arm {arm.name!r}")
+
+
+def at_point(recipe: Recipe, point: Mapping[str, Any], who: str) -> Recipe:
+    """Return `recipe` with some of its keys changed, each named with the table before it: `arrival.server_rate`.
+
+    Raises:
+        ConfigError: a key does not exist or does not take this value; `who` is named.
+    """
+    changes: dict[str, Any] = {}
+    for key, value in point.items():
+        table = changes
+        *tables, last = key.split(".")
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = value
+    return changed(recipe, changes, who)
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any], who: str) -> Recipe:
+    """Return `recipe` with tables laid over it; a table that names another rule replaces the whole stage.
+
+    Raises:
+        ConfigError: a change does not fit; `who` is named.
+    """
+    tables = laid_over(msgspec.to_builtins(recipe), changes)
+    try:
+        return msgspec.convert(tables, Recipe)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{who}: {in_words(error, Recipe)}") from error
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with what `above` says; tables are merged, all else is replaced.
+
+    A table with another `rule` than the one below it replaces it: the keys of one rule mean nothing to another.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if (
+            isinstance(under, dict)
+            and isinstance(value, dict)
+            and value.get("rule", under.get("rule")) == under.get("rule")
+        ):
+            merged[key] = laid_over(under, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,77 @@
+"""A small comparison, and an analytic stand-in for the simulation: curves that rise as a formula says."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.comparison import scenario_file
+from testbed.comparison.plan import Plan
+from testbed.comparison.run_spec import Place, RunResult, RunSpec
+from testbed.comparison.scenario import Comparison
+
+SHA256 = "0" * 64
+ANALYTIC = Path(__file__).with_name("analytic.py")
+
+
+def tables(**changes: Any) -> dict[str, Any]:
+    """Two regions, two arms of which one has a grid of two, two seeds."""
+    whole: dict[str, Any] = {
+        "name": "small",
+        "description": "two arms",
+        "duration_s": 10.0,
+        "targets": [0.9, 0.5],
+        "seeds": [1, 2],
+        "world": {
+            "name": "near",
+            "regions": ["north", "south"],
+            "latency_ms": [[0, 100], [100, 0]],
+            "devices": 4,
+            "task": {"data": "builtin:activity?part={part}&parts={parts}", "held_out": "builtin:activity?split=test"},
+        },
+        "arms": [
+            {"name": "plain", "recipe": "default"},
+            {"name": "tuned", "recipe": "dense", "servers": "one", "grid": {"arrival.server_rate": [0.3, 0.6]}},
+        ],
+        "smoke": {"seeds": [1], "duration_s": 2.0, "world": {"devices": 2}},
+    }
+    return whole | changes
+
+
+@pytest.fixture
+def make() -> Callable[..., Comparison]:
+    def comparison(*, smoke: bool = False, **changes: Any) -> Comparison:
+        return scenario_file.comparison(tables(**changes), "small.toml", smoke=smoke)
+
+    return comparison
+
+
+@pytest.fixture
+def plan_of(make: Callable[..., Comparison]) -> Callable[..., Plan]:
+    def plan(**changes: Any) -> Plan:
+        whole = make(**changes)
+        return Plan.of(whole, Path(), {world.task.bundle: SHA256 for world in whole.worlds})
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def analytic() -> Any:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("analytic", ANALYTIC)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def simulated(analytic: Any) -> Callable[[RunSpec], RunResult]:
+    def run(spec: RunSpec) -> RunResult:
+        result: RunResult = analytic.simulate(spec, Place(bundle="builtin:activity", data_dir=None), lambda _: None)
+        return result
+
+    return run
