@@ -33,7 +33,7 @@ def describe(status: int) -> str:
     return f"exit code {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Run in the child before the program: ask for SIGKILL when the parent's thread ends."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -90,7 +90,7 @@ class Process:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # a Ctrl-C in the terminal is the lab's to handle
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         if self._data_bytes_max is not None:
             with contextlib.suppress(ProcessLookupError):  # it has ended already: `failed` is told below
