@@ -16,7 +16,7 @@ BASE = ModelVersion("eu/1", 0)
 
 
 def update(sequence: int, payload_bytes: int = 3000) -> Update:
-    return Update(sequence, BASE, 5, 100, 0.5, 0.1, bytes([sequence % 256]) * payload_bytes, sequence)
+    return Update(sequence, BASE, 5, 100, 0.5, 0.1, 0.05, bytes([sequence % 256]) * payload_bytes, sequence)
 
 
 def put(store: Store, sequence: int) -> None:
