@@ -32,10 +32,10 @@ def write(record: RunRecord, summary: Summary, folder: Path) -> Path:
 
 def page(record: RunRecord, summary: Summary) -> str:
     """Return the page."""
-    palette = Palette(record.world)
-    template = Template((resources.files("testbed.report") / "page.html").read_text(encoding="utf-8"))
+    palette = Palette({region.name: region.devices for region in record.world.regions})
     badge, kind = _badge(summary)
-    return template.substitute(
+    return fill(
+        "page.html",
         title=escape(f"{summary.scenario}: {badge}"),
         colours=palette.style_sheet(),
         heading=escape(summary.scenario),
@@ -51,6 +51,13 @@ def page(record: RunRecord, summary: Summary) -> str:
         setup=_setup(summary) + _links(record),
         footer=escape(_footer(summary)),
     )
+
+
+def fill(template: str, **parts: str) -> str:
+    """Return one of the page templates of this folder with its parts, which are markup, and the common style."""
+    folder = resources.files("testbed.report")
+    text = (folder / template).read_text(encoding="utf-8")
+    return Template(text).substitute(parts, style=(folder / "page.css").read_text(encoding="utf-8"))
 
 
 def _badge(summary: Summary) -> tuple[str, str]:
@@ -112,7 +119,7 @@ def _regions(summary: Summary, palette: Palette) -> str:
     )  # fmt: skip
     rows = [
         (
-            _dot(palette.regions[region.name].css) + escape(region.name),
+            _dot(palette.groups[region.name].css) + escape(region.name),
             escape(region.coordinator),
             number(region.devices),
             number(region.updates),
@@ -136,7 +143,7 @@ def _devices(summary: Summary, palette: Palette) -> str:
     )  # fmt: skip
     rows = [
         (
-            _dot(palette.devices[device.name].css) + escape(device.name),
+            _dot(palette.members[device.name].css) + escape(device.name),
             escape(device.region),
             escape(device.profile),
             percent(device.duty_cycle),

@@ -1,4 +1,4 @@
-"""The colours of a report: one hue per region, one shade of it per device, each in a light and a dark variant.
+"""The colours of a report: one hue per group (a region, an arm), one shade of it per member (a device), light and dark.
 
 A plot is drawn in *keys*, colours that stand for a role; `Palette.paint` replaces them in the finished SVG by CSS
 variables, so that the page's style sheet, and with it the reader's light or dark setting, decides what they look like.
@@ -7,9 +7,8 @@ Pure.
 
 import colorsys
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from testbed.run_record import WorldRecord
 
 # hue in degrees and saturation: blue, orange, green, violet, rose, teal, ochre, slate
 HUES = ((214, 0.75), (19, 0.90), (152, 0.65), (268, 0.50), (338, 0.65), (188, 0.75), (44, 0.85), (225, 0.18))
@@ -47,17 +46,18 @@ class Colour:
 class Palette:
     """All colours of one report."""
 
-    def __init__(self, world: WorldRecord) -> None:
+    def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """`groups` names what gets a hue, and the members of each; both in the order of the hues and shades."""
         self._colours: list[Colour] = []
         self.roles = {name: self._add(name, light, dark) for name, (light, dark) in ROLES.items()}
-        self.regions: dict[str, Colour] = {}
-        self.devices: dict[str, Colour] = {}
-        for index, region in enumerate(world.regions):
+        self.groups: dict[str, Colour] = {}
+        self.members: dict[str, Colour] = {}
+        for index, (group, members) in enumerate(groups.items()):
             hue = HUES[index % len(HUES)]
-            self.regions[region.name] = self._add(f"region-{index}", *_shades(hue, 0.6))
-            for position, device in enumerate(region.devices):
-                shades = _shades(hue, position / max(1, len(region.devices) - 1))
-                self.devices[device] = self._add(f"device-{len(self.devices)}", *shades)
+            self.groups[group] = self._add(f"group-{index}", *_shades(hue, 0.6))
+            for position, member in enumerate(members):
+                shades = _shades(hue, position / max(1, len(members) - 1))
+                self.members[member] = self._add(f"member-{len(self.members)}", *shades)
 
     def _add(self, variable: str, light: str, dark: str) -> Colour:
         # 0xfe.... are colours that nobody would choose: nearly pure red, one step apart

@@ -36,7 +36,7 @@ class Material:
         order = {region.name: index for index, region in enumerate(self.record.world.regions)}
         devices = sorted(self.summary.devices, key=lambda device: order[device.region])
         gaps = [index for index in range(1, len(devices)) if devices[index].region != devices[index - 1].region]
-        return devices, [(device.name, self.palette.devices[device.name].key) for device in devices], gaps
+        return devices, [(device.name, self.palette.members[device.name].key) for device in devices], gaps
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def ratios(material: Material) -> Figure | None:
     for device, y in zip(devices, places, strict=True):
         if not (device.steps_ratio and device.speed_ratio):
             continue
-        colour = palette.devices[device.name].key
+        colour = palette.members[device.name].key
         low, high = device.speed_ratio / (1.0 + error), device.speed_ratio * (1.0 + error)
         axes.plot([low, high], [y, y], color=colour, linewidth=7.0, alpha=0.22, solid_capstyle="butt")
         axes.plot([device.speed_ratio] * 2, [y - 0.26, y + 0.26], color=colour, linewidth=1.6, solid_capstyle="butt")
@@ -144,7 +144,7 @@ def staleness(material: Material) -> Figure | None:
     for device, y in zip(devices, places, strict=True):
         if (one := device.staleness) is None:
             continue
-        colour = palette.devices[device.name].key
+        colour = palette.members[device.name].key
         axes.plot([one.p5, one.p95], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
         axes.plot([one.p25, one.p75], [y, y], color=colour, linewidth=7.0, alpha=0.45, solid_capstyle="butt")
         axes.plot([one.median] * 2, [y - 0.26, y + 0.26], color=colour, linewidth=2.0, solid_capstyle="butt")
@@ -172,7 +172,7 @@ def idle(material: Material) -> Figure | None:
     axes.set_xlim(0.0, 112.0 * top or 1.0)
     canvas.linear(axes, palette, which="x")
     for device, y in zip(devices, places, strict=True):
-        colour = palette.devices[device.name].key
+        colour = palette.members[device.name].key
         axes.barh(y, 100.0 * device.idle_share, height=0.55, color=colour)
         _row_value(axes, y, percent(device.idle_share), palette)
     if bound is not None:
@@ -307,7 +307,7 @@ def _device_lines(
     canvas.y_title(axes, title, palette)
     labels: list[EndLabel] = []
     for name, line in lines.items():
-        colour = palette.devices[name].key
+        colour = palette.members[name].key
         ys = [value(one) for one in line]
         axes.plot(
             [one.at_s / scale for one in line],
@@ -380,7 +380,7 @@ def _evaluations(
         if goal is not None:
             axes.axhspan(goal, central, color=palette.key("good"), alpha=0.10, linewidth=0.0)
     for region in record.regions:
-        colour = palette.regions[region.name].key
+        colour = palette.groups[region.name].key
         for kind, style, width in (("federated", (0, (4, 2)), 1.2), ("regional", "-", 1.8)):
             line = _valued((point for point in region.evaluations if point.kind == kind), value)
             if not line:

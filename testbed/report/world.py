@@ -85,7 +85,7 @@ def _arcs(world: WorldRecord, places: list[_Place], x: float) -> list[str]:
 
 
 def _coordinator(place: _Place, x: float, palette: Palette) -> list[str]:
-    colour = palette.regions[place.region.name].css
+    colour = palette.groups[place.region.name].css
     return [
         f'<rect x="{x - 9:g}" y="{place.middle - 9:g}" width="18" height="18" rx="4" style="fill:{colour}"/>',
         _text(x, place.middle - 16, place.region.name, "name label", "middle", f"fill:{colour}"),
@@ -99,7 +99,7 @@ def _devices(world: WorldRecord, place: _Place, x: float, palette: Palette) -> l
     dot = x + 92.0
     for index, name in enumerate(place.region.devices):
         y = place.top + ROW * (index + 0.5)
-        colour = palette.devices[name].css
+        colour = palette.members[name].css
         bend = (x + dot) / 2
         parts += [
             f'<path class="link" d="M{x:g} {place.middle:g}C{bend:g} {place.middle:g} {bend:g} {y:g} {dot:g} {y:g}"'

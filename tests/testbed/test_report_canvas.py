@@ -1,7 +1,6 @@
 """Plots become SVG that fits into a page; labels do not collide."""
 
 import re
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -11,7 +10,6 @@ from matplotlib.figure import Figure
 
 from testbed.report import canvas
 from testbed.report.palette import Palette
-from testbed.run_record import RunRecord
 
 GAP = 10.0
 
@@ -39,8 +37,8 @@ def test_more_labels_than_there_is_room_for_still_keep_their_distance() -> None:
 
 
 @pytest.fixture
-def palette(record: Callable[..., RunRecord]) -> Palette:
-    return Palette(record().world)
+def palette() -> Palette:
+    return Palette({"north": ["fast", "slow"]})
 
 
 def plot(palette: Palette, name: str = "one", text: str = "named") -> str:

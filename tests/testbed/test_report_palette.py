@@ -1,27 +1,16 @@
-"""Colours: one hue per region, one shade per device, readable in the light and in the dark."""
+"""Colours: one hue per group, one shade per member, readable in the light and in the dark."""
 
 import re
 
 import pytest
 
 from testbed.report.palette import HUES, ROLES, Palette, contrast
-from testbed.run_record import DeviceWorld, RegionWorld, WorldRecord
 
 TEXT_CONTRAST = 4.5  # WCAG 2.2, level AA
 
 
-def world_of(regions: int, devices: int) -> WorldRecord:
-    names = {f"r{region}": tuple(f"r{region}-d{one}" for one in range(devices)) for region in range(regions)}
-    return WorldRecord(
-        regions=tuple(RegionWorld(name=name, coordinator=f"{name}-1", devices=named) for name, named in names.items()),
-        devices=tuple(
-            DeviceWorld(name=one, region=name, profile="board", duty_cycle=1.0, data="", examples=1)
-            for name, named in names.items()
-            for one in named
-        ),
-        links=(),
-        shaping="relay",
-    )
+def groups_of(groups: int, members: int) -> dict[str, list[str]]:
+    return {f"r{group}": [f"r{group}-d{one}" for one in range(members)] for group in range(groups)}
 
 
 def test_contrast_is_that_of_the_accessibility_guidelines() -> None:
@@ -31,28 +20,28 @@ def test_contrast_is_that_of_the_accessibility_guidelines() -> None:
 
 
 def test_every_colour_that_text_is_written_in_can_be_read() -> None:
-    palette = Palette(world_of(len(HUES), 5))
+    palette = Palette(groups_of(len(HUES), 5))
     light, dark = ROLES["surface"]
     text = [palette.roles[role] for role in ("ink", "muted", "good", "bad")]
-    for colour in (*text, *palette.regions.values(), *palette.devices.values()):
+    for colour in (*text, *palette.groups.values(), *palette.members.values()):
         assert contrast(colour.light, light) >= TEXT_CONTRAST, colour
         assert contrast(colour.dark, dark) >= TEXT_CONTRAST, colour
 
 
 def test_every_device_has_a_colour_of_its_own() -> None:
-    devices = Palette(world_of(len(HUES), 4)).devices.values()
+    devices = Palette(groups_of(len(HUES), 4)).members.values()
     assert len({colour.light for colour in devices}) == len(devices)
     assert len({colour.dark for colour in devices}) == len(devices)
 
 
 def test_there_may_be_more_regions_than_hues() -> None:
-    palette = Palette(world_of(len(HUES) + 1, 1))
-    assert len({colour.key for colour in palette.regions.values()}) == len(HUES) + 1
+    palette = Palette(groups_of(len(HUES) + 1, 1))
+    assert len({colour.key for colour in palette.groups.values()}) == len(HUES) + 1
 
 
 def test_keys_become_variables_that_the_style_sheet_defines() -> None:
-    palette = Palette(world_of(2, 3))
-    keys = [colour.key for colour in (*palette.roles.values(), *palette.regions.values(), *palette.devices.values())]
+    palette = Palette(groups_of(2, 3))
+    keys = [colour.key for colour in (*palette.roles.values(), *palette.groups.values(), *palette.members.values())]
     painted = palette.paint(" ".join(f"stroke: {key};" for key in keys) + " fill: #123456")
     used = re.findall(r"var\((--[\w-]+)\)", painted)
     assert len(set(used)) == len(keys)

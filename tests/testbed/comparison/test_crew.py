@@ -86,7 +86,7 @@ async def test_a_stop_gives_up_what_is_under_way_and_keeps_the_rest(
         if {key.seed for key, job in state.running.items() if key.arm == "plain" and job.progress} == {1, 2}:
             hangs.set()
 
-    workers, state = crew(plan_of(), tmp_path, show)
+    workers, _ = crew(plan_of(), tmp_path, show)
     running = asyncio.create_task(workers.run(2))
     await hangs.wait()
     running.cancel()
