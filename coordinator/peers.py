@@ -13,6 +13,7 @@ import aiohttp
 
 from coordinator.events import Event, PeerSeen, PublicationNeeded, TrafficCounted
 from coordinator.metrics import Metrics
+from skerry import connection_error
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.messages import (
@@ -231,9 +232,9 @@ class Peers:
         except TimeoutError:
             raise PeerError(f"no progress for {self._progress_timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            raise PeerError(f"no connection to {peer.url}: {error.strerror}") from None
+            raise PeerError(f"no connection to {peer.url}: {connection_error.reason(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise PeerError(str(error) or type(error).__name__) from None
+            raise PeerError(connection_error.reason(error)) from None
         peer.sent_bytes += len(body)
         peer.received_bytes += len(data)
         if response.status != 200:

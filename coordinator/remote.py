@@ -2,6 +2,7 @@
 
 import aiohttp
 
+from skerry import connection_error
 from skerry.errors import ConfigError, SkerryError
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=30.0)
@@ -33,8 +34,10 @@ async def get(url: str, path: str, *, bytes_max: int) -> bytes:
                 body += chunk
                 if len(body) > bytes_max:
                     raise UnexpectedAnswerError(f"{where}: answers with more than {bytes_max} bytes")
-    except (aiohttp.ClientConnectionError, TimeoutError) as error:
-        raise NotRunningError(f"no coordinator is running at {url}: {str(error) or 'no answer'}") from error
+    except TimeoutError as error:
+        raise NotRunningError(f"no coordinator is running at {url}: no answer") from error
+    except aiohttp.ClientConnectionError as error:
+        raise NotRunningError(f"no coordinator is running at {url}: {connection_error.reason(error)}") from error
     except aiohttp.ClientError as error:
         raise UnexpectedAnswerError(f"{where}: {error}") from error
     if response.status != 200:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.backoff import Backoff
 from edge_agent.threads import RunInThread
+from skerry import connection_error
 from skerry.errors import DataError, SkerryError, StorageError
 from skerry.protocol.messages import BundleReference
 from skerry.tasks.bundle import Bundle
@@ -101,7 +102,7 @@ class BundleFiles:
                     raise DownloadFailed(f"{origin}: answers with another range than was asked for")
                 await self._receive(response, partial, have if resumed else 0, wanted, origin)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise DownloadFailed(f"{origin}: {str(error) or type(error).__name__}") from error
+            raise DownloadFailed(f"{origin}: {connection_error.reason(error)}") from error
         await self._run_in_thread(lambda: _finish(partial, path, wanted, origin))
 
     async def _receive(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from skerry import connection_error
 from skerry.errors import SkerryError
 
 if TYPE_CHECKING:
@@ -85,8 +86,10 @@ async def open_session(url: str) -> "AsyncIterator[aiohttp.ClientSession]":
             connector=connector, timeout=timeout, headers={"User-Agent": USER_AGENT}
         ) as session:
             yield session
-    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is one of the latter
-        raise LinkFailed(f"{url}: {str(error) or 'no answer in time'}") from error
+    except TimeoutError as error:
+        raise LinkFailed(f"{url}: no answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise LinkFailed(f"{url}: {connection_error.reason(error)}") from error
 
 
 async def ask_status(session: "aiohttp.ClientSession", url: str) -> CoordinatorStatus:

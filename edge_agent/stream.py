@@ -19,6 +19,7 @@ from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
 from edge_agent.progress import ByteCounter
 from edge_agent.upload_window import PART_BYTES_MIN, UploadWindow
+from skerry import connection_error
 from skerry.protocol import frames, parts
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
@@ -144,7 +145,7 @@ class Stream:
         except aiohttp.WSServerHandshakeError as error:
             ended = StreamEnded(f"{self.url} answers {error.status} instead of a stream")
         except (aiohttp.ClientError, OSError) as error:
-            ended = StreamEnded(f"{self.url}: {str(error) or type(error).__name__}")
+            ended = StreamEnded(f"{self.url}: {connection_error.reason(error)}")
         finally:
             self.connection = None
         self._report(Disconnected(str(ended)))  # also of an attempt that never connected: it says why
