@@ -1,16 +1,13 @@
 """An attempt to connect: its first packet, repeated until something answers. No asyncio."""
 
 import errno
+import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from testbed.simulation.connection import Connection
-from testbed.simulation.flow import Timer
+from testbed.simulation.flow import Clock, Timer
+from testbed.simulation.host import Host
 from testbed.simulation.path import SYN_RTO_S, SYN_TRIES
-from testbed.simulation.route import RouteState
-
-if TYPE_CHECKING:
-    from testbed.simulation.network import Host, SimulatedNetwork
+from testbed.simulation.route import Route
 
 
 class Attempt:
@@ -18,18 +15,19 @@ class Attempt:
 
     def __init__(
         self,
-        network: "SimulatedNetwork",
-        client: "Host",
-        server: "Host",
+        route: Route,
+        server: Host,
         port: int,
-        established: Callable[[Connection], None],
-        failed: Callable[[OSError], None],
         round_trips: int,
+        established: Callable[[], None],
+        failed: Callable[[OSError], None],
+        clock: Clock,
+        rng: random.Random,
     ) -> None:
-        self._network, self._client, self._server, self._port = network, client, server, port
-        self._established, self._failed, self._round_trips = established, failed, round_trips
-        self._route = network.route(client.name, server.name)
-        self._rng = network.attempt_stream(client, server)
+        """`rng` draws jitter and losses."""
+        self._route, self._server, self._port, self._round_trips = route, server, port, round_trips
+        self._established, self._failed = established, failed
+        self._clock, self._rng = clock, rng
         self._tries = 0
         self._timer: Timer
         self._try()
@@ -39,8 +37,7 @@ class Attempt:
         self._timer.cancel()
 
     def _later(self, delay_s: float, callback: Callable[..., object], *args: object) -> None:
-        clock = self._network.clock
-        self._timer = clock.call_at(clock.time() + delay_s, callback, *args)
+        self._timer = self._clock.call_at(self._clock.time() + delay_s, callback, *args)
 
     def _try(self) -> None:
         """Send the first packet."""
@@ -61,15 +58,13 @@ class Attempt:
     def _is_lost(self) -> bool:
         """Draw whether the packet or its answer is lost; both certainly are where the way is closed."""
         there, back = self._route, self._route.back
-        if there.state is not RouteState.OPEN or back.state is not RouteState.OPEN:
-            return True
         kept = (1.0 - there.path.loss_share) * (1.0 - back.path.loss_share)
-        return kept < 1.0 and self._rng.random() >= kept
+        return not (there.is_open and back.is_open) or self._rng.random() >= kept
 
     def _reach(self, spent_s: float) -> None:
         """The packet has come to the server's host."""
         back = self._route.back
-        if self._route.state is not RouteState.OPEN or back.state is not RouteState.OPEN:
+        if not (self._route.is_open and back.is_open):
             self._again(spent_s)
         elif self._port not in self._server.listeners:
             error = ConnectionRefusedError(
@@ -78,23 +73,4 @@ class Attempt:
             self._later(back.path.latency_s, self._failed, error)
         else:
             more_s = (self._round_trips - 1) * self._route.round_trip_s
-            self._later(back.path.latency_s + more_s, self._open)
-
-    def _open(self) -> None:
-        network, server, port = self._network, self._server, self._port
-        connection = network.new_connection(self._client, server, port)
-        there, back = connection.flows
-        self._established(connection)
-
-        def accept() -> None:
-            listener = server.listeners.get(port)
-            if listener is not None:
-                listener.accept(connection)
-            else:  # closed meanwhile
-                back.abort(tell=True)
-
-        there.open(accept)
-        lifetime_s = self._route.path.lifetime_s
-        if lifetime_s is not None:
-            at_s = network.clock.time() + connection.rng.expovariate(1.0 / lifetime_s)
-            connection.lifetime = network.clock.call_at(at_s, connection.reset)
+            self._later(back.path.latency_s + more_s, self._established)

@@ -1,36 +1,48 @@
 """A TCP connection: two flows, and the hosts at its ends. No asyncio."""
 
 import errno
-import random
 from typing import TYPE_CHECKING
 
-from testbed.simulation.flow import Flow, Timer
+from testbed.simulation.flow import Clock, Flow, Timer
 
 if TYPE_CHECKING:
-    from testbed.simulation.network import Host
+    from testbed.simulation.host import Host
 
 
 class Connection:
     """Alive as long as one of its ends is."""
 
-    __slots__ = ("_left", "client", "client_port", "flows", "lifetime", "port", "rng", "server")
+    __slots__ = ("_clock", "_left", "_lifetime", "client", "client_port", "flows", "port", "server")
 
-    def __init__(self, client: "Host", server: "Host", port: int, flows: tuple[Flow, Flow], rng: random.Random) -> None:
+    def __init__(self, client: "Host", server: "Host", port: int, flows: tuple[Flow, Flow], clock: Clock) -> None:
         """`flows`: the client's to the server, and back."""
-        self.client, self.server, self.port = client, server, port
-        self.client_port = next(client.ports)
+        self.client, self.server = client, server
+        self.client_port, self.port = next(client.ports), port
         self.flows = flows
-        self.rng = rng
-        self.lifetime: Timer | None = None  # at its end the connection is reset
+        self._clock = clock
+        self._lifetime: Timer | None = None
         self._left = 2  # ends
         client.connections[self] = None
         server.connections[self] = None
+
+    def accept(self) -> None:
+        """Give it to who listens at the server; reset it if nobody does (any more)."""
+        listener = self.server.listeners.get(self.port)
+        if listener is not None:
+            listener.accept(self)
+        else:
+            self.flows[1].abort(tell=True)
+            self.end_left()
 
     def end_left(self) -> None:
         """One end is gone; call once for each."""
         self._left -= 1
         if not self._left:
             self._forget()
+
+    def reset_after(self, delay_s: float) -> None:
+        """Break it, if it lives so long."""
+        self._lifetime = self._clock.call_at(self._clock.time() + delay_s, self.reset)
 
     def reset(self) -> None:
         """Break it; both ends are told at once."""
@@ -51,11 +63,13 @@ class Connection:
         out.abort(tell=tell)
         into.leave()
         host.connections.pop(self, None)
-        if end is not None:
-            end.connection_reset(ConnectionResetError(errno.ECONNRESET, "the host's process has died"))
+        if end is None:
+            self.end_left()
+        else:
+            end.connection_reset(ConnectionResetError(errno.ECONNRESET, "the process at this end has died"))
 
     def _forget(self) -> None:
-        if self.lifetime is not None:
-            self.lifetime.cancel()
+        if self._lifetime is not None:
+            self._lifetime.cancel()
         self.client.connections.pop(self, None)
         self.server.connections.pop(self, None)

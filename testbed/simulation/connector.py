@@ -14,7 +14,8 @@ from aiohttp.tracing import Trace
 from coordinator.config import Listen
 from skerry.errors import ConfigError
 from testbed.simulation.connection import Connection
-from testbed.simulation.network import Listener, SimulatedNetwork
+from testbed.simulation.host import Listener
+from testbed.simulation.network import SimulatedNetwork
 from testbed.simulation.transport import SimulatedTransport
 
 
@@ -67,23 +68,22 @@ class Connector(aiohttp.BaseConnector):
             raise ClientConnectorDNSError(req.connection_key, error) from error
         try:
             async with ceil_timeout(timeout.sock_connect, ceil_threshold=timeout.ceil_threshold):
-                connection = await self._connect(host, port)
+                return await self._connect(host, port)
         except OSError as error:
             if error.errno is None and isinstance(error, TimeoutError):
                 raise
             raise ClientConnectorError(req.connection_key, error) from error
-        protocol = ResponseHandler(loop=self._loop)
-        SimulatedTransport(self._loop, protocol, connection, at_client=True)
-        return protocol
 
-    async def _connect(self, host: str, port: int) -> Connection:
-        answer: asyncio.Future[Connection] = self._loop.create_future()
+    async def _connect(self, host: str, port: int) -> ResponseHandler:
+        answer: asyncio.Future[ResponseHandler] = self._loop.create_future()
 
         def established(connection: Connection) -> None:
+            protocol = ResponseHandler(loop=self._loop)
+            SimulatedTransport(self._loop, protocol, connection, at_client=True)
             if answer.done():  # whoever waited has been cancelled
-                connection.reset()
+                protocol.abort()
             else:
-                answer.set_result(connection)
+                answer.set_result(protocol)
 
         def failed(error: OSError) -> None:
             if not answer.done():
@@ -95,7 +95,7 @@ class Connector(aiohttp.BaseConnector):
         except asyncio.CancelledError:
             attempt.cancel()
             if answer.done() and not answer.cancelled() and answer.exception() is None:
-                answer.result().reset()
+                answer.result().abort()
             raise
 
 
@@ -124,7 +124,8 @@ class _Site(web.BaseSite):
         def accept(connection: Connection) -> None:
             SimulatedTransport(loop, server(), connection, at_client=False)
 
-        self._listener = self._network.listen(self._host, self._listen.host, self._listen.port, accept)
+        host = self._network.host(self._host)
+        self._listener = host.listen(self._listen.host, self._listen.port, accept)
 
     async def stop(self) -> None:
         if self._listener is not None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from testbed.simulation.path import GIVE_UP_S, PACKET_BYTES, retried_at_s, timeout_s
-from testbed.simulation.route import Route, RouteState
+from testbed.simulation.path import GIVE_UP_S, PACKET_BYTES, retried_at_s
+from testbed.simulation.route import Route
 
 WINDOW_BYTES_FIRST = 10 * PACKET_BYTES  # slow start (RFC 6928); grows by what is acknowledged: doubles a round trip
 UNSENT_BYTES = 64 << 10  # what the sender's kernel takes beyond what is under way
@@ -78,8 +78,8 @@ class Flow:
     """See the module."""
 
     __slots__ = (
-        *("heard_at_s", "number", "reader", "route", "unsent_bytes_max", "writer"),
-        *("_accept", "_clock", "_record", "_rng"),
+        *("heard_at_s", "name", "reader", "route", "unsent_bytes_max", "writer"),
+        *("_accept", "_clock", "_record", "_rng", "_seed"),
         *("_aborted", "_ending", "_flight_bytes", "_queue", "_queued_bytes", "_sent_at_s", "_window_bytes"),
         *("_cut", "_flying", "_lost", "_lost_since_s", "_unheard_bytes", "_unheard_since_s"),
         *("_paused", "_unread", "_unread_bytes"),
@@ -88,21 +88,19 @@ class Flow:
     def __init__(
         self,
         route: Route,
-        number: int,
+        name: str,
+        seed: int,
         clock: Clock,
-        rng: random.Random | None,
         record: Callable[["Flow", bytes | Mark], None],
     ) -> None:
-        """`number` tells the connections of two hosts apart. `rng` draws jitter and losses; None: the path has none.
-
-        `record` is told what arrives.
-        """
-        self.route, self.number = route, number
+        """`name` is no other flow's: with `seed` it decides the draws. `record` is told what arrives."""
+        self.route, self.name = route, name.encode()
         self.writer: End | None = None
         self.reader: End | None = None  # None: not yet, or no longer
         self.unsent_bytes_max = UNSENT_BYTES
         self.heard_at_s = clock.time()  # when the last bytes arrived
-        self._clock, self._rng, self._record = clock, rng, record
+        self._clock, self._seed, self._record = clock, seed, record
+        self._rng: random.Random | None = None  # made when the path first needs it: most never do
         self._accept: Callable[[], None] | None = None
         # Where it is written.
         self._queue: deque[bytes | memoryview] = deque()
@@ -140,7 +138,7 @@ class Flow:
         """Send `data` as soon as the windows allow."""
         if self._aborted:
             return
-        if not self._flight_bytes and self._clock.time() - self._sent_at_s > timeout_s(self.route.round_trip_s):
+        if not self._flight_bytes and self._clock.time() - self._sent_at_s > self.route.timeout_s:
             self._window_bytes = WINDOW_BYTES_FIRST  # slow start again after idleness (RFC 5681, section 4.1)
         self._queue.append(data)
         self._queued_bytes += len(data)
@@ -173,7 +171,7 @@ class Flow:
         for segment in self._lost:
             self._flying.remove(segment)
         self._lost.clear()
-        if tell and self.route.state is RouteState.OPEN:
+        if tell and self.route.is_open:
             self._send(Mark.RESET)
 
     # --- for the reader ---
@@ -190,7 +188,7 @@ class Flow:
             if isinstance(content, bytes):
                 self._unread_bytes -= len(content)
             self._hand_over(content)
-        if self._queued_bytes and self.route.back.state is RouteState.OPEN:
+        if self._queued_bytes and self.route.back.is_open:
             self._clock.call_at(self._clock.time() + self.route.back.path.latency_s, self._pump)
 
     def leave(self) -> None:
@@ -205,12 +203,12 @@ class Flow:
 
     def route_opened(self) -> None:
         """Go on after a cut or a stall of this direction or the other."""
-        now_s, first_s = self._clock.time(), timeout_s(self.route.round_trip_s)
-        if self._unheard_bytes and self.route.back.state is RouteState.OPEN:
+        now_s, first_s = self._clock.time(), self.route.timeout_s
+        if self._unheard_bytes and self.route.back.is_open:
             count, self._unheard_bytes = self._unheard_bytes, 0
             at_s = retried_at_s(self._unheard_since_s, now_s, first_s) + self.route.back.path.latency_s
             self._clock.call_at(at_s, self._acknowledged, count)
-        if self._lost and self.route.state is RouteState.OPEN:
+        if self._lost and self.route.is_open:
             at_s = retried_at_s(self._lost_since_s, now_s, first_s) if self._cut else now_s
             self._clock.call_at(at_s, self._send_again)
 
@@ -254,11 +252,20 @@ class Flow:
     def _depart(self, segment: Segment) -> None:
         route, now_s = self.route, self._clock.time()
         self._sent_at_s = now_s
-        if route.state is not RouteState.OPEN or self._lost:
+        if not route.is_open or self._lost:
             self._lose(segment)
             return
         left_s = route.up.carry(segment.size, now_s)
-        self._clock.call_at(left_s + route.late_s(segment.size, self._rng), self._reach, segment)
+        self._clock.call_at(left_s + self._travel_s(segment.size), self._reach, segment)
+
+    def _travel_s(self, size: int) -> float:
+        """Return how long after the writer's wire a segment comes to the reader's."""
+        path = self.route.path
+        if not path.has_chance:
+            return path.latency_s
+        if self._rng is None:
+            self._rng = random.Random(f"{self._seed}/{self.name.decode()}")  # noqa: S311 - a simulation
+        return path.latency_s + path.late_s(size, self.route.round_trip_s, self._rng)
 
     def _lose(self, segment: Segment) -> None:
         """Keep a segment until it can be sent again."""
@@ -270,11 +277,11 @@ class Flow:
             self._cut = False
             self._clock.call_at(now_s + GIVE_UP_S, self._give_up, now_s)
         self._lost.append(segment)
-        self._cut = self._cut or self.route.state is RouteState.CUT
+        self._cut = self._cut or self.route.is_cut
         self.route.waiting[self] = None
 
     def _send_again(self) -> None:
-        if self.route.state is not RouteState.OPEN:
+        if not self.route.is_open:
             self.route.waiting[self] = None
             return
         lost, self._lost = self._lost, []
@@ -304,7 +311,7 @@ class Flow:
     def _reach(self, segment: Segment) -> None:
         """A segment has come to the reader's wire."""
         route, now_s = self.route, self._clock.time()
-        if route.state is not RouteState.OPEN:
+        if not route.is_open:
             self._lose(segment)
             return
         passed_s = route.down.carry(segment.size, now_s)
@@ -330,7 +337,7 @@ class Flow:
 
     def _acknowledge(self, count: int) -> None:
         back = self.route.back
-        if back.state is not RouteState.OPEN:
+        if not back.is_open:
             if not self._unheard_bytes:
                 self._unheard_since_s = self._clock.time()
             self._unheard_bytes += count
@@ -358,6 +365,6 @@ class Flow:
     def _refuse(self) -> None:
         """Tell the writer that nobody reads."""
         back = self.route.back
-        if back.state is RouteState.OPEN:
+        if back.is_open:
             error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
             self._clock.call_at(self._clock.time() + back.path.latency_s, self._break, error)

@@ -3,7 +3,6 @@
 All draws come from streams of their own, by connection: what one connection does never changes another's luck.
 """
 
-import errno
 import hashlib
 import ipaddress
 import itertools
@@ -15,41 +14,17 @@ from collections.abc import Callable, Iterable
 from testbed.simulation.attempt import Attempt
 from testbed.simulation.connection import Connection
 from testbed.simulation.flow import Clock, Flow, Mark
+from testbed.simulation.host import Host
 from testbed.simulation.path import Path
 from testbed.simulation.route import Route, RouteState
 from testbed.simulation.wire import Wire
 
 ANY = "*"  # in a fault: every other host
-PORT_FIRST = 49152  # of those that a host gives out by itself
 _ADDRESS_FIRST = int(ipaddress.IPv4Address("127.1.0.1"))  # all hosts have a loopback address: nothing leaves here
 _ADDRESSES = 2**24 - 2**16 - 2
-_ARRIVAL = struct.Struct("<dIi")
+_ARRIVAL = struct.Struct("<dq")  # when, bytes
 
 Hosts = str | Iterable[str]
-
-
-class Listener:
-    """A port that is listened on."""
-
-    def __init__(self, host: "Host", port: int, accept: Callable[[Connection], None]) -> None:
-        self.host, self.port, self.accept = host, port, accept
-
-    def close(self) -> None:
-        """Refuse further connections; those that exist go on."""
-        if self.host.listeners.get(self.port) is self:
-            del self.host.listeners[self.port]
-
-
-class Host:
-    """One machine."""
-
-    def __init__(self, name: str, address: str, up: Wire, down: Wire) -> None:
-        self.name, self.address = name, address
-        self.up, self.down = up, down
-        self.on = True
-        self.listeners: dict[int, Listener] = {}
-        self.connections: dict[Connection, None] = {}  # in the order in which they were made
-        self.ports = itertools.count(PORT_FIRST)
 
 
 class SimulatedNetwork:
@@ -65,7 +40,7 @@ class SimulatedNetwork:
         self._by_address: dict[str, Host] = {}
         self._paths: dict[tuple[str, str], Path] = {}
         self._routes: dict[tuple[str, str], Route] = {}
-        self._connected: dict[tuple[str, str], int] = {}  # by client and server: connections made so far
+        self._attempts: dict[tuple[str, str], int] = {}  # by client and server: to connect, so far
         self._faults: dict[RouteState, set[tuple[str, str]]] = {RouteState.CUT: set(), RouteState.STALLED: set()}
         self._digest = hashlib.blake2b(digest_size=16)
 
@@ -104,8 +79,11 @@ class SimulatedNetwork:
         """Set what lies between two hosts, in this direction; connections that exist are on it from now on."""
         pair = self.host(source).name, self.host(target).name
         self._paths[pair] = path
-        if pair in self._routes:
-            self._routes[pair].path = path
+        route = self._routes.get(pair)
+        if route is not None:
+            route.path = path
+            route.measure()
+            route.back.measure()
 
     @property
     def digest(self) -> str:
@@ -113,25 +91,6 @@ class SimulatedNetwork:
         return self._digest.hexdigest()
 
     # --- connections ---
-
-    def listen(self, name: str, address: str, port: int, accept: Callable[[Connection], None]) -> Listener:
-        """Listen on a host's `port` (0: a free one); `accept` is called with every connection.
-
-        `address` is the host's name or address, or 0.0.0.0.
-
-        Raises:
-            OSError: the address is not the host's, or the port is in use.
-        """
-        host = self.host(name)
-        if address not in {host.name, host.address, "0.0.0.0"}:  # noqa: S104 - a simulated one
-            raise OSError(
-                errno.EADDRNOTAVAIL, f"cannot assign requested address: host {name} has {host.address}, not {address}"
-            )
-        port = port or next(free for free in host.ports if free not in host.listeners)
-        if port in host.listeners:
-            raise OSError(errno.EADDRINUSE, "address already in use")
-        host.listeners[port] = Listener(host, port, accept)
-        return host.listeners[port]
 
     def connect(
         self,
@@ -150,36 +109,43 @@ class SimulatedNetwork:
         Raises:
             socket.gaierror: there is no such host.
         """
-        return Attempt(self, self.host(source), self.host(target), port, established, failed, round_trips)
-
-    def route(self, source: str, target: str) -> Route:
-        """Return the route between two hosts."""
-        pair = source, target
-        if pair not in self._routes:
-            for one, other in (pair, (target, source)):
-                a, b = self._hosts[one], self._hosts[other]
-                path = self._paths.get((one, other), self._path)
-                self._routes[one, other] = Route(one, other, a.up, b.down, path, self._state(one, other))
-            there, back = self._routes[pair], self._routes[target, source]
-            there.back, back.back = back, there
-        return self._routes[pair]
-
-    def new_connection(self, client: Host, server: Host, port: int) -> Connection:
-        """Make the two flows of an established connection."""
+        client, server = self.host(source), self.host(target)
         pair = client.name, server.name
-        number = self._connected[pair] = self._connected.get(pair, 0) + 1
-        there = self.route(*pair)
-        rng = random.Random(f"{self._seed}/{client.name}>{server.name}#{number}")  # noqa: S311 - a simulation
-        flows = [
-            Flow(route, number, self.clock, random.Random(rng.getrandbits(64)), self._record)  # noqa: S311
-            for route in (there, there.back)
-        ]
-        return Connection(client, server, port, (flows[0], flows[1]), rng)
+        number = self._attempts[pair] = self._attempts.get(pair, 0) + 1
+        name = f"{client.name}>{server.name}#{number}"
+        route = self._route(client, server)
 
-    def attempt_stream(self, client: Host, server: Host) -> random.Random:
-        """Return what the next attempt to connect draws from."""
-        number = self._connected.get((client.name, server.name), 0)
-        return random.Random(f"{self._seed}/{client.name}>{server.name}?{number}")  # noqa: S311 - a simulation
+        def connected() -> None:
+            flows = [
+                Flow(way, f"{name} {word}", self._seed, self.clock, self._record)
+                for way, word in ((route, "there"), (route.back, "back"))
+            ]
+            connection = Connection(client, server, port, (flows[0], flows[1]), self.clock)
+            established(connection)
+            connection.flows[0].open(connection.accept)
+            if lifetime_s is not None:
+                connection.reset_after(lifetime_s)
+
+        stream = random.Random(f"{self._seed}/{name}")  # noqa: S311 - a simulation
+        lifetime_s = route.path.lifetime_s and stream.expovariate(1.0 / route.path.lifetime_s)
+        return Attempt(route, server, port, round_trips, connected, failed, self.clock, stream)
+
+    def _route(self, source: Host, target: Host) -> Route:
+        """Return the route between two hosts."""
+        pair = source.name, target.name
+        if pair not in self._routes:
+            for one, other in ((source, target), (target, source)):
+                names = one.name, other.name
+                route = Route(*names, one.up, other.down, self._paths.get(names, self._path))
+                route.set_state(self._state(*names))
+                self._routes[names] = route
+            there, back = self._routes[pair], self._routes[pair[::-1]]
+            there.back, back.back = back, there
+            for route in (there, back):
+                route.measure()
+                source.routes.append(route)
+                target.routes.append(route)
+        return self._routes[pair]
 
     # --- faults ---
 
@@ -197,11 +163,13 @@ class SimulatedNetwork:
     def heal(self, a: Hosts = ANY, b: Hosts = ANY) -> None:
         """End every partition and stall between `a` and `b`; without b: all that concern a; without both: all."""
         ours, theirs = _names(a), _names(b)
+
+        def ends(one: str, other: str) -> bool:
+            return (one in ours or ANY in ours) and (other in theirs or ANY in theirs)
+
         for pairs in self._faults.values():
-            for one, other in sorted(pairs):
-                if (_meets(one, ours) and _meets(other, theirs)) or (_meets(other, ours) and _meets(one, theirs)):
-                    pairs.discard((one, other))
-        self._refresh()
+            pairs -= {pair for pair in pairs if ends(*pair) or ends(*pair[::-1])}
+        self._refresh((*ours, *theirs))
 
     def reset(self, a: str, b: str | None = None) -> None:
         """Reset every connection of `a` (with b: those between both), as something on the way may do."""
@@ -220,7 +188,7 @@ class SimulatedNetwork:
         """Take a host's power: no reset, no answer; it just falls silent."""
         host = self.host(name)
         host.on = False
-        self._refresh()
+        self._refresh((name,))
         host.listeners.clear()
         for connection in list(host.connections):
             connection.kill(host, tell=False)
@@ -228,17 +196,17 @@ class SimulatedNetwork:
     def power_on(self, name: str) -> None:
         """Give a host power again: it answers what is sent to connections of its past with resets."""
         self.host(name).on = True
-        self._refresh()
+        self._refresh((name,))
 
     def _set_fault(self, state: RouteState, a: Hosts, b: Hosts, *, one_way: bool) -> None:
-        for one, other in itertools.product(_names(a), _names(b)):
-            for name in (one, other):
-                if name != ANY:
-                    self.host(name)  # that it exists
-            self._faults[state].add((one, other))
-            if not one_way:
-                self._faults[state].add((other, one))
-        self._refresh()
+        ours, theirs = _names(a), _names(b)
+        for name in (*ours, *theirs):
+            if name != ANY and name not in self._hosts:
+                raise ValueError(f"host {name!r} does not exist")
+        self._faults[state].update(itertools.product(ours, theirs))
+        if not one_way:
+            self._faults[state].update(itertools.product(theirs, ours))
+        self._refresh((*ours, *theirs))
 
     def _state(self, source: str, target: str) -> RouteState:
         if not (self._hosts[source].on and self._hosts[target].on):
@@ -249,32 +217,28 @@ class SimulatedNetwork:
                     return state
         return RouteState.OPEN
 
-    def _refresh(self) -> None:
-        """Bring the routes' state up to date, and let go on what has waited."""
+    def _refresh(self, names: tuple[str, ...]) -> None:
+        """Bring the state of these hosts' routes up to date (without names: of all), and let go on what has waited."""
         opened: list[Route] = []
-        for route in self._routes.values():
+        named = [self._hosts[name] for name in names if name != ANY]
+        routes = [route for host in named for route in host.routes] if named else list(self._routes.values())
+        for route in routes:
             state = self._state(route.source, route.target)
-            if state is RouteState.OPEN and route.state is not RouteState.OPEN:
+            if state is RouteState.OPEN and not route.is_open:
                 opened.append(route)
-            route.state = state
+            route.set_state(state)
         for route in opened:
             waiting, route.waiting = list(route.waiting), {}
             for flow in waiting:
                 flow.route_opened()
 
     def _record(self, flow: Flow, content: bytes | Mark) -> None:
-        self.arrivals += 1
         data = content if isinstance(content, bytes) else content.name.encode()
-        size = len(data) if isinstance(content, bytes) else -1
-        route = flow.route
-        self._digest.update(_ARRIVAL.pack(self.clock.time(), flow.number, size))
-        self._digest.update(f"{route.source}>{route.target}".encode())
+        self.arrivals += 1
+        self._digest.update(_ARRIVAL.pack(self.clock.time(), len(data)))
+        self._digest.update(flow.name)
         self._digest.update(data)
 
 
 def _names(hosts: Hosts) -> tuple[str, ...]:
     return (hosts,) if isinstance(hosts, str) else tuple(hosts)
-
-
-def _meets(name: str, names: tuple[str, ...]) -> bool:
-    return ANY in names or name in names

@@ -26,6 +26,11 @@ class Path:
         if self.lifetime_s is not None and not self.lifetime_s > 0.0:
             raise ValueError(f"{self}: lifetime_s must be > 0")
 
+    @property
+    def has_chance(self) -> bool:
+        """Whether `late_s` draws anything."""
+        return self.jitter_s > 0.0 or self.loss_share > 0.0
+
     def late_s(self, size: int, round_trip_s: float, rng: random.Random) -> float:
         """Draw how much later than its latency says a segment of `size` bytes arrives.
 

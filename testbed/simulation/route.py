@@ -1,10 +1,9 @@
 """The way from one host to another: their wires, the path between, and what is wrong with it now. Pure."""
 
-import random
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from testbed.simulation.path import PACKET_BYTES, Path
+from testbed.simulation.path import PACKET_BYTES, Path, timeout_s
 from testbed.simulation.wire import Wire
 
 if TYPE_CHECKING:
@@ -26,40 +25,35 @@ class RouteState(Enum):
 class Route:
     """One directed pair of hosts."""
 
-    __slots__ = ("back", "down", "path", "source", "state", "target", "up", "waiting")
+    __slots__ = (
+        *("back", "down", "is_cut", "is_open", "path", "source", "target", "up", "waiting"),
+        *("round_trip_s", "segment_bytes", "timeout_s", "window_bytes"),
+    )
 
     back: "Route"  # the other direction
+    round_trip_s: float  # there and back, without jitter
+    timeout_s: float  # the first retransmission time-out
+    segment_bytes: int  # into what pieces a stream is cut: small against the rate, so that connections take turns
+    window_bytes: int  # what a connection may have under way: two bandwidth-delay products, within what Linux grants
 
-    def __init__(self, source: str, target: str, up: Wire, down: Wire, path: Path, state: RouteState) -> None:
+    def __init__(self, source: str, target: str, up: Wire, down: Wire, path: Path) -> None:
         self.source, self.target = source, target
         self.up, self.down = up, down
         self.path = path
-        self.state = state
+        self.is_open, self.is_cut = True, False
         self.waiting: dict[Flow, None] = {}  # for the route to open again, in the order in which they began to
 
-    @property
-    def round_trip_s(self) -> float:
-        """There and back, without jitter."""
-        return self.path.latency_s + self.back.path.latency_s
+    def set_state(self, state: RouteState) -> None:
+        """Let segments pass or not."""
+        self.is_open, self.is_cut = state is RouteState.OPEN, state is RouteState.CUT
 
-    @property
-    def segment_bytes(self) -> int:
-        """Into what pieces a stream is cut: small against the rate, so that connections take turns on a wire."""
-        rate = self._bytes_per_s()
-        return SEGMENT_BYTES_MAX if rate is None else min(max(int(rate * SEGMENT_S), PACKET_BYTES), SEGMENT_BYTES_MAX)
-
-    @property
-    def window_bytes(self) -> int:
-        """What a connection may have under way: two bandwidth-delay products, within what Linux grants."""
-        rate = self._bytes_per_s()
+    def measure(self) -> None:
+        """Find out what follows from the paths of both directions."""
+        self.round_trip_s = self.path.latency_s + self.back.path.latency_s
+        self.timeout_s = timeout_s(self.round_trip_s)
+        rate = min((rate for rate in (self.up.bytes_per_s, self.down.bytes_per_s) if rate is not None), default=None)
         if rate is None:
-            return WINDOW_BYTES_MAX
-        return min(max(int(2.0 * rate * self.round_trip_s), WINDOW_BYTES_MIN), WINDOW_BYTES_MAX)
-
-    def late_s(self, size: int, rng: random.Random | None) -> float:
-        """Return how long after it has left the source's wire a segment reaches the target's; `rng` draws."""
-        return self.path.latency_s + (0.0 if rng is None else self.path.late_s(size, self.round_trip_s, rng))
-
-    def _bytes_per_s(self) -> float | None:
-        rates = [rate for rate in (self.up.bytes_per_s, self.down.bytes_per_s) if rate is not None]
-        return min(rates, default=None)
+            self.segment_bytes, self.window_bytes = SEGMENT_BYTES_MAX, WINDOW_BYTES_MAX
+        else:
+            self.segment_bytes = min(max(int(rate * SEGMENT_S), PACKET_BYTES), SEGMENT_BYTES_MAX)
+            self.window_bytes = min(max(int(2.0 * rate * self.round_trip_s), WINDOW_BYTES_MIN), WINDOW_BYTES_MAX)
