@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.gain import GainState
 from skerry.algorithms.rounds import RoundState
 from skerry.algorithms.token import TokenState
 from skerry.protocol.messages import (
@@ -31,7 +32,7 @@ from skerry.protocol.messages import (
 )
 from skerry.vector import SparseVector
 
-RuleState = RoundState | BarrierState  # what rules must not forget
+RuleState = RoundState | BarrierState | GainState  # what rules must not forget
 RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
 
 

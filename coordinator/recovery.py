@@ -169,5 +169,6 @@ def _held(row: HeldRow) -> HeldUpdate:
         steps=row.steps,
         examples=row.examples,
         loss=row.loss,
+        behind=round(row.staleness),  # as far as it is still known
     )
     return HeldUpdate(row.position, arrival)

@@ -25,6 +25,7 @@ from coordinator.events import (
     PeerSeen,
     PublicationNeeded,
     ReleaseUpdate,
+    RuleState,
     SaveEvaluation,
     SaveRuleState,
     SaveTelemetry,
@@ -41,7 +42,8 @@ from coordinator.federation import Federation
 from coordinator.ledger import Ledger, LedgerEntry
 from coordinator.planner import Planner
 from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
-from skerry.algorithms.arrival import Arrival, FedAvg
+from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
+from skerry.algorithms.gain import GainControl, GainState
 from skerry.algorithms.rounds import Rounds, RoundState
 from skerry.protocol.limits import AGE_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
@@ -66,7 +68,7 @@ class Region:
         self.counts = Counts()
         recipe = settings.recipe
         stages = recipe.agent_stages()
-        self._arrival_rule = recipe.arrival
+        self._arrival_rule = self._start_arrivals()
         self._planner = Planner(recipe.local_steps, recipe.decay)
         self._links: dict[str, Downlink] = {}
         self._federation = Federation(settings, state, self.counts, now_s)
@@ -75,8 +77,16 @@ class Region:
         self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
         self._agent_stages: dict[str, Any] = on_wire(stages)
 
+    def _start_arrivals(self) -> Weigher:
+        rule = self._settings.recipe.arrival
+        if not isinstance(rule, GainControlled):
+            return rule
+        remembered = self._state.rules.get(GainState)
+        assert remembered is None or isinstance(remembered, GainState)
+        return GainControl(rule, remembered)
+
     def _start_rounds(self, now_s: float) -> Rounds | None:
-        rule = self._arrival_rule
+        rule = self._settings.recipe.arrival
         if not isinstance(rule, FedAvg):
             return None
         remembered = self._state.rules.get(RoundState)
@@ -234,6 +244,7 @@ class Region:
             steps=offered.steps,
             examples=offered.examples,
             loss=offered.loss,
+            behind=self.version - offered.base.number,
         )
         self._state.position += 1
         self.counts.accepted += 1
@@ -267,6 +278,8 @@ class Region:
             if not self._rounds.is_over(now_s):
                 return None
             self._rounds.end()
+        if isinstance(self._arrival_rule, GainControl):
+            self._arrival_rule.devices = len(self._links)
         arrivals = [held.arrival for held in self._state.held]
         if newest is not None:
             arrivals.append(newest)
@@ -287,16 +300,16 @@ class Region:
     def _proceed(self, now_s: float) -> list[Effect]:
         """Do what had to wait for the federation or for time: apply what is held, begin a round, make offers."""
         if self._rounds is None and not self._deferred:
-            return []
+            return self._remember_arrivals()
         effects: list[Effect] = []
         weights = self._weights(now_s)
         if weights is not None:
             released, applied = self._release(weights)
             effects += [*released, *applied, *self._federation.updated(len(self._links), now_s)]
         if self._federation.blocks:
-            return [*effects, *self._remember_round()]
+            return [*effects, *self._remember_arrivals()]
         begun = self._begin_round(now_s)
-        effects += self._remember_round()
+        effects += self._remember_arrivals()
         if begun or self._deferred:
             self._deferred = False
             for device in self._links:
@@ -310,12 +323,19 @@ class Region:
         ready = [name for name, link in self._links.items() if link.told is None or link.told.pace != "pause"]
         return self._rounds.begin(ready, self.version, now_s)
 
-    def _remember_round(self) -> list[Effect]:
-        """Return what writes the round down, if it changed."""
-        if self._rounds is None or self._rounds.snapshot() == self._state.rules.get(RoundState, RoundState()):
+    def _remember_arrivals(self) -> list[Effect]:
+        """Return what writes down what the arrival rule must not forget, if it changed."""
+        state: RuleState
+        if self._rounds is not None:
+            state = self._rounds.snapshot()
+        elif isinstance(self._arrival_rule, GainControl):
+            state = self._arrival_rule.snapshot()
+        else:
             return []
-        self._state.rules[RoundState] = self._rounds.snapshot()
-        return [SaveRuleState(self._rounds.snapshot())]
+        if state == self._state.rules.get(type(state), type(state)()):
+            return []
+        self._state.rules[type(state)] = state
+        return [SaveRuleState(state)]
 
     def _repeat_arrived(self, device: str, offered: UpdateOffered, now_s: float) -> list[Effect]:
         """Answer a number that is not above the highest: taken before, or passed over and then never to be taken."""

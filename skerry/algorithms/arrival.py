@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -13,7 +13,7 @@ Exponent = Annotated[float, Meta(ge=0.0, le=10.0)]
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An update, as far as a rule may know it. Everything but `staleness` is the device's own word."""
+    """An update, as far as a rule may know it. Examples, loss and steps are the device's own word."""
 
     device: str
     sequence: int
@@ -21,6 +21,14 @@ class Arrival:
     examples: int
     loss: float
     steps: int
+    behind: int = 0  # changes of the region's model since the update's base, >= 0
+
+
+class Weigher(Protocol):
+    """What weighs updates: an entry of this stage, or what one starts."""
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return a weight for every held update, oldest arrival first; all are applied now. None: they wait."""
 
 
 def staleness_discount(staleness: float, exponent: float, staleness_max: float = 1e12) -> float:
@@ -89,6 +97,21 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         return [share * staleness_discount(arrival.staleness / self.size, self.exponent) for arrival in held]
 
 
+class GainControlled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="gain_controlled"):
+    """As `Spyker`, at a server rate that falls as more devices train at once: see `gain`.
+
+    Source: our decision, after the stability of delayed feedback (Yorke 1970, doi:10.1016/0022-0396(70)90090-4).
+    """
+
+    averages: ClassVar[bool] = False
+    synchronous: ClassVar[bool] = False
+
+    server_rate: Rate = 0.6  # weight of a fresh update where few devices train
+    gain_max: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0  # of one update from every device that trains, together
+    staleness_max: Annotated[float, Meta(ge=0.0, le=1e12)] = 1000.0  # older updates count no less
+    exponent: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+
+
 class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="fedavg"):
     """Rounds: draw devices, hold their updates until the slowest has delivered, apply the mean weighted by examples.
 
@@ -110,4 +133,4 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         return [self.server_rate * arrival.examples / total for arrival in held]
 
 
-ArrivalRule = Spyker | Constant | FedBuff | FedAvg
+ArrivalRule = Spyker | Constant | FedBuff | GainControlled | FedAvg

@@ -19,6 +19,7 @@ from coordinator.events import (
     OfferDone,
     OfferModel,
     ReleaseUpdate,
+    SaveRuleState,
     SaveTelemetry,
     SendToDevice,
     TelemetryArrived,
@@ -26,9 +27,10 @@ from coordinator.events import (
     UpdateArrived,
 )
 from coordinator.region_state import RegionState
-from skerry.algorithms.arrival import Constant, FedBuff, Spyker
+from skerry.algorithms.arrival import Constant, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import Relative
 from skerry.algorithms.federation import NoFederation
+from skerry.algorithms.gain import GainState
 from skerry.algorithms.local_steps import Cycle
 from skerry.protocol.limits import ANSWERS_MAX
 from skerry.protocol.messages import (
@@ -87,6 +89,25 @@ def test_a_repeat_that_is_malformed_by_now_is_still_a_repeat(new_region: Any, wo
     region.handle(update, 1.0)
     torn = UpdateArrived("kite", update.offered, b"", Malformed("malformed", "torn"), 90)
     assert isinstance(said(region.handle(torn, 2.0))[0], UpdateAccepted)
+
+
+def test_a_controlled_rate_is_written_down_with_the_weight_that_it_gave(new_region: Any, words: Any) -> None:
+    recipe = Recipe(arrival=GainControlled(), federation=NoFederation())
+    region = new_region(recipe)
+    for device in ("crow", "kite", "wren", "dove"):
+        region.handle(words.hello(device), 0.0)
+    effects = region.handle(words.update("crow", 1, version(0)), 1.0)
+    (journal,), (saved,) = of(JournalUpdate, effects), of(SaveRuleState, effects)
+    assert journal.weight < 0.6
+    assert saved.state.devices == 4
+    state = RegionState(LINEAGE, AgeHistory(0, [0.0, 1.0]), rules={GainState: saved.state})
+    again = new_region(recipe, state=state)
+    for device in ("crow", "kite", "wren", "dove"):
+        again.handle(words.hello(device), 0.0)
+    update = words.update("kite", 1, version(0))
+    weights = [of(JournalUpdate, one.handle(update, 2.0))[0].weight for one in (region, again)]
+    assert weights[0] == weights[1]
+    assert weights[0] < journal.weight  # one behind
 
 
 def test_the_weight_of_a_repeat_from_long_ago_is_unknown(new_region: Any, words: Any) -> None:
