@@ -11,6 +11,7 @@ from skerry.refusal import in_words
 from skerry.tasks.bundle import pack
 from skerry.tasks.manifest import Manifest, PartName
 from skerry.tasks.model_file import to_safetensors
+from skerry.training.author_line import author_line
 from skerry.training.convolution import Convolution, Forms
 from skerry.training.definition import TaskDefinition
 from skerry.training.export_error import ExportError
@@ -195,10 +196,15 @@ def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.T
         with torch.no_grad():
             (logits,) = model.predict(torch.from_numpy(model.vector()), x)
     except Exception as error:  # the model's own code
-        raise ExportError(f"the model does not take x of shape {tuple(x.shape)}: {error}") from error
-    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if found != wanted:
-        raise ExportError(f"the model gives logits of shape {found}, must be {wanted}")
+        raise ExportError(
+            f"the model does not take x of shape {tuple(x.shape)}: {error}{author_line(error)}"
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise ExportError(f"the model gives a {type(logits).__name__}, must be logits: one tensor of shape {wanted}")
+    if tuple(logits.shape) != wanted:
+        raise ExportError(
+            f"the model gives logits of shape {tuple(logits.shape)} for {EXAMPLE_BATCH} examples, must be {wanted}"
+        )
 
 
 def _check_step(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> None:
@@ -219,8 +225,8 @@ def _check_step(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> Non
         if refused and not running:
             raise
         name, layer = running[-1] if running else ("model", model.model)
-        reason = str(error) if refused else f"it does not train on a batch of {len(x)}: {error}"
-        raise ExportError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
+        reason = str(error) if refused else f"it does not train on a batch of {len(x)}: {error}{author_line(error)}"
+        raise ExportError(f"layer {name or 'model'!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()

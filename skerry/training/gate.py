@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from skerry.tasks.manifest import IGNORED, Input, MalformedBundle, PartName
+from skerry.training.author_line import author_line
 from skerry.training.export_error import ExportError
 from skerry.training.functional_model import FunctionalModel
 from skerry.training.made_up import made_up
@@ -143,7 +144,7 @@ def _expected(model: FunctionalModel, inputs: dict[str, Any]) -> dict[PartName, 
             PartName.PREDICT: tuple(value.detach() for value in model.predict(parameters, x)),
         }
     except Exception as error:  # the model's own code
-        raise ExportError(f"the model does not run with a batch of {len(x)}: {error}") from error
+        raise ExportError(f"the model does not run with a batch of {len(x)}: {error}{author_line(error)}") from error
 
 
 def _run(session: Any, part: PartName, inputs: dict[str, Any]) -> list[Any]:

@@ -15,17 +15,25 @@ import onnx
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    GuardOnDataDependentSymNode,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
 
 from skerry.training import decompositions
+from skerry.training.author_line import author_line
 from skerry.training.convolution import Convolution, Forms
 from skerry.training.export_error import ExportError
 from skerry.training.functional_model import TensorFunction
 
 OPSET = 20
 IR_VERSION = 10  # of ONNX files
+DEPENDS_ON_VALUES = (GuardOnDataDependentSymNode, DataDependentOutputException)
+CHOICE = "it chooses by a tensor's values, with `if`, `while` or the like, which no graph can: let torch.where choose"
 EXAMPLE_BATCH = 7  # any number but 0 and 1, which torch takes for constants, and best one that is no layer's width
 
 
@@ -76,7 +84,8 @@ def trace(
         except ExportError:
             raise
         except Exception as error:  # whatever the model's own code raises
-            raise ExportError(f"cannot be traced: {_reason(error)}") from error
+            reason = CHOICE if isinstance(error, DEPENDS_ON_VALUES) else _reason(error)
+            raise ExportError(f"cannot be traced: {reason}{author_line(error)}") from error
     return traced
 
 

@@ -112,6 +112,26 @@ class OfTwo(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
         return self.strange(self.both(x, x))
 
 
+class NoBatchOfOne(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Any) -> Any:
+        if self.training and len(x) == 1:
+            raise ValueError("two, please")
+        return self.linear(x)
+
+
+class Named(nn.Module):  # type: ignore[misc]
+    def __init__(self, features: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, 3)
+
+    def forward(self, x: Any) -> Any:
+        return {"logits": self.linear(x)}
+
+
 class Branching(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     def __init__(self) -> None:
         super().__init__()
@@ -191,10 +211,20 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         (Planes, r"layer 'pool' \(MaxPool2d\) cannot be exported: no valid ONNX: InferenceError"),
         (OfTwo, r"layer 'strange' \(LogGamma\) cannot be exported: no ONNX form"),
         (OfWeights, "the model does not run with a batch of 1: shape"),
-        (Branching, "model Branching cannot be exported: cannot be traced: .*data-dependent"),
+        (
+            Branching,
+            r"model Branching cannot be exported: cannot be traced: it chooses by .* torch\.where .*"
+            r"\(test_export\.py, line \d+: return self\.linear\(x\) if x\.sum\(\) > 0 else",
+        ),
+        (
+            NoBatchOfOne,
+            r"layer 'model' \(NoBatchOfOne\) .* on a batch of 1: two, please \(test_export\.py, line \d+: raise Val",
+        ),
         (Unused, r"the loss does not depend on idle\.weight, idle\.bias: remove it from the model or freeze it"),
-        (lambda: nn.Linear(4, 2), r"logits of shape \(7, 2\), must be \(7, 3\)"),
-        (lambda: nn.Linear(5, 3), r"does not take x of shape \(7, 4\)"),
+        (lambda: nn.Linear(4, 2), r"logits of shape \(7, 2\) for 7 examples, must be \(7, 3\)"),
+        (Named, r"the model gives a dict, must be logits: one tensor of shape \(7, 3\)"),
+        (lambda: nn.Linear(5, 3), r"does not take x of shape \(7, 4\): [^()]*\(7x4 and 5x3\)$"),
+        (lambda: Named(5), r"does not take x of shape \(7, 4\): .* \(test_export\.py, line \d+: return \{.logits"),
         (lambda: nn.Linear(4, 3).double(), "weight is torch.float64"),
         (nn.Identity, "no trainable parameter"),
     ],
@@ -207,9 +237,12 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         "two inputs",
         "weights",
         "branch",
+        "batch of one",
         "unused",
         "classes",
+        "dict",
         "shape",
+        "shape inside",
         "double",
         "nothing",
     ],
