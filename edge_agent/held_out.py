@@ -19,11 +19,12 @@ class Score:
     """What one model reached."""
 
     examples: int = 0  # predictions that were scored
-    correct: int = 0  # 0 where predictions are neither right nor wrong
+    correct: int | None = 0  # None where predictions are neither right nor wrong
     loss_sum: float = 0.0
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.examples + other.examples, self.correct + other.correct, self.loss_sum + other.loss_sum)
+        correct = None if self.correct is None or other.correct is None else self.correct + other.correct
+        return Score(self.examples + other.examples, correct, self.loss_sum + other.loss_sum)
 
     @property
     def reported_loss_sum(self) -> float:
@@ -33,7 +34,8 @@ class Score:
     def about(self) -> dict[str, Any]:
         """Return the figures that people want."""
         examples = max(self.examples, 1)
-        return {"correct": self.correct, "accuracy": self.correct / examples, "loss": self.loss_sum / examples}
+        loss = {"loss": self.loss_sum / examples}
+        return loss if self.correct is None else {"correct": self.correct, "accuracy": self.correct / examples, **loss}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,14 @@ class HeldOutScores:
     personal: Score | None = None
 
     @property
-    def personal_correct(self) -> int | None:
-        """As telemetry names it."""
-        return None if self.personal is None else self.personal.correct
+    def reported_correct(self) -> int:
+        """By the regional model, as telemetry takes it: 0 where predictions are neither right nor wrong."""
+        return self.regional.correct or 0
+
+    @property
+    def reported_personal_correct(self) -> int | None:
+        """With the own head, as telemetry takes it; None where there is none."""
+        return None if self.personal is None else self.personal.correct or 0
 
 
 def sample(dataset: Dataset, examples_max: int) -> Dataset:
@@ -68,4 +75,4 @@ def slices(dataset: Dataset) -> Iterator[Dataset]:
 def score(trainer: Trainer, parameters: Float32, dataset: Dataset) -> Score:
     """Return what the model reaches on a few rows."""
     found = trainer.evaluate(parameters, dataset)
-    return Score(found.examples, found.correct or 0, found.loss * found.examples)
+    return Score(found.examples, found.correct, found.loss * found.examples)

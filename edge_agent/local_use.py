@@ -213,16 +213,14 @@ class LocalUse:
             "held_s": max(0.0, self._shells.wall_clock() - served.since_s),
             "input": msgspec.to_builtins(manifest.input),
             "label": msgspec.to_builtins(manifest.label),
-            "held_out": self._about_scores(served, countable=manifest.label.countable),
+            "held_out": self._about_scores(served),
         }
 
-    def _about_scores(self, served: "Served", *, countable: bool) -> dict[str, Any] | None:
+    def _about_scores(self, served: "Served") -> dict[str, Any] | None:
         """Return the newest evaluation's figures; None where there was none of this task."""
         scores, task = self.scores, self._task
         if scores.version is None or task is None or task.predictor is not served.predictor:
             return None
         models = {"regional": scores.regional, "personal": scores.personal}
         about = {name: None if found is None else found.about() for name, found in models.items()}
-        if not countable:
-            about = {name: found and {"loss": found["loss"]} for name, found in about.items()}
         return {"examples": scores.regional.examples, "version": scores.version.number, **about}

@@ -365,9 +365,9 @@ class Performer:
             reasons=progress.decision.reasons,
             written_bytes=self._watch.flash.written_bytes or 0,
             held_out_examples=scores.regional.examples,
-            held_out_correct=scores.regional.correct,
+            held_out_correct=scores.reported_correct,
             held_out_loss_sum=scores.regional.reported_loss_sum,
-            personal_correct=scores.personal_correct,
+            personal_correct=scores.reported_personal_correct,
         )
 
 

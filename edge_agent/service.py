@@ -287,7 +287,7 @@ class _Agent:
         process = self._machine.process
         progress = device.progress(asyncio.get_running_loop().time())
         assert self._local_use is not None
-        scores = self._local_use.scores
+        regional, personal = self._local_use.scores.regional, self._local_use.scores.personal
         status.write(
             self._config.runtime_dir or self._config.state_dir,
             status.Status(
@@ -319,10 +319,11 @@ class _Agent:
                 steps_per_cycle=progress.steps_per_cycle,
                 seconds_per_step=progress.seconds_per_step,
                 outbox_updates=progress.outbox_updates,
-                held_out_examples=scores.regional.examples,
-                held_out_correct=scores.regional.correct,
-                held_out_loss_sum=scores.regional.reported_loss_sum,
-                personal_correct=scores.personal_correct,
+                held_out_examples=regional.examples,
+                held_out_correct=regional.correct,
+                held_out_loss_sum=regional.reported_loss_sum,
+                personal_correct=None if personal is None else personal.correct,
+                personal_loss_sum=None if personal is None else personal.reported_loss_sum,
                 last_loss=progress.last_loss,
                 last_error=progress.last_error,
             ),

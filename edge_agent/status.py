@@ -39,9 +39,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     flash_left: float | None = None  # share of it, at most 1, below 0: overdrawn; None: nobody counts
     temperature_c: float | None
     held_out_examples: int  # scored in the newest evaluation on held-out rows; 0: there was none
-    held_out_correct: int  # of them, by the regional model
+    held_out_correct: int | None  # of them, by the regional model; None: they are neither right nor wrong
     held_out_loss_sum: float  # over them
-    personal_correct: int | None  # of them, with the own head; None: there is none
+    personal_correct: int | None  # of them, with the own head; None: there is none, or they are neither
+    personal_loss_sum: float | None = None  # over them, with the own head; None: there is none
     last_loss: float | None
     last_error: str
     pid: int

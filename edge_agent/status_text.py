@@ -61,9 +61,17 @@ def _flash_budget_text(found: Status, decision: Decision) -> str:
 def _held_out_text(found: Status) -> str:
     if not found.held_out_examples:
         return "not evaluated"
-    loss = found.held_out_loss_sum / found.held_out_examples
-    regional = f"{found.held_out_examples} rows, mean loss {loss:.4g}, {found.held_out_correct} right"
-    return regional if found.personal_correct is None else f"{regional}, {found.personal_correct} with the own head"
+    regional = _score_text(found.held_out_examples, found.held_out_loss_sum, found.held_out_correct)
+    text = f"{found.held_out_examples} rows, {regional}"
+    if found.personal_loss_sum is None:
+        return text
+    own = _score_text(found.held_out_examples, found.personal_loss_sum, found.personal_correct)
+    return f"{text}; with the own head {own}"
+
+
+def _score_text(examples: int, loss_sum: float, correct: int | None) -> str:
+    loss = f"mean loss {loss_sum / examples:.4g}"
+    return loss if correct is None else f"{loss}, {correct} right"
 
 
 def _span(seconds: float) -> str:

@@ -138,5 +138,25 @@ def test_a_device_that_rests_says_what_can_be_done_about_it() -> None:
     assert row("pace") == "train"
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"held_out_examples": 0}, "not evaluated"),
+        ({"held_out_correct": 15}, "20 rows, mean loss 0.25, 15 right"),
+        (
+            {"held_out_correct": 15, "personal_correct": 18, "personal_loss_sum": 2.0},
+            "20 rows, mean loss 0.25, 15 right; with the own head mean loss 0.1, 18 right",
+        ),
+        ({"held_out_correct": None}, "20 rows, mean loss 0.25"),
+        (
+            {"held_out_correct": None, "personal_loss_sum": 2.0},
+            "20 rows, mean loss 0.25; with the own head mean loss 0.1",
+        ),
+    ],
+)
+def test_what_is_neither_right_nor_wrong_is_told_by_its_loss(changes: dict[str, Any], told: str) -> None:
+    assert row("held out", **({"held_out_examples": 20, "held_out_loss_sum": 5.0} | changes)) == told
+
+
 def test_every_reason_to_rest_has_its_remedy() -> None:
     assert {found.cause for found in _findings(Policy(), Reading(), 0)} == set(REMEDIES)

@@ -11,6 +11,8 @@ from skerry.protocol.messages import LOSS_SUM_MAX
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset, load
 from skerry.training.onnx_engine import OnnxTrainer
+from skerry.training.trainer import Evaluation
+from skerry.vector import Float32
 
 
 def test_slices_add_up_to_the_whole(activity: Bundle) -> None:
@@ -40,8 +42,21 @@ def test_what_a_diverged_model_loses_is_reported_within_bounds(loss_sum: float, 
 
 
 def test_without_an_own_head_there_is_no_figure_for_it() -> None:
-    assert HeldOutScores().personal_correct is None
-    assert HeldOutScores(None, Score(4, 2), Score(4, 3)).personal_correct == 3
+    assert HeldOutScores().reported_personal_correct is None
+    assert HeldOutScores(None, Score(4, 2), Score(4, 3)).reported_personal_correct == 3
+
+
+def test_predictions_that_are_neither_right_nor_wrong_have_a_loss_alone(activity: Bundle) -> None:
+    class Regression(OnnxTrainer):
+        def evaluate(self, parameters: Float32, dataset: Dataset) -> Evaluation:
+            return Evaluation(len(dataset), None, 0.75)
+
+    trainer, rows = Regression(activity), Dataset(np.arange(8.0), np.arange(8))
+    total = Score() + score(trainer, activity.initial_parameters(), rows)
+    assert total == Score(8, None, 6.0)
+    assert total.about() == {"loss": 0.75}
+    scores = HeldOutScores(None, total, total)
+    assert (scores.reported_correct, scores.reported_personal_correct) == (0, 0)
 
 
 def test_work_keeps_to_its_share_of_the_time() -> None:

@@ -51,6 +51,8 @@ async def test_the_regional_model_is_evaluated_on_held_out_rows_and_only_counts_
     final = status.read(config.state_dir)
     assert final is not None
     assert final.held_out_examples == told.held_out_examples
+    assert final.held_out_correct is not None
+    assert (final.personal_correct, final.personal_loss_sum) == (None, None)
 
 
 @pytest.mark.parametrize("source", ["?split=all", "no split"])
@@ -99,7 +101,10 @@ async def test_an_own_head_is_tuned_used_and_reported_beside_the_regional_model(
         head = store.load().head
     assert head is not None
     assert head.tensors == ("4.weight", "4.bias")
-    assert status.read(config.state_dir).personal_correct is not None  # type: ignore[union-attr]
+    final = status.read(config.state_dir)
+    assert final is not None
+    assert final.personal_correct is not None
+    assert 0.0 < (final.personal_loss_sum or 0.0) != final.held_out_loss_sum
 
 
 async def test_a_restarted_agent_answers_with_model_and_head_from_disk_before_it_has_found_a_coordinator(
