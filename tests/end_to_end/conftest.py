@@ -87,6 +87,10 @@ class Observer:
         wanted = {name: count + (start[name] if more else 0) for name in start}
         await until(lambda: all(self._merges()[name] >= wanted[name] for name in wanted), self._explain)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for `condition`."""
+        await until(condition, self._explain)
+
     def assert_no_gap_and_no_repeat(self) -> None:
         """For each device the journal holds 1, 2, 3, ..."""
         for region in self.federation.scenario.regions:
@@ -121,7 +125,7 @@ async def until(condition: Callable[[], bool], explain: Callable[[], str] = lamb
         await asyncio.sleep(0.05)
 
 
-Start = Callable[[], AbstractAsyncContextManager[Observer]]
+Start = Callable[..., AbstractAsyncContextManager[Observer]]
 
 
 @pytest.fixture
@@ -129,9 +133,9 @@ def small_federation(tmp_path: Path) -> Start:
     """Return what starts the small federation, and ends all of it in whatever state the test left it."""
 
     @asynccontextmanager
-    async def start() -> AsyncIterator[Observer]:
+    async def start(recipe: str = QUICK) -> AsyncIterator[Observer]:
         scenario = toml_file.parse(WORLD, Scenario, "world")
-        federation = Federation(scenario, toml_file.parse(QUICK, Recipe, "recipe"), tmp_path, seed=1)
+        federation = Federation(scenario, toml_file.parse(recipe, Recipe, "recipe"), tmp_path, seed=1)
         async with aiohttp.ClientSession() as session:
             try:
                 await federation.start()
