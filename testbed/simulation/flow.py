@@ -194,6 +194,7 @@ class Flow:
     def leave(self) -> None:
         """Nobody reads any more; whoever writes is told so."""
         self.reader = self._accept = None
+        self._paused = False  # what still arrives is refused, not kept
         if self._unread_bytes:
             self._refuse()
         self._unread.clear()

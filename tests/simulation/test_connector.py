@@ -45,7 +45,7 @@ class World:
         application.router.add_get("/hello", self._hello)
         application.router.add_post("/digest", self._digest)
         application.router.add_get("/stream", self._stream)
-        application.router.add_get("/slow", self._slow)
+        application.router.add_post("/slow", self._slow)
         application.router.add_get("/large", self._large)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -185,7 +185,7 @@ def test_a_client_gives_up_on_time() -> None:
     async def program(world: World) -> None:
         async with world.session(timeout=aiohttp.ClientTimeout(total=3.0)) as session:
             with pytest.raises(TimeoutError):
-                await session.get("/slow")
+                await session.post("/slow")
         assert world.now_s == pytest.approx(3.0)
 
     in_world(program)

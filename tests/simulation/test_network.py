@@ -44,6 +44,8 @@ class Pipe:
     def connection_reset(self, error: OSError) -> None:
         assert self.error is None
         self.error = error
+        self.out.abort(tell=False)
+        self.into.leave()
 
     def room_made(self) -> None:
         pass
