@@ -47,6 +47,8 @@ from edge_agent.events import (
     Tick,
     UpdateStored,
 )
+from edge_agent.learning_rate import LearningRate, learning_rate
+from edge_agent.recipe_log import RecipeLog
 from edge_agent.repeated_warning import RepeatedWarning
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
 from skerry.policy import Decision
@@ -113,6 +115,7 @@ class Device:
         self._welcome = memory.welcome  # the newest; may be from before a restart
         self._stages = AgentStages() if memory.welcome is None else _stages(memory.welcome)
         self._plan = None if memory.welcome is None else memory.welcome.plan
+        self._recipe_log = RecipeLog()
         # conversation
         self._connected = False
         self._welcomed = False  # on this stream
@@ -167,6 +170,13 @@ class Device:
         """The recipe's stages that run here."""
         return self._stages
 
+    @property
+    def learning_rate(self) -> LearningRate | None:
+        """What the next cycle begins with; None before the first Welcome, when there is no recipe either."""
+        if self._plan is None:
+            return None
+        return learning_rate(self._plan.learning_rate, self._stages.schedule, self._task_steps)
+
     def progress(self, now_s: float) -> Progress:
         """Return what there is to tell about the time since start."""
         self._count_time(now_s)
@@ -193,6 +203,7 @@ class Device:
 
     def start(self) -> list[Effect]:
         """Return what to do first: a device that knows its task goes on with it, coordinator or not."""
+        self._recipe_log.tell(self._stages, self.learning_rate)
         return [] if self._welcome is None else [FetchBundle(self._welcome.bundle)]
 
     def handle(self, event: Event, now_s: float) -> list[Effect]:
@@ -253,7 +264,9 @@ class Device:
     def _receive(self, message: FromCoordinator, now_s: float) -> list[Effect]:
         match message:
             case Welcome():
-                return self._welcome_received(message, now_s)
+                effects = self._welcome_received(message, now_s)
+                self._recipe_log.tell(self._stages, self.learning_rate)
+                return effects
             case UpdateAccepted(sequence=sequence):
                 weight = message.weight if getattr(self._stages.uplink, "return_unapplied", False) else None
                 return [*self._take_plan(message.plan), *self._settle(sequence, weight, accepted=True)]
@@ -440,6 +453,7 @@ class Device:
             return self._next_cycle()
         self._last_loss = finished.loss if isfinite(finished.loss) else None
         self._task_steps += len(finished.seconds)
+        self._recipe_log.tell(self._stages, self.learning_rate)
         self._last_sequence += 1
         sequence = self._last_sequence
         self._storing.add(sequence)

@@ -319,6 +319,8 @@ class _Agent:
                 steps_per_cycle=progress.steps_per_cycle,
                 seconds_per_step=progress.seconds_per_step,
                 outbox_updates=progress.outbox_updates,
+                recipe=None if device.learning_rate is None else device.stages,
+                learning_rate=device.learning_rate,
                 held_out_examples=regional.examples,
                 held_out_correct=regional.correct,
                 held_out_loss_sum=regional.reported_loss_sum,

@@ -5,8 +5,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from edge_agent.learning_rate import LearningRate
 from skerry.errors import StorageError
 from skerry.protocol.messages import ModelVersion, Pace
+from skerry.recipe import AgentStages
 
 FILE_NAME = "status.json"
 
@@ -28,6 +30,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cycles: int
     steps: int
     steps_per_cycle: int
+    recipe: AgentStages | None = None  # the stages that run on the device; None before the first contact
+    learning_rate: LearningRate | None = None
     seconds_per_step: float | None  # None before calibration
     outbox_updates: int  # not acknowledged yet
     sent_bytes: int

@@ -1,6 +1,7 @@
 """What the agent says of itself, for people: the words of `skerry-agent status`. Pure, no I/O."""
 
 from edge_agent.flash import HOUR_S, SPARING
+from edge_agent.recipe_text import rate_text, rows_of
 from edge_agent.rest_remedy import remedies
 from edge_agent.status import Status
 from skerry.policy import FLASH_LEFT, Decision
@@ -17,6 +18,8 @@ def text(found: Status, now_s: float) -> str:
         ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
         ("model", base),
         ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
+        *([] if found.recipe is None else rows_of(found.recipe)),
+        *([] if found.learning_rate is None else [("rate", rate_text(found.learning_rate))]),
         ("pace", f"{found.pace}{': ' if found.reasons else ''}{'; '.join(found.reasons)}"),
         *(("", f"-> {remedy}") for remedy in remedies(decision.causes)),
         ("paused", f"{found.paused_s:.0f} s"),
@@ -31,10 +34,10 @@ def text(found: Status, now_s: float) -> str:
         ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
         ("last error", found.last_error or "none"),
     ]
-    lines = [f"{name:<12} {value}" for name, value in rows]
+    lines = [f"{name:<13} {value}" for name, value in rows]
     if found.running:
-        return "\n".join([f"{'agent':<12} running, as of {ago} ago", *lines])
-    head = f"{'agent':<12} NOT RUNNING. When it last ran, {ago} ago:"
+        return "\n".join([f"{'agent':<13} running, as of {ago} ago", *lines])
+    head = f"{'agent':<13} NOT RUNNING. When it last ran, {ago} ago:"
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 

@@ -5,10 +5,12 @@ own count of local steps and of nothing else, so that it goes on after a restart
 
 Every entry can begin with a linear warm-up: in step n of the first `warmup_steps`, counted from 0, the factor is
 (n + 1) / (warmup_steps + 1). Its own rule counts from the end of the warm-up, where the factor is 1.
+
+`end_step` is the step from which on the factor stays as it is; None: there is none.
 """
 
 from math import cos, pi
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +27,11 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
     warmup_steps: WarmupSteps = 0
 
+    @property
+    def end_step(self) -> int:
+        """The end of the warm-up."""
+        return self.warmup_steps
+
     def factor(self, step: int) -> float:
         """Return the factor of local step number `step`, counted from 0."""
         return _warmth(step, self.warmup_steps)
@@ -37,6 +44,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
     gamma: Gamma = 0.5
     warmup_steps: WarmupSteps = 0
 
+    end_step: ClassVar[None] = None
+
     def factor(self, step: int) -> float:
         """Return the factor of local step number `step`, counted from 0."""
         fallen = _since_warmup(step, self.warmup_steps) // self.every_steps
@@ -48,6 +57,8 @@ class Exponential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
 
     gamma: Gamma = 0.999
     warmup_steps: WarmupSteps = 0
+
+    end_step: ClassVar[None] = None
 
     def factor(self, step: int) -> float:
         """Return the factor of local step number `step`, counted from 0."""
@@ -64,6 +75,11 @@ class Cosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     fall_steps: Steps = 10_000
     minimum: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     warmup_steps: WarmupSteps = 0
+
+    @property
+    def end_step(self) -> int:
+        """The end of the fall."""
+        return self.warmup_steps + self.fall_steps
 
     def factor(self, step: int) -> float:
         """Return the factor of local step number `step`, counted from 0."""

@@ -53,6 +53,17 @@ def test_it_falls_after_the_warm_up_and_never_before(schedule: Schedule, step: i
         assert now >= later
 
 
+@given(schedules, st.integers(0, 200))
+def test_from_its_end_on_it_stays_as_it_is_and_not_before(schedule: Schedule, later: int) -> None:
+    end_step = schedule.end_step
+    if end_step is None:
+        assert isinstance(schedule, Step | Exponential)
+        return
+    last, at_end, after = factors(schedule, max(0, end_step - 1), end_step, end_step + later)
+    assert after == at_end
+    assert last != at_end or end_step == 0 or getattr(schedule, "minimum", 0.0) > 0.99
+
+
 def of_torch(schedule: Schedule, optimizer: Any) -> Any:
     """Return torch's scheduler of the same name; a linear one first, where there is a warm-up."""
     from torch.optim import lr_scheduler

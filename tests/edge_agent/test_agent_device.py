@@ -41,6 +41,7 @@ from edge_agent.events import (
     Tick,
     UpdateStored,
 )
+from edge_agent.learning_rate import LearningRate
 from skerry.policy import Decision
 from skerry.protocol.messages import (
     BundleReference,
@@ -510,6 +511,30 @@ def test_only_a_change_is_logged(training: Device, caplog: pytest.LogCaptureFixt
         "pace: slow (temperature 80.0 C, slows at 75.0 C)",
         "pace: train (nothing holds it back)",
     ]
+
+
+def test_the_recipe_is_logged_when_it_is_known_and_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    fading = {"schedule": {"rule": "cosine", "fall_steps": 20}}
+    device = new_device()
+    assert device.learning_rate is None
+    with caplog.at_level(logging.INFO, "edge_agent.recipe_log"):
+        device.start()
+        tell(device, Connected(), Received(welcome()), Connected(), Received(welcome()))
+        tell(device, Received(welcome(recipe=fading)), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
+        assert device.learning_rate == LearningRate(0.05, 0.05, 1.0, 0, 20)
+        for cycle in (1, 2, 3):
+            tell(device, finished(cycle), stored(cycle))
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split()[0] for message in told] == ["recipe:", "recipe:", "the"]
+    assert "schedule cosine (fall_steps 20, " in told[1]
+    assert device.learning_rate == LearningRate(0.0, 0.05, 0.0, 30, 20)
+
+
+def test_a_restarted_device_logs_the_recipe_that_it_goes_on_with(caplog: pytest.LogCaptureFixture) -> None:
+    device = new_device(Memory(welcome=welcome(recipe={"schedule": {"rule": "cosine", "fall_steps": 20}}), steps=10))
+    with caplog.at_level(logging.INFO, "edge_agent.recipe_log"):
+        device.start()
+    assert "rate 0.025 at step 10: " in caplog.text
 
 
 def test_a_device_that_diverges_again_and_again_does_not_fill_the_log(

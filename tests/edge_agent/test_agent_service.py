@@ -15,6 +15,7 @@ import pytest
 
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
+from edge_agent.learning_rate import LearningRate
 from edge_agent.outbox import Outbox, Update
 from edge_agent.store import FILE_NAME, Store
 from skerry.algorithms.local_steps import Fixed
@@ -50,6 +51,8 @@ async def test_an_agent_trains_and_its_updates_arrive_in_order_without_gap_or_re
     assert final.steps >= 60
     assert final.sent_bytes > 0
     assert final.idle_share < 0.9
+    assert final.recipe == coordinator.stages
+    assert final.learning_rate == LearningRate(0.05, 0.05, 1.0, final.steps, 0)
 
 
 async def test_a_restarted_agent_goes_on_where_it_was(serve: Serve, agent_config: MakeConfig, running: Running) -> None:

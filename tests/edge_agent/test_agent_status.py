@@ -12,10 +12,14 @@ import psutil
 import pytest
 
 from edge_agent import status as status_file
+from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import Status
 from edge_agent.status_text import text
+from skerry.algorithms.schedule import Cosine
+from skerry.algorithms.uplink import TopK
 from skerry.policy import Policy, Reading, _findings
+from skerry.recipe import AgentStages
 
 BUDGET = "flash-budget used up, pauses until 10% is back"
 
@@ -89,8 +93,8 @@ def test_another_process_of_the_same_number_is_not_the_agent(tmp_path: Path) -> 
 def test_what_an_agent_said_before_it_ended_is_told_as_of_then() -> None:
     found = status_of(1, 0.0, running=False, written_at_s=1e9)
     first, *others = text(found, now_s=1e9 + 3 * 3600.0).splitlines()
-    assert first == "agent        NOT RUNNING. When it last ran, 3 h ago:"
-    assert "  region       eu, connected" in others
+    assert first == "agent         NOT RUNNING. When it last ran, 3 h ago:"
+    assert "  region        eu, connected" in others
     assert all(line.startswith("  ") for line in others)
 
 
@@ -100,15 +104,15 @@ def test_what_an_agent_said_before_it_ended_is_told_as_of_then() -> None:
 )
 def test_how_old_the_words_of_a_running_agent_are(ago_s: float, told: str) -> None:
     lines = text(status_of(1, 0.0, written_at_s=1e9), now_s=1e9 + ago_s).splitlines()
-    assert lines[:2] == [f"agent        running, as of {told} ago", "device       pi-1"]
+    assert lines[:2] == [f"agent         running, as of {told} ago", "device        pi-1"]
 
 
 def row(name: str, **changes: Any) -> str:
     """Return what the text says in the row of that name and those that belong to it."""
     lines = text(status_of(1, 0.0, **changes), now_s=0.0).splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(f"{name:<12} "))
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"{name:<13} "))
     further = next(number for number, line in enumerate(lines[start + 1 :], start + 1) if line[0] != " ")
-    return "\n".join(line[13:] for line in lines[start:further])
+    return "\n".join(line[14:] for line in lines[start:further])
 
 
 @pytest.mark.parametrize(
@@ -156,6 +160,27 @@ def test_a_device_that_rests_says_what_can_be_done_about_it() -> None:
 )
 def test_what_is_neither_right_nor_wrong_is_told_by_its_loss(changes: dict[str, Any], told: str) -> None:
     assert row("held out", **({"held_out_examples": 20, "held_out_loss_sum": 5.0} | changes)) == told
+
+
+def test_the_recipe_is_told_a_stage_a_row_and_where_its_schedule_stands(tmp_path: Path) -> None:
+    stages = AgentStages(schedule=Cosine(fall_steps=1000), uplink=TopK(density=0.02))
+    found = {"recipe": stages, "learning_rate": learning_rate(0.02, stages.schedule, 500)}
+    rows = text(status_of(1, 0.0, **found), now_s=0.0).splitlines()
+    start = rows.index("local_steps   cycle (steps_median 20, steps_max 1000, cycle_min_s 0.1, cycle_max_s 60)")
+    assert [line[:14] for line in rows[start + 1 : start + 6]] == [
+        "optimizer     ",
+        "schedule      ",
+        "uplink        ",
+        "merge         ",
+        "rate          ",
+    ]
+    assert row("uplink", **found).startswith("top_k (density 0.02, ")
+    assert row("rate", **found).startswith("0.01 at step 500: ")
+    assert "rate          " not in text(status_of(1, 0.0), now_s=0.0)
+    status_file.write(tmp_path, status_of(1, 0.0, **found))
+    again = status_file.read(tmp_path)
+    assert again is not None
+    assert (again.recipe, again.learning_rate) == (stages, LearningRate(0.01, 0.02, 0.5, 500, 1000))
 
 
 def test_every_reason_to_rest_has_its_remedy() -> None:
