@@ -60,7 +60,7 @@ async def test_rounds_and_barriers_go_on_after_a_coordinator_was_killed(small_fe
             applied = [one for one in updates(lab, name) if one.weight is not None]
             for first, second in zip(applied[::2], applied[1::2], strict=False):
                 assert {first.device, second.device} == {f"{name[:4]}-fast", f"{name[:4]}-slow"}
-                assert first.weight + second.weight == pytest.approx(1.0)
+                assert (first.weight or 0.0) + (second.weight or 0.0) == pytest.approx(1.0)
             assert_taken_once(updates(lab, name))
 
 
