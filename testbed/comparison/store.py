@@ -63,17 +63,27 @@ def read(path: Path, wanted: str) -> RunResult | None:
     Raises:
         StorageError: the disk refused to read a file that is there.
     """
+    stored = _stored(path)
+    return stored.result if stored is not None and stored.fingerprint == wanted else None
+
+
+def read_any(path: Path) -> RunResult | None:
+    """Return the result in `path`, whatever it was made from; None and errors as for `read`."""
+    stored = _stored(path)
+    return None if stored is None else stored.result
+
+
+def _stored(path: Path) -> Stored | None:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             return None
-        stored = msgspec.json.decode(path.read_bytes(), type=Stored)
+        return msgspec.json.decode(path.read_bytes(), type=Stored)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-    return stored.result if stored.fingerprint == wanted else None
 
 
 def finished(folder: Path, plan: Plan, versions: Mapping[str, str]) -> dict[RunKey, RunResult]:

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from testbed.report import world
-from testbed.report.markup import escape, plain, table
+from testbed.report.markup import details, dot, escape, flat, pairs, plain, table
 from testbed.report.palette import Palette
 from testbed.report.quantities import MISSING, TIMES, duration, number, percent, reached, size, times
 from testbed.report.summary import Summary
@@ -119,7 +118,7 @@ def _regions(summary: Summary, palette: Palette) -> str:
     )  # fmt: skip
     rows = [
         (
-            _dot(palette.groups[region.name].css) + escape(region.name),
+            dot(palette.groups[region.name].css) + escape(region.name),
             escape(region.coordinator),
             number(region.devices),
             number(region.updates),
@@ -143,7 +142,7 @@ def _devices(summary: Summary, palette: Palette) -> str:
     )  # fmt: skip
     rows = [
         (
-            _dot(palette.members[device.name].css) + escape(device.name),
+            dot(palette.members[device.name].css) + escape(device.name),
             escape(device.region),
             escape(device.profile),
             percent(device.duty_cycle),
@@ -201,37 +200,14 @@ def _setup(summary: Summary) -> str:
         facts["central model"] = f"{summary.central.epochs:g} epochs over {number(summary.central.examples)} rows"
     return (
         table("The run", ("what", "value"), [(escape(key), escape(value)) for key, value in facts.items()], words=2)
-        + _details("Versions", table("Versions", ("part", "version"), _pairs(summary.versions), words=2))
-        + _details("Stages of the recipe", table("Stages", ("key", "value"), _pairs(flat(summary.stages)), words=2))
+        + details("Versions", table("Versions", ("part", "version"), pairs(summary.versions), words=2))
+        + details("Stages of the recipe", table("Stages", ("key", "value"), pairs(flat(summary.stages)), words=2))
     )
 
 
 def _links(record: RunRecord) -> str:
     rows = [(escape(link.a), escape(link.b), escape(world.describe(link, link.a))) for link in record.world.links]
-    return _details("Links", table("Links; ↑ is from the first to the second", ("from", "to", "link"), rows, words=3))
-
-
-def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Return nested tables as dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{path}{key}.")
-        else:
-            leaves[f"{path}{key}"] = value
-    return leaves
-
-
-def _pairs(values: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(escape(key), escape(value)) for key, value in values.items()]
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
-
-
-def _dot(colour: str) -> str:
-    return f'<span class="dot" style="background:{colour}"></span>'
+    return details("Links", table("Links; ↑ is from the first to the second", ("from", "to", "link"), rows, words=3))
 
 
 def _footer(summary: Summary) -> str:

@@ -16,7 +16,7 @@ SHA256 = "0" * 64
 ANALYTIC = Path(__file__).with_name("analytic.py")
 
 
-def tables(**changes: Any) -> dict[str, Any]:
+def make_tables(**changes: Any) -> dict[str, Any]:
     """Two regions, two arms of which one has a grid of two, two seeds."""
     whole: dict[str, Any] = {
         "name": "small",
@@ -41,9 +41,14 @@ def tables(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
+def tables() -> Callable[..., dict[str, Any]]:
+    return make_tables
+
+
+@pytest.fixture
 def make() -> Callable[..., Comparison]:
     def comparison(*, smoke: bool = False, **changes: Any) -> Comparison:
-        return scenario_file.comparison(tables(**changes), "small.toml", smoke=smoke)
+        return scenario_file.comparison(make_tables(**changes), "small.toml", smoke=smoke)
 
     return comparison
 
