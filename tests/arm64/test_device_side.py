@@ -74,6 +74,7 @@ def test_the_interpreter_is_emulated_and_so_is_what_it_starts(emulated_python: P
     assert run(emulated_python, "-c", started).strip() == "aarch64"
 
 
+@pytest.mark.timeout(5400)
 def test_the_tests_of_the_device_side_pass(emulated_python: Path) -> None:
     """Its output goes to the terminal: it takes minutes."""
     where = [f"tests/{name}" for name in (*DEVICE_SIDE, *DEVICE_SIDE_FILES)]
