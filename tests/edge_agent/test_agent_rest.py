@@ -1,6 +1,7 @@
 """An agent that rests when its board asks for it: in this process, against a real server, on a board of files."""
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -85,7 +86,7 @@ async def test_a_hot_board_rests_between_two_steps_and_what_it_learned_arrives(
     file = root / "agent.toml"
     file.write_text(toml_text.render(config))
     shown = CliRunner().invoke(cli, ["status", "--config", str(file)]).output
-    assert "pace         train" in shown
+    assert re.search(r"^ +pace +train$", shown, re.MULTILINE)
     assert "1.0 MB to disk, 1.0 MB in the last hour" in shown
 
 
