@@ -55,7 +55,8 @@ class BoardWatch:
                 link_bytes_per_s=reading.link_bytes_per_s if measured is None else measured,
             )
             local = datetime.fromtimestamp(self._wall_clock(), self._time_zone)
-            report(PaceDecided(self._decider.decide(reading, clock(), 60 * local.hour + local.minute)))
+            decision = self._decider.decide(reading, clock(), 60 * local.hour + local.minute)
+            report(PaceDecided(decision, self.flash.stretch))
             await asyncio.sleep(self._policy.sample_s)
 
     def _look(self) -> tuple[Reading, int | None]:

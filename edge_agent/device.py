@@ -137,7 +137,7 @@ class Device:
         self._running = False  # from StartCycle to CycleFinished
         self._stepping = False  # the training thread takes steps
         self._calibrating = False
-        self._decision = Decision()
+        self._decision, self._stretch = Decision(), 1.0  # the latter of the plan's cycle
         self._diverged = RepeatedWarning(log)
         self._uploads = memory.uploads  # of this task
         self._task_steps = memory.steps  # local steps of this task that are in updates
@@ -234,8 +234,8 @@ class Device:
             case ModelRefused(held, detail):
                 self._model = held
                 return self._ask_for_whole_model(detail)
-            case PaceDecided(decision):
-                return self._pace_decided(decision, now_s)
+            case PaceDecided():
+                return self._pace_decided(event, now_s)
             case Tick():
                 return [*self._report(now_s), *self._save_model(now_s)]
 
@@ -421,7 +421,7 @@ class Device:
         self._running = True
         self._invited = False
         seconds_per_step = self._estimate.seconds_per_step
-        self._steps_per_cycle = self._stages.local_steps.steps(self._plan.cycle_s, seconds_per_step)
+        self._steps_per_cycle = self._stages.local_steps.steps(self._stretch * self._plan.cycle_s, seconds_per_step)
         rate = self._plan.learning_rate
         return [StartCycle(self._cycle, self._steps_per_cycle, rate, self._uploads, self._task_steps)]
 
@@ -431,8 +431,9 @@ class Device:
         awaits_offer = self._stages.participation.waits and not self._invited
         return not self._opened or self._model is None or awaits_offer or not room
 
-    def _pace_decided(self, decision: Decision, now_s: float) -> list[Effect]:
-        before, self._decision = self._decision, decision
+    def _pace_decided(self, event: PaceDecided, now_s: float) -> list[Effect]:
+        before, decision = self._decision, event.decision
+        self._decision, self._stretch = decision, event.stretch
         if (before.pace, before.causes) != (decision.pace, decision.causes):
             log.info("pace: %s (%s)", decision.pace, "; ".join(decision.reasons) or "nothing holds it back")
         if before.pace == decision.pace:

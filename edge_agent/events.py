@@ -79,6 +79,7 @@ class PaceDecided(msgspec.Struct, frozen=True):
     """The board was looked at."""
 
     decision: Decision
+    stretch: float = 1.0  # cycles are to be so many times as long as the region's, at least 1: see FlashBudget
 
 
 class Tick(msgspec.Struct, frozen=True):

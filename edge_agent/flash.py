@@ -1,13 +1,15 @@
 """What the agent may write in an hour, so that flash memory lasts. Pure arithmetic.
 
 Half of an hour's bytes may go as they come. Then what can wait is written less often (the residual, the model), and
-when all are used up, training rests until some have come back. Nothing that was acknowledged depends on either.
+cycles become longer, so that updates are; when all are used up, training rests until some have come back. Nothing that
+was acknowledged depends on any of it.
 """
 
 from collections import deque
 
 HOUR_S = 3600.0
 SPARING = 0.5  # of the hour's bytes: with less left, what can wait waits
+STRETCH_MAX = 10.0  # of cycles
 SAMPLES = 60  # of the last hour: one a minute
 
 
@@ -30,6 +32,16 @@ class FlashBudget:
     def sparing(self) -> bool:
         """Whether what can wait should."""
         return self._left_bytes < SPARING * self.bytes_per_hour
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long a cycle should be as the region's, in [1, STRETCH_MAX].
+
+        The less is left the longer: 2 with half of SPARING left. So what is left comes to rest where cycles are just so
+        long that no more is written than comes back, as long as STRETCH_MAX times suffice.
+        """
+        left = max(self._left_bytes / self.bytes_per_hour, SPARING / STRETCH_MAX)
+        return max(1.0, SPARING / left)
 
     @property
     def last_hour_bytes(self) -> int | None:

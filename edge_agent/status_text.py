@@ -57,7 +57,7 @@ def _flash_budget_text(found: Status, decision: Decision) -> str:
         back = _span(max(0.0, FLASH_LEFT - left) * HOUR_S)
         return f"{limit}, used up: training pauses until {FLASH_LEFT:.0%} is back, in about {back}"
     if left < SPARING:
-        return f"{limit}, {left:.0%} left: residual and model are saved less often until {SPARING:.0%} is back"
+        return f"{limit}, {left:.0%} left: cycles are longer, and less is saved, until {SPARING:.0%} is back"
     return f"{limit}, {left:.0%} left"
 
 

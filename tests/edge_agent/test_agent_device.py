@@ -462,6 +462,20 @@ def test_a_slow_pace_goes_on_training(training: Device) -> None:
     assert tell(training, HOT) == [SetPace("pause")]
 
 
+def test_a_cycle_is_as_much_longer_as_the_disk_asks_for_and_no_longer_than_the_recipe_allows() -> None:
+    def steps(stretch: float, recipe: dict[str, Any]) -> int:
+        device = new_device()
+        tell(device, Connected(), Received(welcome(recipe=recipe)), offer(1), BundleOpened(SHA))
+        tell(device, PaceDecided(Decision(), stretch))
+        start = next(one for one in tell(device, Calibrated(SHA, [0.1])) if isinstance(one, StartCycle))
+        return start.steps
+
+    cycle = {"local_steps": {"rule": "cycle", "steps_max": 60}}
+    assert [steps(stretch, cycle) for stretch in (1.0, 2.5, 10.0)] == [10, 25, 60]
+    fixed = {"local_steps": {"rule": "fixed", "steps_per_cycle": 7}}
+    assert steps(10.0, fixed) == 7
+
+
 def test_a_paused_device_neither_calibrates_nor_trains_but_says_why() -> None:
     device = new_device()
     assert tell(device, HOT) == [SetPace("pause")]

@@ -76,6 +76,30 @@ def test_training_that_rests_when_told_stays_within_the_hours_bytes(bytes_per_s:
         assert pace == "train"
 
 
+@pytest.mark.parametrize(("left_mb", "stretch"), [(360, 1.0), (180, 1.0), (90, 2.0), (36, 5.0), (18, 10.0), (-9, 10.0)])
+def test_cycles_are_the_longer_the_less_is_left(left_mb: int, stretch: float) -> None:
+    budget = FlashBudget(360 * MB)
+    assert budget.stretch == 1.0
+    budget.count((360 - left_mb) * MB, 0.0)
+    assert budget.stretch == pytest.approx(stretch)
+
+
+@pytest.mark.parametrize("times", [0.9, 1.5, 4.0, 9.0])
+def test_training_whose_cycles_may_become_long_enough_never_pauses(times: float) -> None:
+    """Updates that would write `times` as much as the budget allows: a day, a look every five seconds."""
+    budget, decider, update_bytes, cycle_s = FlashBudget(360 * MB), Decider(Policy()), 40_000, 0.4 / times
+    total, now_s, lengths = 0.0, 0.0, [1.0]
+    while now_s < 24 * HOUR_S:
+        total += update_bytes * 5.0 / (cycle_s * budget.stretch)
+        now_s += 5.0
+        budget.count(int(total), now_s)
+        assert decider.decide(Reading(flash_left=budget.left), now_s, 0).pace == "train"
+        lengths.append(budget.stretch)
+    assert lengths[-1] == pytest.approx(max(times, 1.0), rel=0.01)
+    assert all(later >= sooner - 1e-6 for sooner, later in pairwise(lengths))  # it does not swing
+    assert total <= 360 * MB * 25
+
+
 @pytest.mark.parametrize(("residual_values", "most"), [(14_278, 1.2), (0, 1.6)])
 def test_the_kernel_counts_what_the_store_writes(residual_values: int, most: float, tmp_path: Path) -> None:
     """Not less than its log grows by, and not so much more: the kernel counts whole pages, the log's frames lie across.

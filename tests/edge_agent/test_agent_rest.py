@@ -219,6 +219,19 @@ async def test_quiet_hours_are_those_of_the_time_zone_that_was_handed_in(root: P
         assert decided.decision.causes == causes
 
 
+@pytest.mark.parametrize(("bytes_per_hour", "stretch"), [(1e9, 1.0), (1.25e6, 2.5)])
+async def test_a_look_says_how_long_cycles_must_be_to_spare_the_disk(
+    bytes_per_hour: float, stretch: float, root: Path
+) -> None:
+    watch = BoardWatch(Policy(), Board(root), FlashBudget(bytes_per_hour), root, time.time)  # 1 MB is written
+    told: asyncio.Queue[Event] = asyncio.Queue()
+    looking = asyncio.create_task(watch.run(told.put_nowait, WorkThreads(), lambda _: None))
+    decided = await told.get()
+    looking.cancel()
+    assert isinstance(decided, PaceDecided)
+    assert decided.stretch == pytest.approx(stretch)
+
+
 async def test_a_watch_that_is_switched_off_reads_nothing(root: Path) -> None:
     watch = BoardWatch(Policy(enabled=False), Board(root), FlashBudget(1e9), root, time.time)
     await watch.run(lambda _: pytest.fail("reported"), WorkThreads(), lambda _: None)

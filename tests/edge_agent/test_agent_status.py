@@ -121,7 +121,7 @@ def row(name: str, **changes: Any) -> str:
         (None, (), "nothing is counted, nothing is bounded"),
         (1.0, (), "360 MB an hour, 100% left"),
         (0.5, (), "360 MB an hour, 50% left"),
-        (0.3, (), "360 MB an hour, 30% left: residual and model are saved less often until 50% is back"),
+        (0.3, (), "360 MB an hour, 30% left: cycles are longer, and less is saved, until 50% is back"),
         (-0.11, (BUDGET,), "360 MB an hour, used up: training pauses until 10% is back, in about 13 min"),
         (0.12, (BUDGET,), "360 MB an hour, used up: training pauses until 10% is back, in about 0 s"),
     ],
