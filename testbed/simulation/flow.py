@@ -171,7 +171,7 @@ class Flow:
         for segment in self._lost:
             self._flying.remove(segment)
         self._lost.clear()
-        if tell and self.route.is_open:
+        if tell:
             self._send(Mark.RESET)
 
     # --- for the reader ---
@@ -253,7 +253,7 @@ class Flow:
     def _depart(self, segment: Segment) -> None:
         route, now_s = self.route, self._clock.time()
         self._sent_at_s = now_s
-        if not route.is_open or self._lost:
+        if not route.is_open:
             self._lose(segment)
             return
         left_s = route.up.carry(segment.size, now_s)
@@ -327,7 +327,7 @@ class Flow:
         while self._flying and self._flying[0].arrived:
             content = self._flying.popleft().content
             self._record(self, content)
-            if isinstance(content, bytes) and self.reader is not None:
+            if isinstance(content, bytes):
                 self.heard_at_s = self._clock.time()
                 self._acknowledge(len(content))
             if self._paused:

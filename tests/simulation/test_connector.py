@@ -278,6 +278,9 @@ async def program(world):
     async with asyncio.TaskGroup() as agents:
         for number in range(5):
             agents.create_task(agent(number))
+    async with world.session() as session:  # closes its connections in one go
+        await asyncio.gather(*(session.ws_connect("/stream") for _ in range(20)))
+    await asyncio.sleep(1.0)
     return world.network.digest, world.network.arrivals, world.now_s
 
 print(in_world(program, seed=int(sys.argv[1])))

@@ -376,6 +376,13 @@ def test_a_stopped_client_ends_its_attempts_to_connect() -> None:
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
+                if cancelled_after_s < 2 * LATENCY_S:
+                    await asyncio.sleep(10.0)
+                    assert world.network.arrivals == 0  # the server never heard of it
+            task = asyncio.create_task(ask(session))
+            world.loop.call_later(LATENCY_S, world.loop.call_later, LATENCY_S, task.cancel)  # as it is established
+            with pytest.raises(asyncio.CancelledError):
+                await task
             await asyncio.sleep(10.0)
             return len(world.network.host("d1").connections)
 

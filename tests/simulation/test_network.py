@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.simulation.connection import Connection
-from testbed.simulation.flow import Flow
 from testbed.simulation.network import SimulatedNetwork
 from testbed.simulation.path import GIVE_UP_S, PACKET_BYTES, Path, retried_at_s
 from testbed.simulation.route import SEGMENT_BYTES_MAX
@@ -24,8 +23,9 @@ PORT = 80
 class Pipe:
     """One end of a connection, that remembers all it is told."""
 
-    def __init__(self, world: "World", out: Flow, into: Flow) -> None:
-        self.world, self.out, self.into = world, out, into
+    def __init__(self, world: "World", connection: Connection, *, at_client: bool) -> None:
+        self.world, self.connection = world, connection
+        out, into = self.out, self.into = connection.flows if at_client else connection.flows[::-1]
         self.arrived: list[tuple[float, bytes]] = []
         self.ended_at_s: float | None = None
         self.error: OSError | None = None
@@ -62,8 +62,7 @@ class World:
 
     def listen(self, name: str, port: int = PORT) -> None:
         def accept(connection: Connection) -> None:
-            there, back = connection.flows
-            self.accepted.append((self.clock.now_s, Pipe(self, back, there)))
+            self.accepted.append((self.clock.now_s, Pipe(self, connection, at_client=False)))
 
         self.network.host(name).listen(name, port, accept)
 
@@ -71,7 +70,7 @@ class World:
         made: list[Pipe] = []
 
         def established(connection: Connection) -> None:
-            made.append(Pipe(self, *connection.flows))
+            made.append(Pipe(self, connection, at_client=True))
             if then is not None:
                 then(made[0])
 
@@ -409,6 +408,65 @@ def test_lost_first_packets_are_repeated_after_1_2_and_4_seconds() -> None:
     assert set(took) <= {2.0**tries - 1.0 for tries in range(7)}
     assert took.count(0.0) / 300 == pytest.approx(0.36, abs=0.08)  # both packets came
     assert {0.0, 1.0, 3.0} <= set(took)
+
+
+def test_a_first_packet_that_meets_a_partition_on_its_way_is_repeated_on_time() -> None:
+    world = World(Path(0.1))
+    world.network.add_host("d")
+    world.network.add_host("s")
+    world.listen("s")
+    times: list[float] = []
+    world.dial("d", "s", lambda _: times.append(world.clock.now_s))
+    world.clock.run(0.05)
+    world.network.partition("s")
+    world.clock.run(0.5)
+    world.network.heal()
+    world.clock.run()
+    assert times == [pytest.approx(1.0 + 0.2)]
+
+
+def test_a_connection_that_comes_when_its_server_has_just_stopped_to_listen_is_reset() -> None:
+    world = World(Path(0.1))
+    world.network.add_host("d")
+    world.network.add_host("s")
+    world.listen("s")
+    made = world.dial("d", "s")
+    world.clock.run(0.25)
+    world.network.host("s").listeners[PORT].close()
+    world.clock.run()
+    assert isinstance(made[0].error, ConnectionResetError)
+    made[0].connection.end_left()
+    assert not world.network.host("s").connections
+
+
+def test_a_connection_that_has_ended_is_not_reset_any_more() -> None:
+    world = World(Path(0.1, lifetime_s=1e6))
+    world.network.add_host("d")
+    world.network.add_host("s")
+    world.listen("s")
+    client, _ = world.joined("d", "s")
+    client.connection.end_left()
+    client.connection.end_left()
+    world.clock.run()
+    assert world.clock.now_s < 10.0
+    assert not world.network.host("d").connections
+
+
+def test_a_path_can_change_under_a_connection() -> None:
+    world, client, server = pair(Path(0.1))
+    world.network.set_path("s", "d", Path(0.9))
+    world.network.set_path("d", "s", Path(0.3))
+    world.clock.run(10.0)
+    client.out.write(b"x")
+    world.clock.run()
+    assert server.arrived[-1][0] == pytest.approx(10.3)
+    world.clock.run(20.0)
+    world.network.partition("d")
+    client.out.write(b"y")
+    world.clock.run(21.0)
+    world.network.heal()
+    world.clock.run()
+    assert server.arrived[-1][0] == pytest.approx(20.0 + (0.3 + 0.9 + 0.2) + 0.3)  # the new round trip's time-out
 
 
 def test_an_attempt_can_be_cancelled() -> None:

@@ -60,6 +60,7 @@ class End(asyncio.Protocol):
         self.events.append("pause")
 
     def resume_writing(self) -> None:
+        assert self.transport.get_write_buffer_size() <= self.transport.get_write_buffer_limits()[0]
         self.events.append("resume")
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -149,8 +150,10 @@ async def echo(near: End, far: End) -> object:
 
 
 async def a_large_body(near: End, far: End) -> object:
-    for start in range(0, len(CONTENT), 100_000):
-        near.transport.write(memoryview(CONTENT)[start : start + 100_000])
+    piece = bytearray(100_000)
+    for start in range(0, len(CONTENT), len(piece)):
+        piece[:] = CONTENT[start : start + len(piece)]  # what was written is what it was then
+        near.transport.write(memoryview(piece) if start % 3 else piece)
         await until(lambda: near.events[-1] != "pause")
     near.transport.write_eof()
     await until(lambda: far.is_lost)
@@ -303,10 +306,7 @@ async def marks_can_be_moved(near: End, far: End) -> object:
 async def several_pieces_at_once(near: End, far: End) -> object:
     near.transport.writelines([b"a", bytearray(b"b"), memoryview(b"c")])
     near.transport.write(b"")
-    changed = bytearray(b"d")
-    near.transport.write(changed)
-    changed[0] = 0  # what was written is what it was then
-    await until(lambda: len(far.data) == 4)
+    await until(lambda: len(far.data) == 3)
     with pytest.raises(TypeError, match="bytes-like"):
         near.transport.write("text")  # type: ignore[arg-type]
     return bytes(far.data)

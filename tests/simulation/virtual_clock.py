@@ -37,8 +37,8 @@ class VirtualClock:
         """Do what is due, up to and including `until_s`."""
         while self._timers and self._timers[0][0] <= until_s:
             when, _, timer = heappop(self._timers)
-            self.now_s = max(self.now_s, when)
             if not timer.cancelled:
+                self.now_s = max(self.now_s, when)
                 timer.callback(*timer.args)
         if until_s < float("inf"):
             self.now_s = max(self.now_s, until_s)
