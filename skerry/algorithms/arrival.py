@@ -107,7 +107,7 @@ class GainControlled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     synchronous: ClassVar[bool] = False
 
     server_rate: Rate = 0.6  # weight of a fresh update where few devices train
-    gain_max: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.0  # of one update from every device that trains, together
+    gain_max: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.2  # of one update from every device that trains, together
     staleness_max: Annotated[float, Meta(ge=0.0, le=1e12)] = 1000.0  # older updates count no less
     exponent: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
 

@@ -98,7 +98,7 @@ def test_staleness_discounts_as_in_spyker() -> None:
 
 
 def test_devices_that_join_lower_the_rate_before_they_deliver() -> None:
-    control = GainControl(GainControlled(), None)
+    control = control_of()
     for _ in range(50):
         weight(control, arrival(0))
     assert control.rate == 0.6
@@ -149,5 +149,5 @@ def test_the_gain_of_uneven_devices_is_what_was_asked_for(seed: int, devices: in
     assert fmean(one.weight for one in half) > 0.0
 
 
-def control_of(**keys: float) -> GainControl:
-    return GainControl(GainControlled(**keys), None)
+def control_of(server_rate: float = 0.6) -> GainControl:
+    return GainControl(GainControlled(server_rate, gain_max=1.0), None)
