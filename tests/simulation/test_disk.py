@@ -16,7 +16,17 @@ BASE = ModelVersion("eu/1", 0)
 
 
 def update(sequence: int, payload_bytes: int = 3000) -> Update:
-    return Update(sequence, BASE, 5, 100, 0.5, 0.1, 0.05, bytes([sequence % 256]) * payload_bytes, sequence)
+    return Update(
+        sequence=sequence,
+        base=BASE,
+        steps=5,
+        examples=100,
+        loss=0.5,
+        seconds_per_step=0.1,
+        learning_rate=0.01,
+        payload=bytes([sequence % 256]) * payload_bytes,
+        event=sequence,
+    )
 
 
 def put(store: Store, sequence: int) -> None:
