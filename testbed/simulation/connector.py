@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator, MutableSet
+from contextvars import copy_context
 from typing import Any
 
 import aiohttp
@@ -121,8 +122,10 @@ class _Site(web.BaseSite):
         assert server is not None
         loop = asyncio.get_running_loop()
 
+        context = copy_context()  # of the server: so are the tasks that a connection starts there
+
         def accept(connection: Connection) -> None:
-            SimulatedTransport(loop, server(), connection, at_client=False)
+            context.run(SimulatedTransport, loop, server(), connection, at_client=False)
 
         host = self._network.host(self._host)
         self._listener = host.listen(self._listen.host, self._listen.port, accept)

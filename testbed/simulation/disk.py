@@ -120,6 +120,11 @@ class Disk:
     # --- what happens to it ---
 
     @property
+    def busy(self) -> bool:
+        """Whether something was written that is not on disk yet."""
+        return any(write.logs or write.made() for write in self._under_way)
+
+    @property
     def full(self) -> bool:
         """Whether databases find no room to grow."""
         return self._full
@@ -130,10 +135,10 @@ class Disk:
         for database in self._open:
             database.limit()
 
-    def crash(self, successor: Path, *, power: bool) -> None:
-        """Make `successor` the folder as the next process will find it, and go on with that.
+    def crash(self, successor: Path, *, power: bool) -> "Disk":
+        """Return the disk as the next process will find it, in the folder `successor`.
 
-        The old folder is the dead process's: whatever it still does happens there. `power`: the whole machine stopped.
+        This one is the dead process's: whatever it still does happens here. `power`: the whole machine stopped.
         """
         shutil.copytree(self.folder, successor, ignore=shutil.ignore_patterns(*NOT_ON_DISK))
         for write in self._under_way:
@@ -149,8 +154,9 @@ class Disk:
             for path in sorted(successor.rglob("*")):
                 if path.is_file() and path.suffix not in SYNCED and self._rng.random() < 0.5:
                     self._tear(path, 0, path.stat().st_size)
-        self.folder = successor
-        self._open, self._under_way, self._free_at_s = [], [], 0.0
+        found = Disk(successor, self.sync_s, self._rng, self._files)
+        found.syncs, found.full = self.syncs, self.full
+        return found
 
     def _tear_log(self, database: Path, before: Log, after: Log) -> None:
         if after.copied > (before.frames if after.salt == before.salt else 0):

@@ -59,6 +59,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
+        self.task_made: Callable[[asyncio.Task[Any]], None] | None = None  # told of every task in its maker's context
         self.in_thread: InThread | None = None  # what stands for the default executor; None: threads are refused
         self._now_s = 0.0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []  # a heap: due at, number, what
@@ -143,7 +144,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._check_closed()
         self._tasks_made += 1
         number = self._tasks_made
-        return VirtualTask(coro, self, number, name=f"Task-{number}" if name is None else name, context=context)
+        task = VirtualTask(coro, self, number, name=f"Task-{number}" if name is None else name, context=context)
+        if self.task_made is not None:
+            self.task_made(task)
+        return task
 
     # --- nothing real ---
 

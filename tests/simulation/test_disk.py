@@ -62,10 +62,10 @@ def crashed(folder: Path, seed: int, *, power: bool, kept: int = 3) -> list[int]
         write.end()
     with disk.writing(0.0) as write:
         put(store, kept + 1)
-    disk.crash(folder / "b", power=power)
+    successor = disk.crash(folder / "b", power=power)
     put(store, kept + 2)  # the dead process goes on for a moment
     store.close()
-    return found(disk)
+    return found(successor)
 
 
 @pytest.mark.parametrize("power", [True, False])
@@ -97,9 +97,9 @@ def test_a_log_that_is_copied_and_begins_anew_is_torn_only_where_it_is_new(tmp_p
                 put(store, sequence)
             if sequence <= kept:
                 write.end()
-        disk.crash(folder / "b", power=True)
+        successor = disk.crash(folder / "b", power=True)
         store.close()
-        numbers = found(disk)
+        numbers = found(successor)
         assert numbers[:kept] == list(range(1, kept + 1))
         left.add(numbers[kept:] == [])
     assert left == ({False} if pages == 1 else {True, False})  # what is copied at once was synced before that
@@ -152,7 +152,7 @@ def test_a_power_cut_alone_tears_what_nobody_syncs(tmp_path: Path, power: bool) 
         disk.folder.mkdir(parents=True)
         (disk.folder / "status.json").write_bytes(b"x" * 100)
         (disk.folder / "lock").write_bytes(b"")
-        disk.crash(tmp_path / str(seed) / "b", power=power)
+        disk = disk.crash(tmp_path / str(seed) / "b", power=power)
         assert sorted(path.name for path in disk.folder.iterdir()) == ["status.json"]
         whole += (disk.folder / "status.json").read_bytes() == b"x" * 100
     assert 5 < whole < 25 if power else whole == 30
@@ -168,7 +168,7 @@ def test_a_file_on_its_way_is_whole_or_lies_torn_under_its_temporary_name(tmp_pa
         with disk.writing(0.0) as write:
             (folder / "2.safetensors").write_bytes(b"2" * 100)
         assert write.due_s == 1.0  # the file, and its folder
-        disk.crash(tmp_path / str(seed) / "b", power=False)
+        disk = disk.crash(tmp_path / str(seed) / "b", power=False)
         files = {path.name: path.read_bytes() for path in (disk.folder / "checkpoints").iterdir()}
         assert files["1.safetensors"] == b"1" * 100
         assert files.get("2.safetensors") in (None, b"2" * 100)

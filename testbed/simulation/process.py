@@ -1,0 +1,44 @@
+"""A process of the simulated world: the tasks of one service, which can be ended all at once."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+from testbed.simulation.loop import VirtualLoop
+
+_CURRENT: ContextVar["Process | None"] = ContextVar("process", default=None)
+
+
+class Process:
+    """Knows every task that its first one has started, directly or not."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they were started
+        self._context = copy_context()
+        self._context.run(_CURRENT.set, self)
+        loop.task_made = _assign
+
+    def start(self, main: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start its first task."""
+        return self._context.run(self._loop.create_task, main)
+
+    def kill(self) -> None:
+        """Cancel every task, where it stands.
+
+        What they do behind that, to clean up, must not reach anything: first take its network and its disk away.
+        """
+        for task in list(self._tasks):
+            task.cancel()
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """A task of this process was started."""
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+
+def _assign(task: asyncio.Task[Any]) -> None:
+    process = _CURRENT.get()
+    if process is not None:
+        process.add(task)
