@@ -139,12 +139,12 @@ def check_features_shape(origin: str, shape: tuple[int, ...], features: Input, t
     elif shape and prod(shape[1:]) == features.values:
         hint = f"reshape it to {(shape[0], *features.shape)}"
     else:
-        hint = f"its examples have {_sizes(shape[1:])} values, the task's {_sizes(features.shape)}"
+        hint = f"its examples have {_values(shape[1:])}, the task's {_values(features.shape)}"
     raise DataError(f"{origin}: x has shape {shape}, {task} takes ({expected}): {hint}")
 
 
-def _sizes(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "1"
+def _values(shape: tuple[int, ...]) -> str:
+    return f"{' x '.join(map(str, shape))} values" if prod(shape) > 1 else "1 value"
 
 
 def check_targets_form(origin: str, shape: tuple[int, ...], dtype: np.dtype[Any], manifest: Manifest) -> None:

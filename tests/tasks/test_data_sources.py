@@ -111,11 +111,11 @@ def test_held_out_rows_never_train(manifest: Manifest, npz: Callable[..., str]) 
         ({"x": X}, "holds no array y"),
         (
             {"x": X[:, :2], "y": Y},
-            r"x has shape \(3, 2\), task 'tiny' takes \(examples, 3\): its examples have 2 values, the task's 3$",
+            r"x has shape \(3, 2\), task 'tiny' takes \(examples, 3\): its examples have 2 values, the task's 3",
         ),
         ({"x": X[0], "y": Y}, r"x has shape \(3,\), .*: one example by itself goes into a list of one$"),
         ({"x": X[:, None], "y": Y}, r"x has shape \(3, 1, 3\), .*: reshape it to \(3, 3\)$"),
-        ({"x": np.float32(1), "y": Y}, r"x has shape \(\), .*: its examples have 1 values, the task's 3$"),
+        ({"x": np.float32(1), "y": Y}, r"x has shape \(\), .*: its examples have 1 value, the task's 3 values$"),
         ({"x": X, "y": Y[:2]}, "3 rows in x, 2 in y"),
         ({"x": X, "y": X[:, 0]}, "y has dtype float32, must be integers"),
         ({"x": X, "y": Y[:, None]}, r"y has shape \(3, 1\)"),
