@@ -55,7 +55,7 @@ class CycleFinished(msgspec.Struct, frozen=True, eq=False):
     loss: float  # mean over the steps
     examples: int  # on the device
     seconds: list[float]  # of each step
-    learning_rate: float  # of the last step, schedule included
+    learning_rate: float  # the highest of all steps, schedule included
     difference: Float32  # shape (size,)
     finite: bool  # loss and every entry of the difference
 

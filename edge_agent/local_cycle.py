@@ -101,8 +101,8 @@ class LocalCycle:
 
     @property
     def learning_rate(self) -> float:
-        """Of the newest step, schedule included."""
-        return self._run.newest_rate
+        """The highest of all steps, schedule included."""
+        return self._run.highest_rate
 
     def difference(self) -> Float32:
         """Return what was learned since `base`, float32 of shape (size,)."""

@@ -28,7 +28,7 @@ class Update:
     examples: int
     loss: float
     seconds_per_step: float
-    learning_rate: float  # of its last step; 0 also where it is not known
+    learning_rate: float  # the highest of its steps; 0 also where it is not known
     payload: bytes  # sparse vector, see skerry.protocol.sparse
     event: int
     settled_event: int | None = None

@@ -4,4 +4,4 @@ ALTER TABLE residual ADD COLUMN
     learning_rate REAL NOT NULL DEFAULT 0 CHECK (learning_rate >= 0); -- of the newest update taken out of it
 
 ALTER TABLE outbox ADD COLUMN
-    learning_rate REAL NOT NULL DEFAULT 0 CHECK (learning_rate >= 0); -- of its last local step, schedule included
+    learning_rate REAL NOT NULL DEFAULT 0 CHECK (learning_rate >= 0); -- the highest of its steps, schedule included

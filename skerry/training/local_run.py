@@ -55,7 +55,7 @@ class LocalRun:
         self._tail = slice(layout.trainable_size, layout.size)
         self._losses = 0.0
         self.steps = 0  # taken so far
-        self.newest_rate = 0.0  # learning rate of the newest step, schedule included; 0 before the first
+        self.highest_rate = 0.0  # learning rate of any step so far, schedule included; 0 before the first
 
     @property
     def mean_loss(self) -> float:
@@ -76,7 +76,7 @@ class LocalRun:
         if result.buffers is not None:
             self._parameters[self._tail] = result.buffers
         self.steps += 1
-        self.newest_rate = learning_rate
+        self.highest_rate = max(self.highest_rate, learning_rate)
         self._losses += result.loss
         return result.loss
 

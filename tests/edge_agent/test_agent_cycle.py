@@ -66,14 +66,13 @@ def test_steps_are_timed_with_their_rests(task: OpenTask) -> None:
     assert np.isfinite(cycle.loss)
 
 
-def test_the_rate_of_a_cycle_is_that_of_its_last_step(task: OpenTask) -> None:
+def test_the_rate_of_a_cycle_is_the_highest_of_its_steps(task: OpenTask) -> None:
     mailbox = Mailbox()
-    cycle = LocalCycle(new_run(task, learning_rate=0.05), 3, at(1), mailbox, DutyCycle(1.0), Clock())
+    cycle = LocalCycle(new_run(task, learning_rate=0.03), 3, at(1), mailbox, DutyCycle(1.0), Clock())
     rates = []
-    for _ in cycle.pauses():
+    for _, mailbox.learning_rate in zip(cycle.pauses(), (0.05, 0.02, 0.02), strict=True):
         rates.append(cycle.learning_rate)
-        mailbox.learning_rate = 0.02
-    assert rates == [0.05, 0.02, 0.02]
+    assert rates == [0.03, 0.05, 0.05]
 
 
 def test_a_newer_model_is_let_in_between_two_steps_and_becomes_the_base(task: OpenTask) -> None:

@@ -86,7 +86,7 @@ class Region:
             run.step()
         member.updates += 1
         sequence = member.updates
-        update = Update(sequence, ModelVersion("r/1", 1), STEPS, 1, 0.5, 0.1, run.newest_rate, b"", event=0)
+        update = Update(sequence, ModelVersion("r/1", 1), STEPS, 1, 0.5, 0.1, run.highest_rate, b"", event=0)
         taken = member.outbox.take(update, run.difference(), UPLINK, self.trainer.layout)
         weights = self.arrival.decide([Arrival("pi", sequence, self.age - member.base_age, 1, 0.5, STEPS)])
         assert weights is not None

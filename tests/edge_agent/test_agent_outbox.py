@@ -44,7 +44,7 @@ def values_of(update: Update) -> Float32:
 
 @dataclass(frozen=True)
 class Train:
-    """A cycle whose last step had this rate."""
+    """A cycle none of whose steps had a higher rate than this."""
 
     learning_rate: float
 

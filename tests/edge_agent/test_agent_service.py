@@ -74,8 +74,11 @@ async def test_a_restarted_agent_goes_on_where_it_was(serve: Serve, agent_config
 async def test_a_restarted_agent_goes_on_in_its_schedule(
     serve: Serve, agent_config: MakeConfig, running: Running, uplink: Uplink
 ) -> None:
-    """The rate is zero after the first two updates: from then on nothing is sent, whatever is restarted or returns."""
-    stages = AgentStages(local_steps=Fixed(5), schedule=Cosine(fall_steps=10), uplink=uplink)
+    """The rate is zero after the first two updates: from then on nothing is sent, whatever is restarted or returns.
+
+    It falls to zero in the midst of the second.
+    """
+    stages = AgentStages(local_steps=Fixed(5), schedule=Cosine(fall_steps=8), uplink=uplink)
     coordinator = await serve(stages=stages, weight=0.5)
     config = agent_config(coordinator.url)
     async with running(config):

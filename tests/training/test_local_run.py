@@ -118,12 +118,12 @@ def test_the_pull_fades_with_the_uploads(begin: Callable[..., LocalRun]) -> None
 
 def test_the_schedule_goes_on_from_the_steps_taken_before(begin: Callable[..., LocalRun]) -> None:
     run = begin(schedule=Step(every_steps=5, gamma=0.5), first_step=4)
-    rates = [run.newest_rate]
+    rates = [run.highest_rate]
     for _ in range(2):
         run.step()
-        rates.append(run.newest_rate)
+        rates.append(run.highest_rate)
     assert run.difference()[0] == -0.5 * 1 - 0.25 * 2
-    assert rates == [0.0, 0.5, 0.25]
+    assert rates == [0.0, 0.5, 0.5]
 
 
 def test_a_rate_that_is_set_between_two_steps_counts_from_the_next(begin: Callable[..., LocalRun]) -> None:
