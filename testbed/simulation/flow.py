@@ -62,16 +62,12 @@ class Mark(Enum):
 class Segment:
     """What travels at once."""
 
-    __slots__ = ("arrived", "content")
+    __slots__ = ("arrived", "content", "size")
 
-    def __init__(self, content: bytes | Mark) -> None:
-        self.content = content
+    def __init__(self, content: bytes | Mark, size: int) -> None:
+        """`size`: bytes of payload, 0 for a mark."""
+        self.content, self.size = content, size
         self.arrived = False
-
-    @property
-    def size(self) -> int:
-        """Bytes of payload."""
-        return len(self.content) if isinstance(self.content, bytes) else 0
 
 
 class Flow:
@@ -140,8 +136,12 @@ class Flow:
             return
         if not self._flight_bytes and self._clock.time() - self._sent_at_s > self.route.timeout_s:
             self._window_bytes = WINDOW_BYTES_FIRST  # slow start again after idleness (RFC 5681, section 4.1)
+        size = len(data)
+        if not self._queued_bytes and size <= min(self._room_bytes(), self.route.segment_bytes):
+            self._send(data, size)  # what nearly all messages do
+            return
         self._queue.append(data)
-        self._queued_bytes += len(data)
+        self._queued_bytes += size
         self._pump()
 
     def end(self) -> None:
@@ -217,15 +217,19 @@ class Flow:
 
     def _pump(self) -> None:
         """Send what the windows of both ends allow."""
-        limit = self.route.window_bytes
         while self._queued_bytes:
-            room = min(self._window_bytes, limit - self._unread_bytes) - self._flight_bytes
+            room = self._room_bytes()
             if room <= 0:
                 return
-            self._send(self._next_bytes(min(self.route.segment_bytes, max(room, PACKET_BYTES))))
+            data = self._next_bytes(min(self.route.segment_bytes, max(room, PACKET_BYTES)))
+            self._send(data, len(data))
         if self._ending and not self._aborted:
             self._ending = False  # sent once
             self._send(Mark.END)
+
+    def _room_bytes(self) -> int:
+        """Return what may be sent now; 0 or less: nothing."""
+        return min(self._window_bytes, self.route.window_bytes - self._unread_bytes) - self._flight_bytes
 
     def _next_bytes(self, size: int) -> bytes:
         """Take up to `size` bytes from the queue."""
@@ -244,10 +248,10 @@ class Flow:
             return bytes(pieces[0])  # no copy of what is bytes already
         return b"".join(pieces)
 
-    def _send(self, content: bytes | Mark) -> None:
-        segment = Segment(content)
+    def _send(self, content: bytes | Mark, size: int = 0) -> None:
+        segment = Segment(content, size)
         self._flying.append(segment)
-        self._flight_bytes += segment.size
+        self._flight_bytes += size
         self._depart(segment)
 
     def _depart(self, segment: Segment) -> None:
@@ -296,7 +300,8 @@ class Flow:
     def _acknowledged(self, count: int) -> None:
         self._flight_bytes -= count
         self._window_bytes = min(self._window_bytes + count, self.route.window_bytes)
-        self._pump()
+        if self._queued_bytes or self._ending:
+            self._pump()
         if self.writer is not None:
             self.writer.room_made()
 
@@ -325,14 +330,15 @@ class Flow:
         """A segment is there; hand over what is in order now."""
         segment.arrived = True
         while self._flying and self._flying[0].arrived:
-            content = self._flying.popleft().content
+            first = self._flying.popleft()
+            content = first.content
             self._record(self, content)
-            if isinstance(content, bytes):
+            if first.size:
                 self.heard_at_s = self._clock.time()
-                self._acknowledge(len(content))
+                self._acknowledge(first.size)
             if self._paused:
                 self._unread.append(content)
-                self._unread_bytes += len(content) if isinstance(content, bytes) else 0
+                self._unread_bytes += first.size
             else:
                 self._hand_over(content)
 

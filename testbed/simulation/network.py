@@ -235,8 +235,7 @@ class SimulatedNetwork:
     def _record(self, flow: Flow, content: bytes | Mark) -> None:
         data = content if isinstance(content, bytes) else content.name.encode()
         self.arrivals += 1
-        self._digest.update(_ARRIVAL.pack(self.clock.time(), len(data)))
-        self._digest.update(flow.name)
+        self._digest.update(_ARRIVAL.pack(self.clock.time(), len(data)) + flow.name)
         self._digest.update(data)
 
 
