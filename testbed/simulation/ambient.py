@@ -1,9 +1,10 @@
-"""What code takes from its process without being handed it: random numbers and clocks. Virtual while a world runs.
+"""What code takes from its process without being handed it: chance, clocks, garbage collection. As the seed says.
 
 Our own services are handed theirs. These are for the libraries below them: aiohttp draws WebSocket masks and keys,
 dates its responses, and lets idle connections expire.
 """
 
+import gc
 import os
 import random
 import time
@@ -38,15 +39,24 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
         (aiohttp.connector, "monotonic", clock),
     ]
     real = [(module, name, getattr(module, name)) for module, name, _ in offered]
+    _begin_collecting_anew()
     try:
         for module, name, virtual in offered:
             setattr(module, name, virtual)
         yield
     finally:
+        gc.unfreeze()
         for module, name, before_it in real:
             setattr(module, name, before_it)
         random.setstate(before[0])
         masks.setstate(before[1])
+
+
+def _begin_collecting_anew() -> None:
+    """Let what comes alone decide when garbage is collected: finalizers may close connections."""
+    gc.collect()
+    gc.freeze()  # what was there before counts no more
+    gc.collect()
 
 
 def _mask_source() -> random.Random:

@@ -265,16 +265,43 @@ print(run(main(), seed=1))
 """
 
 
-def test_sets_of_tasks_have_the_same_order_in_every_process() -> None:
-    """The standard library keeps tasks in sets; those go by address as a rule."""
+GARBAGE = """
+import asyncio
+from testbed.simulation.loop import run
+
+class Leaked:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        collected.append(asyncio.get_running_loop().time())
+
+collected = []
+
+async def main():
+    kept = []
+    for number in range(5000):
+        if number % 100 == 0:
+            Leaked()
+        kept.append([number])
+        await asyncio.sleep(1)
+    return list(collected)
+
+print(run(main(), seed=1))
+"""
+
+
+@pytest.mark.parametrize("program", [ORDER, GARBAGE], ids=["sets of tasks", "collected garbage"])
+def test_neither_addresses_nor_what_came_before_decide_about_order(program: str) -> None:
+    """The standard library keeps tasks in sets, which go by address as a rule; finalizers may close connections."""
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", f"junk = [object() for _ in range({junk})]\n{ORDER}"],
+            [sys.executable, "-c", f"junk = [[] for _ in range({junk})]\n{program}"],
             capture_output=True,
             text=True,
             check=True,
             env=os.environ | {"PYTHONHASHSEED": str(junk)},
         ).stdout
-        for junk in (1, 1000, 12_345)
+        for junk in (1, 100, 12_345)
     }
     assert len(outputs) == 1
+    assert len(outputs.pop()) > 100
