@@ -416,7 +416,7 @@ class Engine:
         if self._observer is not None and updates:
             self._observer.committed(self._loop.time() - started_s, updates)
             for row in group.batch.journal:
-                if row.kind == "update":
+                if row.kind != "merge":
                     self._observer.update_applied(row.staleness)
 
     def _start_checkpoint(self) -> None:
@@ -441,7 +441,8 @@ class Engine:
     # --- effects that change the vectors ---
 
     def _apply(self, effect: Apply) -> None:
-        self._state.apply(self._vectors.pop(effect.position), effect.weight, effect.version, effect.age)
+        vector = self._vectors.pop(effect.position)
+        self._state.apply(vector, effect.weight, effect.version, effect.age, whole=effect.whole)
 
     def _take_peer_model(self, effect: TakePeerModel) -> None:
         message = effect.arrived.message

@@ -257,12 +257,16 @@ class SaveTraffic:
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Add the update at `position` of the journal to the model; this makes `version`."""
+    """Add the update at `position` of the journal to the model; this makes `version`.
+
+    `whole`: it is a model; move the region's towards it.
+    """
 
     position: int
     version: int
     weight: float
     age: float
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def _update_row(effect: JournalUpdate, at_s: float) -> JournalRow:
     return JournalRow(
         effect.position,
         effect.version,
-        "update",
+        "model" if offered.whole else "update",
         effect.arrived.device,
         offered.sequence,
         effect.base_number,

@@ -85,15 +85,24 @@ class ModelState:
         """Return values and age of the replicas of `peers`; one that has left the federation counts no more."""
         return {peer: (one.values, one.age) for peer, one in self.replicas.items() if peer in peers}
 
-    def apply(self, update: SparseVector, weight: float, version: int, age: float) -> None:
-        """Add `weight` times `update` to the model; this makes `version`, of `age`."""
+    def apply(self, update: SparseVector, weight: float, version: int, age: float, *, whole: bool = False) -> None:
+        """Add `weight` times `update` to the model; this makes `version`, of `age`.
+
+        `whole`: move the model by `weight` towards `update`, which has every entry, in float32.
+        """
+        if whole:
+            self._move(weight, update.values, version, age)
+            return
         update.add_to(self.model, weight)
         self.changed_at[update.indices] = version
         self.version, self.age = version, age
 
     def merge(self, peer: str, weight: float, version: int, age: float) -> None:
         """Move the model by `weight` towards the replica of `peer`, in float32; this makes `version`, of `age`."""
-        moved = self.model + np.float32(weight) * (self.replicas[peer].values - self.model)
+        self._move(weight, self.replicas[peer].values, version, age)
+
+    def _move(self, weight: float, towards: Float32, version: int, age: float) -> None:
+        moved = self.model + np.float32(weight) * (towards - self.model)
         self.changed_at[moved != self.model] = version
         self.model[:] = moved
         self.version, self.age = version, age

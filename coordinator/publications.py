@@ -50,8 +50,8 @@ def prepare(
     prepared = []
     for effect in group.effects:
         match effect:
-            case Apply(position, version, weight, age):
-                ahead.apply(vectors[position], weight, version, age)
+            case Apply(position, version, weight, age, whole):
+                ahead.apply(vectors[position], weight, version, age, whole=whole)
             case TakePeerModel(arrived):
                 ahead.take_peer_model(arrived.message.coordinator, publication_of(arrived.message), arrived.values)
             case Merge(version, peer, weight, age):

@@ -66,7 +66,7 @@ SELECT max(ifnull((SELECT max(position) FROM journal), 0), ifnull((SELECT max(po
 SELECT version, age FROM journal WHERE version IS NOT NULL ORDER BY version;
 
 -- name: held
-SELECT position, sender, sequence, staleness, steps, examples, loss, payload
+SELECT position, kind, sender, sequence, staleness, steps, examples, loss, payload
 FROM journal WHERE version IS NULL ORDER BY position;
 
 -- name: replay
@@ -90,7 +90,7 @@ SELECT state FROM rule_state;
 -- name: history_updates
 SELECT position, version, sender, sequence, base_number, steps, examples, loss, seconds_per_step, staleness, weight,
     age, length(payload), frame_bytes, received_at_s
-FROM journal WHERE kind = 'update' ORDER BY position;
+FROM journal WHERE kind != 'merge' ORDER BY position;
 
 -- name: history_merges
 SELECT version, sender, weight, age, received_at_s FROM journal WHERE kind = 'merge' ORDER BY version;

@@ -127,7 +127,7 @@ def _replay(store: Store, start: Checkpoint, own: str, up_to: int) -> None:
             state.merge(row.sender, row.weight, row.version, row.age)
         else:
             update = _vector(store, row.position, row.payload, state.size)
-            state.apply(update, row.weight, row.version, row.age)
+            state.apply(update, row.weight, row.version, row.age, whole=row.kind == "model")
     publications.up_to(VERSION_MAX)
 
 
@@ -171,4 +171,4 @@ def _held(row: HeldRow) -> HeldUpdate:
         loss=row.loss,
         behind=round(row.staleness),  # as far as it is still known
     )
-    return HeldUpdate(row.position, arrival)
+    return HeldUpdate(row.position, arrival, whole=row.kind == "model")

@@ -248,7 +248,7 @@ class Region:
         )
         self._state.position += 1
         self.counts.accepted += 1
-        newest = HeldUpdate(self._state.position, arrival)
+        newest = HeldUpdate(self._state.position, arrival, offered.whole)
         if self._rounds is not None:
             self._rounds.delivered(device)
         weights = self._weights(now_s, arrival)
@@ -262,7 +262,7 @@ class Region:
         version, age, weight = self._next_version(self._older()), self.age, weights[-1]
         ledger.take(device, offered.sequence, version, weight)
         effects.append(JournalUpdate(newest.position, event, offered.base.number, staleness, version, weight, age))
-        applied.append(Apply(newest.position, version, weight, age))
+        applied.append(Apply(newest.position, version, weight, age, newest.whole))
         effects += applied
         effects += self._accept(device, offered.sequence, weight, now_s)
         effects += self._federation.updated(len(self._links), now_s)
@@ -293,7 +293,7 @@ class Region:
             version, age, name = self._next_version(self._older()), self.age, held.arrival.device
             self.ledger.release(name, held.arrival.sequence, version, weight)
             effects.append(ReleaseUpdate(held.position, name, version, weight, age))
-            applied.append(Apply(held.position, version, weight, age))
+            applied.append(Apply(held.position, version, weight, age, held.whole))
         self._state.held.clear()
         return effects, applied
 
@@ -375,6 +375,8 @@ class Region:
             return _Refusal("wrong_sequence", f"update {offered.sequence} was rejected on this stream before")
         if isinstance(event.vector, Malformed):
             return event.vector
+        if offered.whole and len(event.vector) < event.vector.size:
+            return Malformed("malformed", f"a whole model of {len(event.vector)} entries, not {event.vector.size}")
         if not isfinite(offered.loss):
             return Malformed("not_finite", f"the update's loss is {offered.loss}")
         if rounds is not None and not rounds.takes(event.device, offered.base.number):

@@ -30,6 +30,7 @@ class HeldUpdate:
 
     position: int
     arrival: Arrival
+    whole: bool = False  # a model, not a difference
 
 
 @dataclass(slots=True)

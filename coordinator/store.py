@@ -35,7 +35,7 @@ class JournalRow(NamedTuple):
 
     position: int
     version: int | None
-    kind: str  # "update" or "merge"
+    kind: str  # "update", "model" (an update that is one) or "merge"
     sender: str
     sequence: int
     base_number: int
@@ -108,6 +108,7 @@ class HeldRow(NamedTuple):
     """An update that the arrival rule holds."""
 
     position: int
+    kind: str
     device: str
     sequence: int
     staleness: float

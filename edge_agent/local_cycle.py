@@ -105,8 +105,8 @@ class LocalCycle:
         return self._run.highest_rate
 
     def difference(self) -> Float32:
-        """Return what was learned since `base`, float32 of shape (size,)."""
-        return self._run.difference()
+        """Return what was learned since `base`, float32 of shape (size,); the model itself under `whole_model`."""
+        return self._run.learned()
 
     def is_finite(self, difference: Float32) -> bool:
         """Whether the loss and every entry of `difference` are numbers to go on with."""

@@ -15,7 +15,7 @@ from skerry.algorithms.uplink import Uplink
 from skerry.protocol import sparse
 from skerry.protocol.messages import ModelVersion
 from skerry.values import ValueEncoding
-from skerry.vector import Float32, Layout
+from skerry.vector import Float32, Layout, SparseVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Update:
     event: int
     settled_event: int | None = None
     settled_weight: float | None = None  # what the coordinator applied of it; None: nothing returns
+    whole: bool = False  # the payload is a model, no difference: the residual knows nothing of it
 
 
 class Outbox:
@@ -54,11 +55,16 @@ class Outbox:
 
         Returns `update` with payload and event filled in; it waits from now on.
         """
+        if update.whole:
+            return self._wait(update, SparseVector.full(difference), ValueEncoding.FLOAT32)
         kept = fade(self.residual, self.learning_rate, update.learning_rate)
         sent, self.residual = compress_with_error_feedback(uplink, difference, kept, layout)
         self.learning_rate = update.learning_rate
+        return self._wait(update, sent, ValueEncoding(uplink.values))
+
+    def _wait(self, update: Update, sent: SparseVector, values: ValueEncoding) -> Update:
         self.events += 1
-        taken = replace(update, payload=sparse.encode(sent, ValueEncoding(uplink.values)), event=self.events)
+        taken = replace(update, payload=sparse.encode(sent, values), event=self.events)
         self.waiting[taken.sequence] = taken
         return taken
 
@@ -75,7 +81,7 @@ class Outbox:
         What a later update left unsent was never stored: the entries that it did send are empty now, all others are as
         they were stored. So the mass of some unsent differences is lost, but none is counted twice.
         """
-        happened = [(update.event, update, False) for update in updates if update.event > after]
+        happened = [(update.event, update, False) for update in updates if update.event > after and not update.whole]
         happened += [
             (update.settled_event, update, True)
             for update in updates
@@ -92,6 +98,6 @@ class Outbox:
         self.waiting = {update.sequence: update for update in updates if update.settled_event is None}
 
     def _give_back(self, update: Update, weight: float | None) -> None:
-        if weight is not None and weight != 1.0:
+        if weight is not None and weight != 1.0 and not update.whole:
             share = lasting_share(update.learning_rate, self.learning_rate)
             self.residual = restore(self.residual, sparse.decode(update.payload, size=self.size), weight, share)

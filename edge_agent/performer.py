@@ -314,6 +314,7 @@ class Performer:
         if outbox is None or task is None:
             return  # of a task that was left
         finished = effect.finished
+        uplink, layout = self.device.stages.uplink, task.layout
         update = Update(
             sequence=effect.sequence,
             base=finished.base,
@@ -324,8 +325,8 @@ class Performer:
             learning_rate=finished.learning_rate,
             payload=b"",
             event=0,
+            whole=uplink.whole,
         )
-        uplink, layout = self.device.stages.uplink, task.layout
         await self._run_in_thread(lambda: outbox.take(update, finished.difference, uplink, layout))
 
     def _store_update(self, sequence: int) -> None:

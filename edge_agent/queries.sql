@@ -15,7 +15,7 @@ SELECT lineage, number, tensors, data FROM head;
 -- name: outbox
 SELECT
     sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate,
-    payload, event, settled_event, settled_weight
+    payload, event, settled_event, settled_weight, whole
 FROM outbox ORDER BY sequence;
 
 -- name: take_update
@@ -24,8 +24,10 @@ UPDATE agent SET last_sequence = :sequence, steps = steps + :steps, events = :ev
 
 -- name: put_update
 INSERT INTO outbox
-    (sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate, payload, event)
-VALUES (:sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :learning_rate, :payload, :event);
+    (sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate, payload, event, whole)
+VALUES (
+    :sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :learning_rate, :payload, :event, :whole
+);
 
 -- name: put_residual
 INSERT OR REPLACE INTO residual (id, event, data, learning_rate) VALUES (1, :event, :data, :learning_rate);

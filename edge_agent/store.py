@@ -136,6 +136,7 @@ class Store:
                 learning_rate=update.learning_rate,
                 payload=update.payload,
                 event=update.event,
+                whole=int(update.whole),
             )
             if residual is not None:
                 data = np.ascontiguousarray(residual, "<f4")
@@ -200,4 +201,5 @@ def _head(row: tuple[str, int, str, bytes]) -> StoredHead:
 
 def _update(row: tuple[Any, ...]) -> Update:
     sequence, lineage, number, *rest = row
+    rest[-1] = bool(rest[-1])
     return Update(sequence, ModelVersion(lineage, number), *rest)

@@ -317,6 +317,7 @@ def _offers(update: Update, part_bytes: int, first_part: int) -> Iterator[Update
             loss=update.loss,
             seconds_per_step=update.seconds_per_step,
             part=part,
+            whole=update.whole,
         )
 
 

@@ -16,7 +16,7 @@ from skerry.algorithms.merge import CarryOver, Merge
 from skerry.algorithms.optimizer import Optimizer, Sgd
 from skerry.algorithms.participation import Always, OnOffer, Participation
 from skerry.algorithms.schedule import Constant, Schedule
-from skerry.algorithms.uplink import TopK, Uplink
+from skerry.algorithms.uplink import TopK, Uplink, WholeModel
 
 
 class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,6 +39,15 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
     decay: Decay = Relative()
     federation: FederationRule = SpykerToken()
 
+    def __post_init__(self) -> None:
+        """Check what one stage alone cannot say."""
+        if self.uplink.whole and self.arrival.averages:
+            rule = msgspec.to_builtins(self.arrival)["rule"]
+            raise ValueError(
+                f"uplink.rule is whole_model: models are mixed in one by one, but arrival.rule, {rule}, takes the mean "
+                'of differences; set uplink.rule = "dense"'
+            )
+
     def agent_stages(self) -> AgentStages:
         """Return the part that devices need.
 
@@ -47,7 +56,7 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
         train when they are selected, whatever `participation` says.
         """
         uplink = self.uplink
-        if self.arrival.averages:
+        if self.arrival.averages and not isinstance(uplink, WholeModel):
             uplink = msgspec.structs.replace(uplink, return_unapplied=False)
         return AgentStages(
             participation=OnOffer() if self.arrival.synchronous else self.participation,

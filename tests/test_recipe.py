@@ -16,7 +16,7 @@ from skerry.algorithms.optimizer import Adam, Sgd
 from skerry.algorithms.participation import OnOffer
 from skerry.algorithms.schedule import Constant as ConstantRate
 from skerry.algorithms.schedule import Cosine
-from skerry.algorithms.uplink import Dense, Flare, TopK
+from skerry.algorithms.uplink import Dense, Flare, TopK, WholeModel
 from skerry.errors import ConfigError
 from skerry.recipe import AgentStages, Recipe, on_wire
 from skerry.values import ValueEncoding
@@ -96,6 +96,10 @@ def test_every_stage_is_chosen_by_name() -> None:
         ('[schedule]\nrule = "linear"', ["schedule.rule", "linear"]),
         ('[arrival]\nrule = "spyker"\nserver_rate = inf', ["arrival.server_rate"]),
         ('[arrival]\nrule = "fedbuff"\nsize = 1.5', ["arrival.size", "int"]),
+        ('[uplink]\nrule = "whole_model"\n[arrival]\nrule = "fedbuff"', ["whole_model", "fedbuff", "dense"]),
+        ('[arrival]\nrule = "fedavg"\nfraction = 0.0', ["arrival.fraction"]),
+        ('[arrival]\nrule = "gain_controlled"\ngain_max = 0.0', ["arrival.gain_max"]),
+        ('[federation]\nrule = "synchronous_exchange"\ninterval_s = 0.0', ["federation.interval_s"]),
         ('[decay]\nrule = "relative"\nminimum = 1.0', ["decay", "minimum is 1.0"]),
         ('[federation]\nrule = "spyker_token"\neta_a = 2', ["federation.eta_a"]),
         ('[federation]\nrule = "spyker_token"\nhold_min_s = 2.0', ["federation", "hold_min_s is 2.0"]),
@@ -116,7 +120,7 @@ def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
         Recipe(),
         Recipe(uplink=Dense(), arrival=Constant()),
         Recipe(uplink=Flare(), federation=NoFederation()),
-        Recipe(participation=OnOffer()),
+        Recipe(participation=OnOffer(), uplink=WholeModel()),
         Recipe(optimizer=Adam(decoupled=True, clip_norm=5.0)),
     ],
 )

@@ -30,6 +30,7 @@ class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
     return_unapplied: bool = True  # what the coordinator's weight left out returns to the residual
 
     push_steps: ClassVar[int] = 0
+    whole: ClassVar[bool] = False
 
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
         """Choose entries of `total`, finite float32 of shape (layout.size,), with their exact values."""
@@ -55,6 +56,7 @@ class Dense(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     return_unapplied: bool = False  # as the published methods that send everything
 
     push_steps: ClassVar[int] = 0
+    whole: ClassVar[bool] = False
 
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
         """Return all of `total`."""
@@ -89,6 +91,8 @@ class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     decay: Annotated[float, Meta(ge=1.0, le=10.0)] = 1.05  # c
     push_steps: Annotated[int, Meta(ge=1, le=1000)] = 1  # p
 
+    whole: ClassVar[bool] = False
+
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
         """Choose entries of `total`, finite float32 of shape (layout.size,), with their exact values."""
         return _top_k(total, layout, self.density, self.scope)
@@ -119,7 +123,36 @@ class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             push_towards(parameters, base, residual, layout, learning_rate * tau)
 
 
-Uplink = TopK | Dense | Flare
+class WholeModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="whole_model"):
+    """The model that the device trained, not its difference to the base; the coordinator moves its own towards it.
+
+    Source: FedAsync (Xie et al. 2019, arXiv:1903.03934), whose server mixes W <- (1 - a) W + a w. Nothing waits in the
+    residual, and nothing returns to it: what is not applied of a model is no debt.
+    """
+
+    push_steps: ClassVar[int] = 0
+    whole: ClassVar[bool] = True
+    values: ClassVar[ValueEncoding] = ValueEncoding.FLOAT32
+    return_unapplied: ClassVar[bool] = False
+
+    def compress(self, total: Float32, layout: Layout) -> SparseVector:
+        """Return all of `total`."""
+        return SparseVector.full(total)
+
+    def push(
+        self,
+        step: int,
+        parameters: Float32,
+        base: Float32,
+        residual: Float32,
+        layout: Layout,
+        learning_rate: float,
+        uploads: int,
+    ) -> None:
+        """Leave the parameters alone."""
+
+
+Uplink = TopK | Dense | Flare | WholeModel
 
 
 def _top_k(total: Float32, layout: Layout, density: float, scope: Scope) -> SparseVector:

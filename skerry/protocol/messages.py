@@ -104,8 +104,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     seconds_per_step: Seconds | None  # None before calibration
 
 
-class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered"):
-    """The result of one local training run, or one part of it."""
+class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered", omit_defaults=True):
+    """The result of one local training run, or one part of it. A field that has a default may be absent."""
 
     sequence: Positive  # per device, rises by one; the same on every retry
     base: ModelVersion  # the regional model that the difference is against
@@ -114,6 +114,7 @@ class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered"):
     loss: float  # mean over the run's steps; NaN or infinite after a run that diverged
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)]
     part: Part  # sparse vector, see `sparse`
+    whole: bool = False  # every entry of the model that was trained, not what to add to the base
 
 
 class Telemetry(msgspec.Struct, frozen=True, tag="telemetry", omit_defaults=True):

@@ -104,6 +104,10 @@ class LocalRun:
         self._base = newer.astype(np.float32)
         return True
 
+    def learned(self) -> Float32:
+        """Return what is to be sent: parameters - base, or under the uplink `whole_model` the parameters."""
+        return self._parameters.copy() if self._uplink.whole else self.difference()
+
     def difference(self) -> Float32:
         """Return parameters - base, the whole vector: what this run has learnt."""
         return self._parameters - self._base

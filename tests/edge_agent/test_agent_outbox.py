@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_agent.outbox import Outbox, Update
 from edge_agent.store import Store
-from skerry.algorithms.uplink import Dense, TopK
+from skerry.algorithms.uplink import Dense, TopK, WholeModel
 from skerry.protocol import sparse
 from skerry.protocol.messages import ModelVersion
 from skerry.values import ValueEncoding
@@ -194,3 +194,20 @@ def test_where_the_residual_is_written_seldom_a_crash_counts_nothing_twice(
     assert again.waiting == disk.outbox.waiting
     np.testing.assert_allclose(again.residual, expected, atol=1e-5)
     disk.store.close()
+
+
+def test_a_whole_model_leaves_the_residual_alone_whatever_becomes_of_it() -> None:
+    """Added to the difference of the next update it would be a second model on top of one."""
+    outbox = Outbox(SIZE)
+    outbox.take(new_update(1), difference(1), UPLINK, LAYOUT)
+    before = outbox.residual.copy()
+    model = difference(2)
+    for sequence, weight in enumerate((0.0, 0.25, 1.0, None), start=2):
+        taken = outbox.take(replace(new_update(sequence), whole=True), model, WholeModel(), LAYOUT)
+        np.testing.assert_array_equal(values_of(taken), model)
+        settled = outbox.settle(sequence, weight)
+        assert (settled.settled_event, settled.settled_weight) == (outbox.events, weight)
+        again = Outbox(SIZE, residual=before)
+        again.replay([settled], after=0)
+        np.testing.assert_array_equal(again.residual, before)
+    np.testing.assert_array_equal(outbox.residual, before)

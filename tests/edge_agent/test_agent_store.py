@@ -1,4 +1,5 @@
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,14 @@ def test_what_was_written_is_read_again(path: Path) -> None:
     store = Store(path)
     store.save_task(WELCOME)
     store.put_update(update(1, 1), VECTOR)
-    store.put_update(update(2, 2), None)
+    store.put_update(replace(update(2, 2), whole=True), None)
     store.settle(update(1, 1, 3, 0.25), accepted=True)
     store.save_model(StoredModel(ModelVersion("r/1", 9), VECTOR * 2))
     store.close()
     stored = Store(path).load()
     assert (stored.last_sequence, stored.uploads, stored.events, stored.steps) == (2, 1, 3, 10)
     assert stored.welcome == WELCOME
-    assert stored.updates == [update(1, 1, 3, 0.25), update(2, 2)]
+    assert stored.updates == [update(1, 1, 3, 0.25), replace(update(2, 2), whole=True)]
     assert stored.residual is not None
     np.testing.assert_array_equal(stored.residual, VECTOR)
     assert (stored.residual_event, stored.residual_learning_rate) == (1, 0.02)
@@ -149,7 +150,7 @@ def test_what_was_learned_before_rates_were_kept_counts_in_full(path: Path) -> N
     db.close()
     stored = Store(path).load()
     (waiting,) = stored.updates
-    assert (waiting.payload, waiting.event, waiting.learning_rate) == (b"\0", 13, 0.0)
+    assert (waiting.payload, waiting.event, waiting.learning_rate, waiting.whole) == (b"\0", 13, 0.0, False)
     assert stored.residual is not None
     assert stored.residual_learning_rate == 0.0
     assert lasting_share(stored.residual_learning_rate, 0.02) == 1.0

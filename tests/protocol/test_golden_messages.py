@@ -47,6 +47,7 @@ EXAMPLES: dict[str, frames.Message] = {
     "hello": Hello(1, 0, "pi-4.kitchen", "0.1.0", "raspberry-pi-4", SHA256, VERSION, 17, 0.0125),
     "hello.first_time": Hello(1, 0, "d", "0.1.0", "", None, None, 0, None),
     "update_offered": UpdateOffered(18, VERSION, 12, 480, 0.6931471805599453, 0.0125, PART),
+    "update_offered.whole": UpdateOffered(18, VERSION, 12, 480, 0.6931471805599453, 0.0125, PART, whole=True),
     "telemetry": Telemetry(3600.0, 3500.5, 0.25, 400, 4800, 0.75, 80_000_000, 123_456, 654_321, 2, 61.5),
     "telemetry.held_out": Telemetry(
         3600.0,

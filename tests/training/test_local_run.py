@@ -11,7 +11,7 @@ import pytest
 from skerry.algorithms.merge import CarryOver, NextCycle
 from skerry.algorithms.optimizer import Sgd
 from skerry.algorithms.schedule import Constant, Step
-from skerry.algorithms.uplink import Dense, Flare, TopK
+from skerry.algorithms.uplink import Dense, Flare, TopK, WholeModel
 from skerry.training.batches import Batch
 from skerry.training.local_run import LocalRun
 from skerry.training.trainer import Trainer
@@ -46,6 +46,18 @@ def test_each_step_follows_the_gradient_and_keeps_the_buffers(begin: Callable[..
     assert run.step() == 2 * (6.0 - 1.5)
     np.testing.assert_array_equal(run.parameters, [-0.5, 0.5, 1.5, 12.0])
     assert (run.steps, run.mean_loss) == (2, 7.5)
+
+
+def test_what_is_sent_is_the_difference_or_the_model(begin: Callable[..., LocalRun]) -> None:
+    run = begin()
+    run.step()
+    np.testing.assert_array_equal(run.learned(), run.difference())
+    run = begin(uplink=WholeModel())
+    run.step()
+    learned = run.learned()
+    np.testing.assert_array_equal(learned, run.parameters)
+    run.step()
+    np.testing.assert_array_equal(learned, [0.5, 1.5, 2.5, 11.0])  # a copy: what is sent does not change any more
 
 
 def test_the_difference_covers_the_whole_vector(begin: Callable[..., LocalRun]) -> None:

@@ -63,7 +63,9 @@ class Words:
     @staticmethod
     def update(device: str, sequence: int, base: ModelVersion, seed: int | None = None, **fields: Any) -> UpdateArrived:
         """An update; the same device and sequence bring the same values."""
-        vector = Words.vector(crc32(f"{device} {sequence}".encode()) if seed is None else seed)
+        vector = fields.pop("vector", None) or Words.vector(
+            crc32(f"{device} {sequence}".encode()) if seed is None else seed
+        )
         offered = {"steps": 20, "examples": 100, "loss": 0.5, "seconds_per_step": 0.05} | fields
         payload = sparse.encode(vector)
         part = Part(0, 1, len(payload), 0, b"")

@@ -52,6 +52,17 @@ def test_changes_that_are_many_travel_whole(words: Any) -> None:
     assert len(state.changes_since(0)) <= len(state.changes_since(None))
 
 
+def test_a_whole_model_draws_the_model_towards_it_as_a_merge_does(words: Any) -> None:
+    state, other = ModelState.start(words.initial()), ModelState.start(words.initial())
+    model = words.vector(3, SIZE)
+    state.apply(model, 0.25, 1, 1.0, whole=True)
+    other.take_peer_model("there-1", peer_publication(1, whole=True), model)
+    other.merge("there-1", 0.25, 1, 1.0)
+    assert bits(state.model) == bits(other.model)
+    assert (state.version, state.age) == (1, 1.0)
+    np.testing.assert_allclose(state.model, 0.75 * words.initial() + 0.25 * model.values, atol=1e-6)
+
+
 def test_a_merge_moves_the_model_by_the_weight_in_float32(words: Any) -> None:
     state = ModelState.start(words.initial())
     replica = words.vector(3, SIZE)

@@ -88,7 +88,8 @@ async def test_a_crash_at_any_moment_loses_nothing_that_was_answered(
                 match rng.choice(["update", "update", "repeat", "peer", "token"]):
                     case "update":
                         device = f"d{rng.randint(0, 2)}"
-                        engine.submit(words.update(device, step * 10 + rng.randint(0, 9), engine.version))
+                        full = {"whole": True, "vector": words.vector(step, words.size)} if rng.random() < 0.3 else {}
+                        engine.submit(words.update(device, step * 10 + rng.randint(0, 9), engine.version, **full))
                     case "repeat":
                         engine.submit(words.update("d0", 1, engine.version))
                     case "peer":
@@ -347,6 +348,22 @@ def test_evaluations_of_an_older_schema_are_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(Batch(evaluations=[EvaluationRow(2.0, 6, 5.0, "regional", 100, None, 0.4)]))
     assert list(store.history("evaluations")) == [row, (2.0, 6, 5.0, "regional", 100, None, 0.4)]
+    store.close()
+
+
+def test_the_journal_of_an_older_schema_is_kept_and_takes_models(tmp_path: Path) -> None:
+    row = JournalRow(1, None, "update", "kite", 1, 0, None, None, 1, 1, 0.5, 0.1, 0.0, 9, 0.0, b"x")
+    with closing(sqlite3.connect(tmp_path / "coordinator.db")) as db:
+        scripts = sorted(Path("coordinator/schema").glob("*.sql"))[:3]
+        db.executescript("".join(script.read_text() for script in scripts) + "PRAGMA user_version = 3;")
+        db.execute(f"INSERT INTO journal VALUES ({', '.join('?' * len(row))})", row)
+        db.commit()
+    store = Store(tmp_path)
+    with pytest.raises(StorageError):
+        store.write(Batch(journal=[row._replace(position=2, kind="model")]))  # a repeat is one in either kind
+    store.write(Batch(journal=[row._replace(position=2, kind="model", sequence=2)]))
+    assert [(one.position, one.kind, one.payload) for one in store.held()] == [(1, "update", b"x"), (2, "model", b"x")]
+    assert len(store.history("updates")) == 2
     store.close()
 
 

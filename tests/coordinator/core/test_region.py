@@ -91,6 +91,25 @@ def test_a_repeat_that_is_malformed_by_now_is_still_a_repeat(new_region: Any, wo
     assert isinstance(said(region.handle(torn, 2.0))[0], UpdateAccepted)
 
 
+def test_a_whole_model_is_journalled_and_applied_as_one(new_region: Any, words: Any) -> None:
+    region = new_region()
+    update = words.update("kite", 1, version(0), whole=True, vector=words.vector(1, words.size))
+    effects = region.handle(update, 1.0)
+    assert of(JournalUpdate, effects)[0].arrived.offered.whole
+    assert of(Apply, effects)[0].whole
+    held = new_region(Recipe(arrival=FedBuff(2), federation=NoFederation()))
+    held.handle(update, 1.0)  # of an agent that still goes by another recipe
+    effects = held.handle(words.update("tern", 1, version(0)), 1.0)
+    assert [effect.whole for effect in of(Apply, effects)] == [True, False]
+
+
+def test_a_whole_model_that_lacks_entries_is_malformed(new_region: Any, words: Any) -> None:
+    region = new_region()
+    (answer,) = said(region.handle(words.update("kite", 1, version(0), whole=True), 1.0))
+    assert isinstance(answer, UpdateRejected)
+    assert answer.reason == "malformed"
+
+
 def test_a_controlled_rate_is_written_down_with_the_weight_that_it_gave(new_region: Any, words: Any) -> None:
     recipe = Recipe(arrival=GainControlled(), federation=NoFederation())
     region = new_region(recipe)
