@@ -25,7 +25,9 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 
 class Metrics(Collector):
     """The figures of one coordinator; also the engine's observer."""
 
-    def __init__(self) -> None:
+    def __init__(self, note_staleness: Callable[[float], object] = lambda _: None) -> None:
+        """`note_staleness` is told that of each update: a histogram is too coarse for a lab."""
+        self._note_staleness = note_staleness
         self.registry = CollectorRegistry()
         self.frames_received = 0
         self.frames_received_bytes = 0
@@ -63,6 +65,7 @@ class Metrics(Collector):
     def update_applied(self, staleness: float) -> None:
         """Count one update that was weighed."""
         self._staleness.observe(staleness)
+        self._note_staleness(staleness)
 
     def text(self) -> bytes:
         """Return the exposition."""

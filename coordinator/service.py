@@ -87,6 +87,7 @@ class Service:
         open_database: OpenDatabase = Database,
         open_trainer: OpenTrainer = open_trainer,
         toll: Toll | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`toll` is what a change of the model takes beyond the real work: see `Engine`."""
         self._config = config
@@ -103,7 +104,7 @@ class Service:
         self._ready = False
         self._open_database, self._open_trainer, self._toll = open_database, open_trainer, toll
         self._started_at_s = 0.0
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.engine: Engine  # from `start` on
         self.port = 0
 

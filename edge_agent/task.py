@@ -2,7 +2,8 @@
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from edge_agent.config import AgentConfig, with_profile
 from edge_agent.held_out import sample
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class LoadRows(Protocol):
+    """As `skerry.tasks.data.load`."""
+
+    def __call__(self, source: str, manifest: Manifest, /, *, data_dir: Path | None = None) -> Dataset:
+        """Read the training rows of a source."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenTask:
     """All that local steps need but a model."""
@@ -39,8 +47,10 @@ class OpenTask:
     predictor: "Predictor | None"  # None: nobody asks for predictions
 
 
-def open_task(bundle: Bundle, config: AgentConfig, open_trainer: OpenTrainer = open_trainer) -> OpenTask:
-    """Load engine and data.
+def open_task(
+    bundle: Bundle, config: AgentConfig, open_trainer: OpenTrainer = open_trainer, load: LoadRows = data.load
+) -> OpenTask:
+    """Load engine and data; `load` reads the rows to train on where no held-out ones are wanted.
 
     Raises:
         ConfigError: the engine is not installed, or the profile cannot be read.
@@ -48,7 +58,7 @@ def open_task(bundle: Bundle, config: AgentConfig, open_trainer: OpenTrainer = o
     """
     in_force = with_profile(config)
     manifest = bundle.manifest
-    dataset, held_out = _rows(manifest, config)
+    dataset, held_out = _rows(manifest, config, load)
     trainer = open_trainer(bundle, in_force.engine, in_force.threads, in_force.providers)
     log.info("training on %s", trainer.runs_on)
     batch_examples = in_force.batch_examples or manifest.defaults.batch_examples
@@ -74,10 +84,10 @@ def _predictor(bundle: Bundle) -> "Predictor":
     return Predictor(bundle)
 
 
-def _rows(manifest: Manifest, config: AgentConfig) -> tuple[Dataset, Dataset | None]:
+def _rows(manifest: Manifest, config: AgentConfig, load: LoadRows) -> tuple[Dataset, Dataset | None]:
     """Return the rows to train on, and a sample of the held-out ones if there are some and they are wanted."""
     source, folder, examples_max = config.data.source, config.data.dir, config.held_out.examples_max
     if examples_max == 0:
-        return data.load(source, manifest, data_dir=folder), None
+        return load(source, manifest, data_dir=folder), None
     rows, held_out = data.load_parts(source, manifest, data_dir=folder)
     return rows, None if held_out is None else sample(held_out, examples_max)

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -25,6 +25,9 @@ from skerry.tasks.activity import people
 from skerry.tasks.manifest import Input, Manifest
 from skerry.tasks.options import whole_number
 from skerry.tasks.table import Table
+
+if TYPE_CHECKING:
+    from skerry.tasks.builtin.source import OpenDataSet
 
 SPLITS = ("train", "test", "all")
 REMEDY = "see docs/data.md"
@@ -56,19 +59,28 @@ class _Request:
     manifest: Manifest
     split: str
     data_dir: Path | None
+    open_data_set: "OpenDataSet | None"
 
 
-def load(source: str, manifest: Manifest, *, held_out: bool = False, data_dir: Path | None = None) -> Dataset:
+def load(
+    source: str,
+    manifest: Manifest,
+    *,
+    held_out: bool = False,
+    data_dir: Path | None = None,
+    open_data_set: "OpenDataSet | None" = None,
+) -> Dataset:
     """Read `source` and check it against `manifest`; `held_out` asks for the rows that are kept from training.
 
     A source that does not say which rows are held out gives all of them, to training as to evaluation. `data_dir` is
-    where the data sets of the built-in tasks are, for a source that does not say `dir=`.
+    where the data sets of the built-in tasks are, for a source that does not say `dir=`. `open_data_set` opens them; a
+    lab with many devices in one process keeps what was read.
 
     Raises:
         DataError: naming file, column and row where there is one, and the remedy.
     """
     default = "test" if held_out else "train"
-    table, split = _read(source, manifest, default, data_dir)
+    table, split = _read(source, manifest, default, data_dir, open_data_set)
     return _dataset(source, table, split or default, manifest)
 
 
@@ -88,13 +100,19 @@ def load_parts(source: str, manifest: Manifest, *, data_dir: Path | None = None)
     return rows, _dataset(source, table, "test", manifest)
 
 
-def _read(source: str, manifest: Manifest, default: str, data_dir: Path | None) -> tuple[Table, str | None]:
+def _read(
+    source: str,
+    manifest: Manifest,
+    default: str,
+    data_dir: Path | None,
+    open_data_set: "OpenDataSet | None" = None,
+) -> tuple[Table, str | None]:
     """Return the checked rows of the split that the source asks for, else of `default`; and what it asks for."""
     kind, rest, options = _located(source)
     split = options.pop("split", None)
     if split is not None and split not in SPLITS:
         raise DataError(f"data source {source!r}: split={split} is none of {', '.join(SPLITS)}")
-    table = _LOADERS[kind](_Request(rest, options, manifest, split or default, data_dir))
+    table = _LOADERS[kind](_Request(rest, options, manifest, split or default, data_dir, open_data_set))
     if options:
         raise DataError(f"data source {source!r}: unknown option {', '.join(sorted(options))}; {REMEDY}")
     return table.checked(manifest), split
@@ -184,7 +202,9 @@ def _load_builtin(request: _Request) -> Table:
     if request.rest != "activity":
         from skerry.tasks.builtin import source as data_set_source
 
-        return data_set_source.read_table(request.rest, options, request.manifest, request.split, request.data_dir)
+        opened = request.open_data_set or data_set_source.open_data_set
+        where = request.split, request.data_dir
+        return data_set_source.read_table(request.rest, options, request.manifest, *where, opened)
     return people.table(whole_number(options, "part", 0), whole_number(options, "parts", 1))
 
 

@@ -44,6 +44,8 @@ class Kind:
     open: Callable[[Folder, Manifest], DataSet]
 
 
+OpenDataSet = Callable[[str, Folder, Manifest], DataSet]
+
 DATA_SETS = {
     mnist.NAME: Kind(mnist.HOME, "iid", lambda folder, _manifest: mnist.Mnist(folder)),
     cifar10.NAME: Kind(cifar10.HOME, "iid", lambda folder, _manifest: cifar10.Cifar10.open(folder)),
@@ -72,14 +74,30 @@ def folder_of(name: str, path: Path | None) -> Folder:
     return Folder(name, kind_of(name).home, path)
 
 
-def read_table(name: str, options: dict[str, str], manifest: Manifest, split: str, data_dir: Path | None) -> Table:
+def open_data_set(name: str, folder: Folder, manifest: Manifest) -> DataSet:
+    """Open the data set of this name.
+
+    Raises:
+        DataError: there is none, or a file is missing or damaged.
+    """
+    return kind_of(name).open(folder, manifest)
+
+
+def read_table(
+    name: str,
+    options: dict[str, str],
+    manifest: Manifest,
+    split: str,
+    data_dir: Path | None,
+    open_data_set: OpenDataSet = open_data_set,
+) -> Table:
     """Read one part of a data set; takes its options out of `options`. `split` is train, test or all.
 
     Raises:
         DataError: there is no such data set, a file is missing or damaged, or an option is wrong.
     """
     folder, deal = _asked_for(name, options, data_dir)
-    data_set = kind_of(name).open(folder, manifest)
+    data_set = open_data_set(name, folder, manifest)
     pieces = []
     for held_out in {"train": (False,), "test": (True,), "all": (False, True)}[split]:
         rows = np.flatnonzero(data_set.owners(deal, held_out=held_out) == deal.part)
