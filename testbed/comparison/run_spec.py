@@ -81,6 +81,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     held_out_examples: int
     curve: tuple[CurvePoint, ...]  # in time
     updates: int  # applied
+    updates_rejected: int  # such as those whose base the coordinator no longer knew
     staleness_mean: float | None  # None: no update was applied
     staleness_p99: float | None
     bytes_up: int

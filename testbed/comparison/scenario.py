@@ -87,7 +87,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     regions: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=64)]
     latency_ms: tuple[tuple[Milliseconds, ...], ...] = ()  # between regions, one way: a row for each, symmetric
     distance: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.0  # multiplies latency_ms
-    region_mbit_per_s: Rate | None = None  # of each link between regions, each way; None: not limited
+    server_mbit_per_s: Rate | None = None  # of each coordinator, each way, for devices and peers; None: not limited
     devices: Annotated[int, Meta(ge=1, le=100_000)]  # of all regions together, the same number in each
     device_latency_ms: Milliseconds = 10.0  # to the region's own coordinator, one way
     device_mbit_per_s: Rate | None = None  # of each device, each way; None: not limited

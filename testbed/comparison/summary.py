@@ -179,6 +179,7 @@ def values_of(result: RunResult, comparison: Comparison) -> Values:
             values[f"{model}_bytes_to_{target:g}"] = None if at_s is None else _bytes_until(result.curve, at_s)
     return values | {
         "updates": float(result.updates),
+        "updates_rejected": float(result.updates_rejected),
         "staleness_mean": result.staleness_mean,
         "staleness_p99": result.staleness_p99,
         "bytes_up": float(result.bytes_up),

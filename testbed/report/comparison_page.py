@@ -169,8 +169,8 @@ def _times(summary: ComparisonSummary, world: WorldSummary, palette: Palette) ->
 
 def _work(summary: ComparisonSummary, world: WorldSummary, palette: Palette) -> str:
     head = (
-        "arm", "servers", "updates", "staleness, mean", "99 %", "bytes up", "down", "between servers", "devices idle",
-        "servers idle", "virtual time", "wall time of a run",
+        "arm", "servers", "updates", "rejected", "staleness, mean", "99 %", "bytes up", "down", "between servers",
+        "devices idle", "servers idle", "virtual time", "wall time of a run",
     )  # fmt: skip
     rows = []
     for arm in world.arms:
@@ -181,6 +181,7 @@ def _work(summary: ComparisonSummary, world: WorldSummary, palette: Palette) -> 
                 _name(arm, palette),
                 escape(place),
                 number(medians.get("updates")),
+                number(medians.get("updates_rejected")),
                 number(medians.get("staleness_mean")),
                 number(medians.get("staleness_p99")),
                 *(_size(medians.get(name)) for name in ("bytes_up", "bytes_down", "bytes_peers")),

@@ -37,9 +37,9 @@ def describe(world: World) -> str:
     link = f"{delay(world.device_latency_ms / 1e3)} one way" + (
         f", {rate(world.device_mbit_per_s * 1e6)}" if world.device_mbit_per_s else ""
     )
-    between = f"; links between regions {rate(world.region_mbit_per_s * 1e6)}" if world.region_mbit_per_s else ""
+    server = f", which has {rate(world.server_mbit_per_s * 1e6)}" if world.server_mbit_per_s else ""
     return (
-        f"{each} devices a region, {link} from their coordinator{between}. A coordinator works"
+        f"{each} devices a region, {link} from their coordinator{server}. A coordinator works"
         f" {delay(world.merge_ms / 1e3)} on an update or a peer's model and {delay(world.aggregate_ms / 1e3)} on a"
         f" mean, one after the other. {speed(world)}"
     )

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from coordinator.checkpoint import CHECKPOINTS
 from coordinator.config import CoordinatorConfig, Listen
+from coordinator.metrics import Metrics
 from coordinator.service import Service
 from testbed.simulation.clock import WallClock
 from testbed.simulation.connector import ServerNetwork
@@ -25,18 +26,19 @@ class SimulatedCoordinator(Machine):
         world: World,
         config: CoordinatorConfig,
         *,
-        change_s: float = 0.0,
+        work: ServerWork | None = None,
         sync_s: Callable[[], float] = lambda: 0.0,
         clock: WallClock | None = None,
     ) -> None:
         """`config` says where to listen and where its state is only as far as the world has no say in that.
 
-        `change_s`: what each change of the model takes, see `ServerWork`. `sync_s`: see `Disk`.
+        `work`: what changes of the model take; None: no time. `sync_s`: see `Disk`.
         """
         super().__init__(world, config.name, sync_s, clock, CHECKPOINTS)
         self._config = replace(config, listen=Listen(world.network.address(config.name), PORT))
-        self.work = ServerWork(change_s)
+        self.work = work
         self.service: Service | None = None
+        self.staleness: list[float] = []  # of every update that was journalled
 
     @property
     def url(self) -> str:
@@ -54,7 +56,8 @@ class SimulatedCoordinator(Machine):
             rng=draws,
             open_database=self.disk.open_database,
             open_trainer=world.trainers,
-            toll=self.work if self.work.change_s else None,
+            toll=self.work,
+            metrics=Metrics(self.staleness.append),
         )
         await service.start()
         working, stopping = asyncio.create_task(service.run()), asyncio.create_task(stop.wait())

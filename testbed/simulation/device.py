@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from edge_agent import service
 from edge_agent.config import AgentConfig
-from edge_agent.task import open_task
+from edge_agent.task import LoadRows, open_task
+from skerry.tasks import data
 from testbed.simulation.board import SimulatedBoard, SimulatedProcess
 from testbed.simulation.clock import WallClock
 from testbed.simulation.connector import Connector
 from testbed.simulation.machine import Machine, World
-from testbed.simulation.speed import Speed
+from testbed.simulation.speed import StepTimes
 from testbed.simulation.threads import TrainingInline, WorkInline
 
 
@@ -26,18 +27,23 @@ class SimulatedDevice(Machine):
         self,
         world: World,
         config: AgentConfig,
-        speed: Speed,
+        speed: StepTimes,
         *,
         sync_s: Callable[[], float] = lambda: 0.0,
         clock: WallClock | None = None,
         time_zone: tzinfo = UTC,
+        load: LoadRows = data.load,
     ) -> None:
-        """`config` says where its state is only as far as the world has no say in that. `sync_s`: see `Disk`."""
+        """`config` says where its state is only as far as the world has no say in that.
+
+        `sync_s`: see `Disk`. `load` reads its rows; devices that share one read a data set once.
+        """
         super().__init__(world, config.device, sync_s, clock)
         self._config = config
         self.speed = speed
         self.board = SimulatedBoard(lambda: speed.throttled)
         self._time_zone = time_zone
+        self._load = load
 
     async def _serve(self, stop: asyncio.Event, draws: random.Random) -> None:
         """Do what `skerry-agent run` does."""
@@ -54,5 +60,5 @@ class SimulatedDevice(Machine):
             board=self.board,
             process=SimulatedProcess(self.starts, self.clock()),
             open_database=self.disk.open_database,
-            open_task=partial(open_task, open_trainer=world.trainers),
+            open_task=partial(open_task, open_trainer=world.trainers, load=self._load),
         )

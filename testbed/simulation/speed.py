@@ -2,9 +2,36 @@
 
 import random
 from collections.abc import Callable
-from math import exp
+from math import exp, sqrt
+from typing import Protocol
 
 from skerry.profile import Lab, Throttling
+
+
+class StepTimes(Protocol):
+    """What a simulated processor takes for its steps."""
+
+    @property
+    def throttled(self) -> bool:
+        """Whether heat holds it back now."""
+
+    def step_s(self) -> float:
+        """Draw what a step that begins now takes, in seconds."""
+
+
+class NormalSpeed:
+    """Steps of which every `steps` take Normal(mean_s, sd_s) together, each drawn by itself."""
+
+    throttled = False
+
+    def __init__(self, mean_s: float, sd_s: float, steps: int, rng: random.Random) -> None:
+        """`mean_s` > 0, `sd_s` >= 0 of `steps` >= 1 steps. Whatever is drawn, a step takes a tenth of its mean."""
+        self._mean_s, self._sd_s = mean_s / steps, sd_s / sqrt(steps)
+        self._rng = rng
+
+    def step_s(self) -> float:
+        """See `StepTimes`."""
+        return max(0.1 * self._mean_s, self._rng.gauss(self._mean_s, self._sd_s))
 
 
 class Speed:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from coordinator.events import Apply, Merge
 from testbed.simulation.disk import Disk
-from testbed.simulation.speed import Speed
+from testbed.simulation.speed import StepTimes
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class TrainingTime:
 class TrainingInline:
     """Takes a device's steps: really computed when each begins, and over when the modelled processor is done."""
 
-    def __init__(self, speed: Speed, spent: TrainingTime) -> None:
+    def __init__(self, speed: StepTimes, spent: TrainingTime) -> None:
         self._speed, self._spent = speed, spent
         self._one_at_a_time = asyncio.Lock()
         self._stop = _Stop()
@@ -132,11 +132,20 @@ class ServerWork:
     The coordinator changes its model by one thing after the other: its work is a queue.
     """
 
-    def __init__(self, change_s: float) -> None:
-        self.change_s = change_s
+    def __init__(self, change_s: float, mean_s: float = 0.0, means: tuple[type[Apply | Merge], ...] = ()) -> None:
+        """A change takes `change_s`; of the kinds in `means`, those that follow at once are a mean, all in `mean_s`."""
+        self.change_s, self.mean_s = change_s, mean_s
         self.busy_s = 0.0  # so far, in virtual seconds
+        self._means = means
+        self._mean_ended_s: float | None = None
 
     async def __call__(self, change: Apply | Merge) -> None:
         """See `coordinator.engine.Toll`."""
-        self.busy_s += self.change_s
-        await asyncio.sleep(self.change_s)
+        loop = asyncio.get_running_loop()
+        is_mean = isinstance(change, self._means)
+        if is_mean and loop.time() == self._mean_ended_s:
+            return
+        took_s = self.mean_s if is_mean else self.change_s
+        self.busy_s += took_s
+        await asyncio.sleep(took_s)
+        self._mean_ended_s = loop.time() if is_mean else None

@@ -25,6 +25,7 @@ from testbed.simulation.machine import Machine, World
 from testbed.simulation.network import SimulatedNetwork
 from testbed.simulation.path import Path as NetworkPath
 from testbed.simulation.speed import Speed
+from testbed.simulation.threads import ServerWork
 
 REGIONS = {"eu-1": "eu", "us-1": "us"}
 STEP_S = {"pi-1": 0.02, "pi-2": 0.05, "pi-3": 0.03, "nano-1": 0.01, "nano-2": 0.04, "nano-3": 0.08}
@@ -67,7 +68,9 @@ class SmallFederation:
             checkpoints=Checkpoints(every_updates=25, history_versions=1 << 30),
         )
         syncs = self.world.draws(name, "syncs")  # slower than an acknowledgement: one ahead of its commit would show
-        return SimulatedCoordinator(self.world, config, change_s=0.002, sync_s=lambda: syncs.uniform(0.02, 0.06))
+        return SimulatedCoordinator(
+            self.world, config, work=ServerWork(0.002), sync_s=lambda: syncs.uniform(0.02, 0.06)
+        )
 
     def _device(self, number: int, name: str) -> SimulatedDevice:
         world, loop = self.world, self.world.loop

@@ -2,13 +2,13 @@
 
 import random
 from math import exp
-from statistics import mean, median
+from statistics import mean, median, stdev
 
 import pytest
 
 from skerry.profile import Jitter, Lab, Throttling
 from testbed.simulation.clock import START_S, WallClock
-from testbed.simulation.speed import Speed
+from testbed.simulation.speed import NormalSpeed, Speed
 
 
 def test_a_clock_is_off_drifts_and_jumps() -> None:
@@ -28,6 +28,20 @@ def test_a_step_takes_the_profiles_time_with_its_spread() -> None:
     assert median(one for one in found if one > 0.06) / 0.06 == pytest.approx(exp(0.2 * 0.6745), rel=0.02)
     speed.slowdown = 2.0
     assert median(speed.step_s() for _ in range(4000)) == pytest.approx(0.12, rel=0.02)
+
+
+def test_steps_of_a_round_spread_as_the_round_does() -> None:
+    """Five steps take 150 ms with a deviation of 7.5 ms: those of one are 30 ms and 7.5 / sqrt(5) ms."""
+    speed = NormalSpeed(0.15, 0.0075, 5, random.Random(1))
+    rounds = [sum(speed.step_s() for _ in range(5)) for _ in range(4000)]
+    assert mean(rounds) == pytest.approx(0.15, rel=0.005)
+    assert stdev(rounds) == pytest.approx(0.0075, rel=0.05)
+    assert not speed.throttled
+
+
+def test_no_step_takes_less_than_a_tenth_of_its_mean() -> None:
+    speed = NormalSpeed(0.15, 0.05, 100, random.Random(1))
+    assert min(speed.step_s() for _ in range(4000)) == pytest.approx(0.00015)
 
 
 def test_a_device_without_spread_is_exact() -> None:

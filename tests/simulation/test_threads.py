@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.events import Merge
+from coordinator.events import Apply, Merge
 from skerry.errors import StorageError
 from skerry.profile import Lab
 from testbed.simulation.disk import Disk
@@ -140,5 +140,24 @@ def test_a_slower_servers_work_takes_time_and_is_counted() -> None:
             await work(Merge(1, "us-1", 0.5, 1.0))
         assert asyncio.get_running_loop().time() == pytest.approx(0.03)
         assert work.busy_s == pytest.approx(0.03)
+
+    run(main(), seed=1)
+
+
+def test_changes_that_follow_at_once_are_one_mean() -> None:
+    """Two means of three models, 5 ms apart, then an update, which is a piece of work of its own."""
+
+    async def main() -> None:
+        loop, work = asyncio.get_running_loop(), ServerWork(0.01, 0.1, (Merge,))
+        update = Apply(7, 7, 0.5, 1.0)
+        for pause_s in (0.005, 0.0):
+            for _ in range(3):
+                await work(Merge(1, "us-1", 0.5, 1.0))
+            await asyncio.sleep(pause_s)
+        assert loop.time() == pytest.approx(0.205)
+        await work(update)
+        await work(update)
+        await work(Merge(1, "us-1", 0.5, 1.0))
+        assert work.busy_s == pytest.approx(0.1 + 0.1 + 0.01 + 0.01 + 0.1)
 
     run(main(), seed=1)

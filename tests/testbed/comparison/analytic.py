@@ -61,6 +61,7 @@ def simulate(spec: RunSpec, place: Place, progress: Callable[[Progress], None]) 
         held_out_examples=1086,
         curve=curve,
         updates=curve[-1].updates,
+        updates_rejected=0,
         staleness_mean=3.0,
         staleness_p99=12.0,
         bytes_up=curve[-1].bytes_up,

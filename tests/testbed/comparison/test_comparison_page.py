@@ -176,8 +176,8 @@ def test_a_world_is_told_in_words(make: Callable[..., Comparison]) -> None:
     replace = msgspec.structs.replace
     assert "2 devices a region, 10 ms one way" in comparison_world.describe(base)
     speed = replace(base.speed, multipliers=(0.5, 2.0), steps=5)
-    told = comparison_world.describe(replace(base, speed=speed, device_mbit_per_s=8.0, region_mbit_per_s=100.0))
-    assert "10 ms one way, 8 Mbit/s from their coordinator; links between regions 100 Mbit/s" in told
+    told = comparison_world.describe(replace(base, speed=speed, device_mbit_per_s=8.0, server_mbit_per_s=100.0))
+    assert "10 ms one way, 8 Mbit/s from their coordinator, which has 100 Mbit/s" in told
     assert "5 local steps take 150 ms, deviation 7.5 ms, times 0.5 / 2 in turn" in told
 
 
