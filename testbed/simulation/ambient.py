@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp.connector
 from aiohttp._websocket.writer import WebSocketWriter
 
-WALL_START_S = 1_767_225_600.0  # what the wall clock shows at virtual time 0: 2026-01-01 00:00 UTC
+from testbed.simulation.clock import START_S
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
     system = streams[2].randbytes
 
     def wall() -> float:
-        return WALL_START_S + clock()
+        return START_S + clock()
 
     offered: list[tuple[Any, str, Callable[..., Any]]] = [
         (os, "urandom", system),
