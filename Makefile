@@ -29,7 +29,7 @@ check: $(VENV)/.dev ## format, lint, strict types, layers
 	$(VENV)/bin/python -m pytest -q tests/test_layout.py
 
 test: $(VENV)/.dev ## all tests, real processes included
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTALL=1 installs the emulator first
 	$(if $(INSTALL),apt-get install --yes --no-install-recommends mmdebstrap qemu-user-static)
