@@ -80,6 +80,7 @@ def test_the_tests_of_the_device_side_pass(emulated_python: Path) -> None:
     where = [f"tests/{name}" for name in (*DEVICE_SIDE, *DEVICE_SIDE_FILES)]
     left_out = [f"--deselect=tests/{name}" for name in WITHOUT]
     options = ["-q", "-m", "not torch", "--timeout=600", "-p", "no:cacheprovider", *left_out]
+    options += ["--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal"]
     options += ["--hypothesis-profile=ci"]  # without a deadline for each example
     patient = ENVIRONMENT | {"SKERRY_TEST_PATIENCE": "5"}
     start = time.monotonic()
