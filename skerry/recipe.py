@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from skerry.algorithms.arrival import ArrivalRule, Spyker
+from skerry.algorithms.arrival import ArrivalRule, GainControlled
 from skerry.algorithms.decay import Decay, Relative
 from skerry.algorithms.federation import FederationRule, SpykerToken
 from skerry.algorithms.local_steps import Cycle, LocalSteps
@@ -35,7 +35,7 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     name: str = "default"
     description: str = ""
-    arrival: ArrivalRule = Spyker()
+    arrival: ArrivalRule = GainControlled()
     decay: Decay = Relative()
     federation: FederationRule = SpykerToken()
 
@@ -51,12 +51,12 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
     def agent_stages(self) -> AgentStages:
         """Return the part that devices need.
 
-        Under a rule that applies means, a weight below 1 leaves nothing out: the rest of the mean is other devices'
-        updates. So nothing may return to the residual then, whatever `uplink.return_unapplied` says. In rounds devices
-        train when they are selected, whatever `participation` says.
+        Under a rule whose weights are shares, one below 1 leaves nothing out: the rest is other devices' updates. So
+        nothing may return to the residual then, whatever `uplink.return_unapplied` says. In rounds devices train when
+        they are selected, whatever `participation` says.
         """
         uplink = self.uplink
-        if self.arrival.averages and not isinstance(uplink, WholeModel):
+        if self.arrival.shares and not isinstance(uplink, WholeModel):
             uplink = msgspec.structs.replace(uplink, return_unapplied=False)
         return AgentStages(
             participation=OnOffer() if self.arrival.synchronous else self.participation,

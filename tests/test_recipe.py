@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from skerry import toml_file
-from skerry.algorithms.arrival import Constant, FedBuff, Spyker
+from skerry.algorithms.arrival import ArrivalRule, Constant, FedAvg, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import Relative
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle, Fixed
@@ -37,8 +37,7 @@ def test_empty_file_is_the_default_recipe() -> None:
     assert recipe.uplink == TopK(density=0.01, scope="tensor", values=ValueEncoding.FLOAT16, return_unapplied=True)
     assert recipe.schedule == ConstantRate(warmup_steps=0)
     assert isinstance(recipe.merge, CarryOver)
-    assert isinstance(recipe.arrival, Spyker)
-    assert recipe.arrival.server_rate == 0.6
+    assert recipe.arrival == GainControlled(server_rate=0.6, gain_max=1.2)
     assert isinstance(recipe.decay, Relative)
     assert recipe.decay.initial == 0.05
     assert isinstance(recipe.federation, SpykerToken)
@@ -142,12 +141,17 @@ def test_devices_get_their_stages() -> None:
         "optimizer": Sgd(momentum=0.5),
         "schedule": Cosine(fall_steps=7),
     }
-    assert Recipe(**stages).agent_stages() == AgentStages(**stages)
+    assert Recipe(arrival=Spyker(), **stages).agent_stages() == AgentStages(**stages)
 
 
-def test_nothing_returns_to_the_residual_where_the_rule_applies_means() -> None:
-    """A weight of 1/10 in a mean of ten is full application."""
-    assert Recipe(arrival=FedBuff()).agent_stages().uplink.return_unapplied is False
+@pytest.mark.parametrize("arrival", [FedBuff(), FedAvg(), GainControlled()])
+def test_nothing_returns_to_the_residual_where_weights_are_shares(arrival: ArrivalRule) -> None:
+    """A weight of 1/10 among ten is full application."""
+    assert Recipe(arrival=arrival).agent_stages().uplink.return_unapplied is False
+    assert Recipe(arrival=arrival, participation=OnOffer(), uplink=Dense()).agent_stages().uplink == Dense()
+
+
+def test_what_a_weight_left_out_returns_under_the_published_rule() -> None:
     assert Recipe(arrival=Spyker()).agent_stages().uplink.return_unapplied is True
 
 

@@ -48,6 +48,7 @@ class Spyker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
     averages: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
 
     server_rate: Rate = 0.6  # weight of a fresh update
     staleness_max: Annotated[float, Meta(ge=0.0, le=1e12)] = 1000.0  # older updates count no less
@@ -66,6 +67,7 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
     averages: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
 
     weight: Rate = 0.6
 
@@ -84,6 +86,7 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
     averages: ClassVar[bool] = True
     synchronous: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     size: Annotated[int, Meta(ge=1, le=100_000)] = 10  # updates in a buffer
     server_rate: Rate = 1.0
@@ -105,6 +108,7 @@ class GainControlled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     averages: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
 
     server_rate: Rate = 0.6  # weight of a fresh update where few devices train
     gain_max: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.2  # of one update from every device that trains, together
@@ -121,6 +125,7 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
     averages: ClassVar[bool] = True
     synchronous: ClassVar[bool] = True
+    shares: ClassVar[bool] = True
 
     fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # C: of the devices that are connected, at least one
     devices_min: Annotated[int, Meta(ge=1, le=100_000)] = 1  # connected, before a round begins

@@ -19,6 +19,7 @@ from coordinator.events import DeviceConnected, OfferDone, UpdateArrived
 from coordinator.region import Region
 from coordinator.region_state import RegionSettings, RegionState
 from coordinator.threads import RunInThread, in_executor
+from skerry.algorithms.arrival import Spyker
 from skerry.algorithms.federation import NoFederation
 from skerry.protocol import sparse
 from skerry.protocol.messages import (
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 SIZE = 64
 BUNDLE = BundleReference("0" * 64, 1000)
-LONE = Recipe(federation=NoFederation())
+LONE = Recipe(arrival=Spyker(), federation=NoFederation())
 
 
 class Words:

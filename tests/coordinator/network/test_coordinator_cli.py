@@ -301,7 +301,7 @@ def test_key_figures_of_a_good_configuration_are_shown(cli: Cli, config_file: Pa
         "region eu",
         "http://127.0.0.1:0",
         f"{SIZE} parameters",
-        "spyker",
+        "gain_controlled",
         "us at http",
         "no held-out",
     ):
@@ -313,7 +313,7 @@ def test_a_good_configuration_is_shown_as_it_is_in_force(cli: Cli, config_file: 
     result = cli("config", "check", "--config", config_file, "--json")
     assert result.returncode == 0, result.stderr
     shown = json.loads(result.stdout)["config"]
-    assert shown["recipe"]["arrival"]["rule"] == "spyker"
+    assert shown["recipe"]["arrival"]["rule"] == "gain_controlled"
     assert shown["limits"]["connections_max"] == 20_000
 
 

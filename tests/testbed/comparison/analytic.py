@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from skerry.algorithms.arrival import Spyker
+from skerry.algorithms.arrival import GainControlled
 from skerry.errors import DataError
 from testbed.comparison.run_spec import CurvePoint, Place, Progress, RunResult, RunSpec
 from testbed.comparison.worker import work
@@ -17,7 +17,7 @@ from testbed.comparison.worker import work
 
 def rate_of(spec: RunSpec) -> float:
     """Per second: rises with the server's rate and the seed, so that both can be told apart."""
-    server_rate = spec.recipe.arrival.server_rate if isinstance(spec.recipe.arrival, Spyker) else 1.0
+    server_rate = spec.recipe.arrival.server_rate if isinstance(spec.recipe.arrival, GainControlled) else 1.0
     return server_rate * (1.0 + 0.1 * spec.seed) * (2.0 if spec.servers == "one" else 1.0)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from skerry.algorithms.arrival import Spyker
+from skerry.algorithms.arrival import GainControlled
 from skerry.errors import ConfigError
 from testbed.comparison.plan import Plan, RunKey, label, select
 from testbed.comparison.run_spec import RunResult, RunSpec
@@ -102,7 +102,7 @@ def test_a_failed_point_is_out_of_the_choice(plan_of: PlanOf, simulated: Simulat
 
 def test_a_spec_says_everything_about_its_run(plan_of: PlanOf) -> None:
     spec = plan_of().spec(tuned(LOW, 2))
-    assert spec.recipe.arrival == Spyker(server_rate=0.3)
+    assert spec.recipe.arrival == GainControlled(server_rate=0.3)
     assert (spec.servers, spec.home, spec.seed, spec.point) == ("one", "north", 2, {"arrival.server_rate": 0.3})
     assert (spec.targets, spec.bundle_sha256) == ((0.5, 0.9), "0" * 64)
     assert plan_of().spec(plain(1)).point == {}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from skerry.algorithms.arrival import Constant, FedBuff, Spyker
+from skerry.algorithms.arrival import Constant, FedBuff, GainControlled
 from skerry.algorithms.uplink import Dense, TopK
 from skerry.errors import ConfigError
 from skerry.recipe import Recipe
@@ -125,7 +125,7 @@ def test_overrides_change_keys_of_a_rule_or_the_rule() -> None:
 
 def test_a_points_keys_are_those_of_the_recipe() -> None:
     recipe = scenario_file.at_point(Recipe(), {"arrival.server_rate": 0.3, "decay.initial": 0.1}, "a")
-    assert recipe.arrival == Spyker(server_rate=0.3)
+    assert recipe.arrival == GainControlled(server_rate=0.3)
     assert recipe.decay.initial == 0.1
     assert scenario_file.at_point(Recipe(), {"arrival.rule": "fedbuff"}, "a").arrival == FedBuff()
 
