@@ -161,6 +161,22 @@ class _Connection(web.RequestHandler):
         self.began()
         super().connection_lost(exc)
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer, and forget it. Who does not take it in time loses the connection: it takes memory here."""
+        given_up = asyncio.get_running_loop().call_later(self._open_server.patience_s, self._give_up)
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            given_up.cancel()
+            if isinstance(resp, web.Response):
+                resp.body = None  # the connection keeps what it answered last for as long as it is open
+
+    def _give_up(self) -> None:
+        if isinstance(self.transport, asyncio.Transport):  # None: whoever asked has left
+            self.transport.abort()
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:

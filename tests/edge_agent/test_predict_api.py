@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -191,6 +193,39 @@ async def test_whoever_leaves_in_the_middle_of_a_body_is_no_defect(
         await asyncio.sleep(0.1)
         assert (await api.post({"x": [ROW]}))[0] == 200
     assert not caplog.records
+
+
+class Body(bytearray):
+    """Bytes whose end can be seen: plain ones take no weak references."""
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_no_answer_stays_in_memory_of_a_connection_that_stays(
+    takes: bool, answering: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither behind an answer that was taken, nor for whoever asks and then takes nothing."""
+    held: list[weakref.ref[Body]] = []
+    size = 32 << 20  # beyond what the system's own buffers hold
+
+    async def large(_api: PredictApi, _request: Any, _form: str) -> bytearray:
+        body = Body(size)
+        held.append(weakref.ref(body))
+        return body
+
+    monkeypatch.setattr(PredictApi, "_body", large)
+    async with answering(timeout_s=60.0 if takes else 0.5) as api:
+        asker = socket.create_connection(("127.0.0.1", api.port))  # no StreamReader: it would take some by itself
+        with asker:
+            asker.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(asker, b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = len(await loop.sock_recv(asker, 1000))
+            assert len(held) == 1
+            while takes and received < size:
+                received += len(await loop.sock_recv(asker, 1 << 20))
+            async with asyncio.timeout(30.0):
+                while held[0]() is not None:  # noqa: ASYNC110 - a real connection is waited for
+                    await asyncio.sleep(0.01)
 
 
 async def test_nothing_tells_what_answers(answering: Any) -> None:
