@@ -83,6 +83,7 @@ class Outgoing:
                     await socket.send_bytes(frame)
                     await self._write_frames(request)
                 self._offer_done(offer.version)
+                del offer, frame  # a model for each device that waits for nothing would be a lot
 
     async def _write_frames(self, request: web.Request) -> None:
         """Write everything that waits in one go: a group commit leaves many acknowledgements for one stream.

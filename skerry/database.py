@@ -7,6 +7,7 @@ time may use a database, but not always the same one.
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -160,6 +161,7 @@ class Database:
             self.connection.execute(f"PRAGMA user_version = {len(scripts)}")
 
 
+@cache
 def _queries(package: str) -> dict[str, str]:
     """Return the statements of queries.sql by name."""
     text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
@@ -167,6 +169,7 @@ def _queries(package: str) -> dict[str, str]:
     return {name.strip(): statement for name, _, statement in (section.partition("\n") for section in sections)}
 
 
+@cache
 def _schema(package: str) -> list[str]:
     """Return the migrations in order; number n leads to schema n."""
     files = [file for file in resources.files(package).joinpath("schema").iterdir() if file.name.endswith(".sql")]

@@ -18,9 +18,10 @@ NO_SCHEDULE = Constant()
 class LocalRun:
     """Training from one base model, step by step, with newer base models merged in between.
 
-    Vectors are float32 of shape (layout.size,). `start` and `residual` are read, never written. The optimizer's
-    momentum starts at zero. `uploads` counts the device's uploads so far; the uplink's push may depend on it.
-    `first_step` counts the device's local steps before this run; the schedule goes on from there.
+    Vectors are float32 of shape (layout.size,). `start`, `residual` and what is merged are read, never written, and
+    must stay as they are while it runs. The optimizer's momentum starts at zero. `uploads` counts the device's uploads
+    so far; the uplink's push may depend on it. `first_step` counts the device's local steps before this run; the
+    schedule goes on from there.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class LocalRun:
         self._uplink = uplink
         self._merge = merge
         self._parameters = start.astype(np.float32)
-        self._base = start.astype(np.float32)
+        self._base = start.astype(np.float32, copy=False)
         self._residual = residual
         self.learning_rate = learning_rate  # before the schedule; may be set between two steps
         self._uploads = uploads
@@ -101,7 +102,7 @@ class LocalRun:
         if merged is None:
             return False
         self._parameters = merged
-        self._base = newer.astype(np.float32)
+        self._base = newer.astype(np.float32, copy=False)
         return True
 
     def learned(self) -> Float32:
