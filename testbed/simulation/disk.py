@@ -222,6 +222,7 @@ class _SimulatedDatabase(Database):
         """See `Database`."""
         self._disk.commits(self._path)
         super().commit()
+        self.connection.execute("PRAGMA shrink_memory")  # or the caches of ten thousand would take a gigabyte
 
     def close(self) -> None:
         """See `Database`."""
