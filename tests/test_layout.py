@@ -92,6 +92,12 @@ def test_protocol_and_algorithms_do_no_io(path: Path) -> None:
         assert not used & FORBIDDEN_IN_PURE_CODE
 
 
+@pytest.mark.parametrize("module", ["attempt", "connection", "flow", "host", "network", "path", "route", "wire"])
+def test_the_model_of_the_network_knows_no_event_loop(module: str) -> None:
+    used = {name.split(".")[0] for name in imported_modules(ROOT / "testbed" / "simulation" / f"{module}.py")}
+    assert not used & (FORBIDDEN_IN_PURE_CODE - {"random", "socket"})  # draws from what it is seeded with; error codes
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_nothing_unpickles(path: Path) -> None:
     assert not imported_modules(path) & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}

@@ -76,8 +76,8 @@ class Flow:
     __slots__ = (
         *("heard_at_s", "name", "reader", "route", "unsent_bytes_max", "writer"),
         *("_accept", "_clock", "_record", "_rng", "_seed"),
-        *("_aborted", "_ending", "_flight_bytes", "_queue", "_queued_bytes", "_sent_at_s", "_window_bytes"),
-        *("_cut", "_flying", "_lost", "_lost_since_s", "_unheard_bytes", "_unheard_since_s"),
+        *("_aborted", "_ended", "_ending", "_flight_bytes", "_queue", "_queued_bytes", "_sent_at_s", "_window_bytes"),
+        *("_flying", "_lost", "_lost_since_s", "_unheard_bytes", "_unheard_since_s"),
         *("_paused", "_unread", "_unread_bytes"),
     )
 
@@ -101,7 +101,8 @@ class Flow:
         # Where it is written.
         self._queue: deque[bytes | memoryview] = deque()
         self._queued_bytes = 0
-        self._ending = False
+        self._ending = False  # END is to be sent behind what is queued
+        self._ended = False  # and was
         self._aborted = False  # nothing is sent any more, not even again
         self._window_bytes = WINDOW_BYTES_FIRST
         self._flight_bytes = 0  # sent and not acknowledged
@@ -110,7 +111,6 @@ class Flow:
         self._flying: deque[Segment] = deque()  # sent and not handed over, in order
         self._lost: list[Segment] = []  # those of them that wait for the route to open
         self._lost_since_s = 0.0
-        self._cut = False  # the route was, not just stalled
         self._unheard_bytes = 0  # arrived, but the acknowledgement could not come back
         self._unheard_since_s = 0.0
         # Where it is read.
@@ -146,13 +146,12 @@ class Flow:
 
     def end(self) -> None:
         """Close this direction behind what was written."""
-        if not self._ending:
-            self._ending = True
-            self._pump()
+        self._ending = True
+        self._pump()
 
     def drop_backlog(self) -> None:
         """Forget what the kernel has not taken."""
-        excess = self.backlog_bytes
+        excess = min(self.backlog_bytes, self._queued_bytes)
         while excess:
             last = self._queue.pop()
             kept = last[: max(0, len(last) - excess)]
@@ -188,8 +187,8 @@ class Flow:
             if isinstance(content, bytes):
                 self._unread_bytes -= len(content)
             self._hand_over(content)
-        if self._queued_bytes and self.route.back.is_open:
-            self._clock.call_at(self._clock.time() + self.route.back.path.latency_s, self._pump)
+        if self._queued_bytes:
+            self._acknowledge(0)  # there is room again
 
     def leave(self) -> None:
         """Nobody reads any more; whoever writes is told so."""
@@ -204,14 +203,18 @@ class Flow:
 
     def route_opened(self) -> None:
         """Go on after a cut or a stall of this direction or the other."""
-        now_s, first_s = self._clock.time(), self.route.timeout_s
-        if self._unheard_bytes and self.route.back.is_open:
+        route, back = self.route, self.route.back
+        if back.is_open and (self._unheard_bytes or self._queued_bytes):
             count, self._unheard_bytes = self._unheard_bytes, 0
-            at_s = retried_at_s(self._unheard_since_s, now_s, first_s) + self.route.back.path.latency_s
+            at_s = self._tried_at_s(back, self._unheard_since_s) + back.path.latency_s
             self._clock.call_at(at_s, self._acknowledged, count)
-        if self._lost and self.route.is_open:
-            at_s = retried_at_s(self._lost_since_s, now_s, first_s) if self._cut else now_s
-            self._clock.call_at(at_s, self._send_again)
+        if route.is_open and self._lost:
+            self._clock.call_at(self._tried_at_s(route, self._lost_since_s), self._send_again)
+
+    def _tried_at_s(self, route: Route, since_s: float) -> float:
+        """Return when what was held up since then on a route, which is open again, passes."""
+        now_s = self._clock.time()
+        return retried_at_s(since_s, now_s, route.timeout_s) if route.was_cut else now_s
 
     # --- sending ---
 
@@ -223,8 +226,8 @@ class Flow:
                 return
             data = self._next_bytes(min(self.route.segment_bytes, max(room, PACKET_BYTES)))
             self._send(data, len(data))
-        if self._ending and not self._aborted:
-            self._ending = False  # sent once
+        if self._ending and not (self._ended or self._aborted):
+            self._ended = True
             self._send(Mark.END)
 
     def _room_bytes(self) -> int:
@@ -279,10 +282,8 @@ class Flow:
             return
         if not self._lost:
             self._lost_since_s = now_s = self._clock.time()
-            self._cut = False
             self._clock.call_at(now_s + GIVE_UP_S, self._give_up, now_s)
         self._lost.append(segment)
-        self._cut = self._cut or self.route.is_cut
         self.route.waiting[self] = None
 
     def _send_again(self) -> None:

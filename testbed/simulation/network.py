@@ -221,8 +221,8 @@ class SimulatedNetwork:
         """Bring the state of these hosts' routes up to date (without names: of all), and let go on what has waited."""
         opened: list[Route] = []
         named = [self._hosts[name] for name in names if name != ANY]
-        routes = [route for host in named for route in host.routes] if named else list(self._routes.values())
-        for route in routes:
+        routes = [route for host in named for route in host.routes] if named else self._routes.values()
+        for route in dict.fromkeys(routes):
             state = self._state(route.source, route.target)
             if state is RouteState.OPEN and not route.is_open:
                 opened.append(route)

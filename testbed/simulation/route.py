@@ -26,7 +26,7 @@ class Route:
     """One directed pair of hosts."""
 
     __slots__ = (
-        *("back", "down", "is_cut", "is_open", "path", "source", "target", "up", "waiting"),
+        *("back", "down", "is_open", "path", "source", "target", "up", "waiting", "was_cut"),
         *("round_trip_s", "segment_bytes", "timeout_s", "window_bytes"),
     )
 
@@ -40,12 +40,14 @@ class Route:
         self.source, self.target = source, target
         self.up, self.down = up, down
         self.path = path
-        self.is_open, self.is_cut = True, False
+        self.is_open = True
+        self.was_cut = False  # not just stalled, since it was last open or, if it is now, before
         self.waiting: dict[Flow, None] = {}  # for the route to open again, in the order in which they began to
 
     def set_state(self, state: RouteState) -> None:
         """Let segments pass or not."""
-        self.is_open, self.is_cut = state is RouteState.OPEN, state is RouteState.CUT
+        self.was_cut = state is RouteState.CUT or (self.was_cut and not self.is_open)
+        self.is_open = state is RouteState.OPEN
 
     def measure(self) -> None:
         """Find out what follows from the paths of both directions."""

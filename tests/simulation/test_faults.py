@@ -111,6 +111,34 @@ def test_a_stall_holds_everything_back_and_lets_it_go_at_once() -> None:
     assert client.arrived[0][0] == pytest.approx(300.05)
 
 
+def test_acknowledgements_that_were_stalled_come_at_once() -> None:
+    world, client, server = pair(Path(0.05))
+    world.clock.run(10.0)
+    world.network.stall("s", "d", one_way=True)
+    client.out.write(bytes(1_000_000))
+    world.clock.run(600.0)
+    assert len(server.data) < 100_000
+    world.network.heal()
+    world.clock.run()
+    assert len(server.data) == 1_000_000
+    assert server.arrived[-1][0] < 602.0
+
+
+def test_a_reader_that_goes_on_reading_behind_a_partition_is_heard_of_afterwards() -> None:
+    world, client, server = pair(Path(0.05), up_bytes_per_s=1e6)
+    server.into.pause()
+    client.out.write(bytes(1_000_000))
+    world.clock.run(100.0)
+    world.network.partition("s", "d", one_way=True)
+    server.into.resume()
+    world.clock.run(110.0)
+    assert 0 < len(server.data) < 1_000_000
+    world.network.heal()
+    world.clock.run()
+    assert len(server.data) == 1_000_000
+    assert 110.0 < server.arrived[-1][0] < 240.0
+
+
 def test_only_the_named_hosts_are_apart() -> None:
     world = World(Path(0.01))
     for name in ("a", "b", "c", "d"):

@@ -338,6 +338,22 @@ def test_what_the_kernel_has_not_taken_can_be_dropped() -> None:
     assert server.ended_at_s is not None
 
 
+def test_a_window_may_shrink_below_what_is_under_way() -> None:
+    world, client, server = pair(Path(0.5), up_bytes_per_s=1e6)
+    client.out.unsent_bytes_max = 0
+    client.out.write(bytes(3_000_000))
+    world.clock.run(world.clock.now_s + 6.0)
+    for way in (("d", "s"), ("s", "d")):
+        world.network.set_path(*way, Path(0.0))
+    world.clock.run(world.clock.now_s + 0.02)
+    client.out.drop_backlog()
+    assert client.out.backlog_bytes >= 0
+    client.out.end()
+    world.clock.run()
+    assert server.ended_at_s is not None
+    assert 0 < len(server.data) < 3_000_000
+
+
 # --- connecting ---
 
 

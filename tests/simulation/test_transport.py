@@ -266,6 +266,17 @@ async def half_closed(near: End, far: End) -> object:
     return bytes(far.data), bytes(near.data), still_open, near.transport.can_write_eof()
 
 
+async def closed_after_its_own_direction(near: End, far: End) -> object:
+    far.keep_open = True
+    near.transport.write_eof()
+    await until(lambda: far.events[-1] == "eof")
+    near.transport.write_eof()
+    near.transport.close()
+    await until(lambda: near.is_lost)
+    await asyncio.sleep(0.05)
+    return list(far.events), far.transport.is_closing()
+
+
 async def writing_to_one_who_has_left(near: End, far: End) -> object:
     near.keep_open = True
     far.transport.close()
@@ -362,6 +373,7 @@ PROGRAMS = [
     abort_with_unread_data_resets,
     lingering_for_no_time_resets,
     half_closed,
+    closed_after_its_own_direction,
     writing_to_one_who_has_left,
     a_defect_of_the_protocol_ends_its_connection,
     marks_can_be_moved,
