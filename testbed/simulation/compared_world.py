@@ -22,19 +22,24 @@ from testbed.simulation.rows import Rows
 from testbed.simulation.speed import NormalSpeed, Speed, StepTimes
 from testbed.simulation.threads import ServerWork
 
-# An update is refused whose base the journal no longer knows. It reaches back so far for each device; dense updates are
-# large, and the disks are in memory.
-HISTORY_VERSIONS = 12
-CHECKPOINT_UPDATES = 200
+# An update is refused whose base the journal no longer knows. It reaches back so many versions for each device, and
+# less far where dense updates are so large that the disks, which are in memory, would not hold them.
+HISTORY_VERSIONS, HISTORY_VERSIONS_MIN = 12, 4
+HISTORY_BYTES_MAX = 1 << 30  # of all coordinators together
+CHECKPOINT_UPDATES_MAX = 200
 STATUS_S = 1.0  # between two looks of a device at itself
 
 
 class ComparedWorld:
     """Machines by name; their hosts are next to one another until `set_distances`."""
 
-    def __init__(self, world: World, spec: RunSpec, place: Place, rows: Rows) -> None:
-        """Add every host to the network of `world` and make its machine; nothing is started."""
+    def __init__(self, world: World, spec: RunSpec, place: Place, rows: Rows, model_bytes: int) -> None:
+        """Add every host to the network of `world` and make its machine; nothing is started.
+
+        `model_bytes`: of one model, dense.
+        """
         self._world, self._spec, self._place, self._rows = world, spec, place, rows
+        self._model_bytes = model_bytes
         regions = spec.world.regions
         self._home = {region: spec.home if spec.servers == "one" else region for region in regions}
         each = spec.world.devices // len(regions)
@@ -94,9 +99,7 @@ class ComparedWorld:
             recipe=self._recipe(served),
             peers={peer: f"http://{address(peer)}:{PORT}" for peer in servers if peer != name},
             insecure=True,
-            checkpoints=Checkpoints(
-                every_updates=CHECKPOINT_UPDATES, every_s=3600.0, history_versions=HISTORY_VERSIONS * served
-            ),
+            checkpoints=_checkpoints(served, HISTORY_BYTES_MAX // len(servers) // self._model_bytes),
         )
         return SimulatedCoordinator(self._world, config, work=self._work())
 
@@ -140,3 +143,9 @@ class ComparedWorld:
             return NormalSpeed(speed.ms * times, speed.sd_ms * times, speed.steps, draws)
         profile = profiles.load(speed.profiles[number % len(speed.profiles)])
         return Speed(speed.step_ms / 1e3, profile.lab, self._world.loop.time, draws)
+
+
+def _checkpoints(devices: int, room_versions: int) -> Checkpoints:
+    """Return how far the journal of a coordinator of so many devices reaches back where there is room for so much."""
+    history = max(HISTORY_VERSIONS_MIN * devices, min(HISTORY_VERSIONS * devices, room_versions))
+    return Checkpoints(every_updates=min(CHECKPOINT_UPDATES_MAX, history), every_s=3600.0, history_versions=history)

@@ -80,7 +80,9 @@ class _Run:
         network = SimulatedNetwork(self._spec.seed, loop)
         self._world = World(self._spec.seed, self._folder, network, loop)
         self._trainer: Trainer = self._world.trainers(self._bundle, "onnx", 1, ())
-        self._parts = parts = ComparedWorld(self._world, self._spec, self._place, _rows)
+        self._parts = parts = ComparedWorld(
+            self._world, self._spec, self._place, _rows, 4 * self._bundle.manifest.layout.size
+        )
         for machine in (*parts.coordinators.values(), *parts.devices.values()):
             machine.start()
         await self._join()
