@@ -1,6 +1,7 @@
 """aiohttp, client and server, over the simulated network: what its users see is what they see on a real one."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import itertools
@@ -67,9 +68,10 @@ class World:
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         stream = web.WebSocketResponse(compress=False, max_msg_size=1 << 24)
-        await stream.prepare(request)
-        async for message in stream:
-            await stream.send_bytes(message.data)
+        with contextlib.suppress(ConnectionError):  # the other side has gone: an everyday event
+            await stream.prepare(request)
+            async for message in stream:
+                await stream.send_bytes(message.data)
         self.ended.append(f"{stream.close_code} {type(stream.exception()).__name__}")
         return stream
 
