@@ -35,6 +35,7 @@ IR_VERSION = 10  # of ONNX files
 DEPENDS_ON_VALUES = (GuardOnDataDependentSymNode, DataDependentOutputException)
 CHOICE = "it chooses by a tensor's values, with `if`, `while` or the like, which no graph can: let torch.where choose"
 EXAMPLE_BATCH = 7  # any number but 0 and 1, which torch takes for constants, and best one that is no layer's width
+TRACED_BATCH = 1031  # of it no data are needed, see `_fake`
 
 
 def export(
@@ -195,9 +196,16 @@ def minimised(model: onnx.ModelProto) -> bytes:
 
 
 def _fake(mode: FakeTensorMode, tensor: torch.Tensor, number: int) -> torch.Tensor:
+    """Return the argument as the trace sees it: sizes alone, the batch's a symbol that stands for TRACED_BATCH.
+
+    Code that asks how large the batch is gets the answer of that number, and the trace keeps it for all sizes. So the
+    number is a large one, and the gate's are small: a limit anywhere in between shows there.
+    """
     sizes = [DimDynamic.STATIC] * tensor.dim()
     if number > 0:
         sizes[0] = DimDynamic.DUCK  # equal sizes are one symbol: x and y share the batch
+        if len(tensor) == EXAMPLE_BATCH:
+            tensor = tensor.new_empty((TRACED_BATCH, *tensor.shape[1:]))
     context = StatelessSymbolicContext(dynamic_sizes=sizes, constraint_sizes=[None] * tensor.dim())
     return mode.from_tensor(tensor, symbolic_context=context, source=ConstantSource(f"argument_{number}"))
 

@@ -141,6 +141,15 @@ class Branching(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
         return self.linear(x) if x.sum() > 0 else self.linear(-x)
 
 
+class ByBatch(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.linear, self.limit = nn.Linear(4, 3), limit
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(x) if x.shape[0] < self.limit else self.linear(-x)
+
+
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ELU, nn.Softplus, nn.PReLU)
 
 
@@ -429,6 +438,13 @@ def test_a_mean_over_the_example_s_batch_does_not_pass_the_gate(
     check_graphs(model, {**graphs, PartName.STEP: serialised(step)}, FEATURES, 0, batch_sizes=(7,))
     with pytest.raises(ExportError, match=r"gradient of 0\.weight is off .* at a batch of 1 "):
         gate(model, {**graphs, PartName.STEP: serialised(step)})
+
+
+@pytest.mark.parametrize("limit", [3, 20, 1000])
+def test_a_model_that_asks_how_large_the_batch_is_does_not_pass_the_gate(limit: int) -> None:
+    """Its limit may lie beyond every batch that the gate tries."""
+    with pytest.raises(ExportError, match=r"at a batch of 1 .* wrong and was not kept"):
+        build(task(ByBatch(limit)))
 
 
 def test_an_export_that_is_wrong_never_becomes_a_bundle(
