@@ -56,6 +56,9 @@ data = {{ source = "{source}" }}
 [training]
 nicer = {nicer}
 
+[policy]
+enabled = false
+
 [limits]
 outbox_updates_max = 2
 progress_timeout_s = 600.0
