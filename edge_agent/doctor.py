@@ -24,6 +24,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.finding import Finding, failure, warning
 from edge_agent.link_speed import CoordinatorStatus
 from edge_agent.status import Status
+from edge_agent.vitals import ThisProcess
 from skerry import profile as profiles
 from skerry.errors import ConfigError
 from skerry.policy import Decider, Decision
@@ -43,6 +44,7 @@ class Surroundings:
     wall_clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     kernel_synchronised: Callable[[], bool | None] = host_checks.kernel_synchronised
+    peak_bytes: Callable[[], int] = field(default_factory=lambda: ThisProcess().peak_bytes)
 
 
 def examine(path: Path, bundle: str | None, around: Surroundings) -> Iterator[Finding]:
@@ -141,10 +143,10 @@ class _Examination:
                 return Path(folders.enter_context(TemporaryDirectory(prefix="skerry-doctor-")))
 
             yield from _guarded("bundle", lambda: self._bundle(make_folder))
-            yield from _guarded("limits", self._limits)
             if self.config is not None and self.config.personal.layers:
                 yield from _guarded("personal", self._personal)
             yield from _guarded("data", self._training)
+            yield from _guarded("limits", self._limits)  # behind the steps, which show what memory they take
 
     def _bundle(self, folder: Callable[[], Path]) -> Iterator[Finding]:
         assert self.config is not None
@@ -163,15 +165,21 @@ class _Examination:
 
     def _limits(self) -> Iterator[Finding]:
         assert self.config is not None
-        pid = 0 if self.running is None else self.running.pid  # 0: this process
+        if self.running is not None:
+            pid, held_bytes = self.running.pid, self.running.resident_bytes
+            taken_bytes = held_bytes
+        else:
+            pid, held_bytes = 0, ThisProcess().resident_bytes()  # 0: this process
+            taken_bytes = self.around.peak_bytes()
         files_max = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
         chosen = profiles.load(self.config.profile) if self.config.profile else profiles.Profile(name="none")
         yield host_checks.check_limits(
             files_max,
             host_checks.memory_limit(self.around.root, pid),
-            psutil.virtual_memory().available,
+            psutil.virtual_memory().available + held_bytes,
             chosen,
             None if self.bundle is None else 4 * self.bundle.manifest.layout.size,
+            taken_bytes,
         )
 
     def _personal(self) -> Iterator[Finding]:

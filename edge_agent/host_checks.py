@@ -158,17 +158,28 @@ def file_system(root: Path, folder: Path) -> str | None:
 
 
 def check_limits(
-    files_max: int, memory_max: int | None, available_bytes: int, profile: Profile, model_bytes: int | None
+    files_max: int,
+    memory_max: int | None,
+    available_bytes: int,
+    profile: Profile,
+    model_bytes: int | None,
+    taken_bytes: int = 0,
 ) -> Finding:
-    """See that the agent may have the files and the memory that it needs; None: unlimited, or unknown."""
+    """See that the agent may have the files and the memory that it needs; None: unlimited, or unknown.
+
+    `taken_bytes`: what the process that has taken some steps, the agent if it runs, occupied at most. What a step
+    computes in between shows there alone: with large layers or many classes it is several times the model.
+    `available_bytes`: of the machine, what that process occupies now counted in.
+    """
     name = "limits"
     budget = profile.limits.memory_bytes_max
-    need = AGENT_BYTES + 8 * (model_bytes or 0)  # model, base, gradient, residual, momentum, and what is on its way
+    # Of the model: itself, base, gradient, residual, momentum, and what is on its way.
+    need = max(AGENT_BYTES + 8 * (model_bytes or 0), taken_bytes)
     allowed = min((limit for limit in (memory_max, budget) if limit is not None), default=None)
     found = (
         f"{'unlimited' if files_max == resource.RLIM_INFINITY else files_max} open files, "
         f"{'no limit of memory' if allowed is None else f'{allowed / 2**20:.0f} MiB of memory allowed'}, "
-        f"{available_bytes / 2**20:.0f} MiB available, about {need / 2**20:.0f} MiB needed"
+        f"{available_bytes / 2**20:.0f} MiB available, at least {need / 2**20:.0f} MiB needed"
     )
     if files_max != resource.RLIM_INFINITY and files_max < FILES_MIN:
         return warning(name, found, f"raise the number of open files to {FILES_MIN}: LimitNOFILE= in the unit")

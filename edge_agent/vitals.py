@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 import psutil
 
@@ -19,6 +20,14 @@ class ThisProcess:
     def resident_bytes(self) -> int:
         """Return how much memory it occupies."""
         return int(self._process.memory_info().rss)
+
+    def peak_bytes(self) -> int:
+        """Return how much memory it has occupied at most, where the kernel tells (Linux); else what it does now."""
+        try:
+            words = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()
+        except OSError:
+            words = []
+        return int(words[0]) << 10 if words else self.resident_bytes()
 
 
 def use_one_malloc_arena() -> None:

@@ -315,6 +315,20 @@ def test_steps_that_do_not_fit_the_cycle(seconds_per_step: float, cycle_s: float
     assert judge_speed(seconds_per_step, cycle_s, "2000 ms per step").outcome == outcome
 
 
+def test_what_steps_have_taken_counts_as_memory_that_is_needed(config_path: Path) -> None:
+    order: list[str] = []
+
+    def peak() -> int:
+        order.append("peak")
+        return 3 << 40
+
+    for found in doctor.examine(config_path, "builtin:activity", Surroundings(peak_bytes=peak)):
+        order.append(found.check)
+        if found.check == "limits":
+            assert "at least 3145728 MiB needed" in found.found
+    assert order.index("speed") < order.index("peak") < order.index("limits")
+
+
 def test_a_defect_in_a_check_is_a_finding_and_keeps_no_other_from_running(config_path: Path) -> None:
     def broken(seconds: float) -> None:
         raise RuntimeError(f"no sleep of {seconds} s")

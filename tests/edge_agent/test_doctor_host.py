@@ -181,9 +181,11 @@ def test_a_worn_card_is_slow(tmp_path: Path) -> None:
 
 
 def test_limits_of_files_and_memory() -> None:
-    def outcome(files: int, memory: int | None, available: int, budget: int | None = None, model: int = 0) -> str:
+    def outcome(
+        files: int, memory: int | None, available: int, budget: int | None = None, model: int = 0, taken: int = 0
+    ) -> str:
         board = Profile(name="b", limits=Limits(memory_bytes_max=budget))
-        return check_limits(files, memory, available, board, model).outcome
+        return check_limits(files, memory, available, board, model, taken).outcome
 
     plenty = 1 << 34
     assert outcome(resource.RLIM_INFINITY, None, plenty) == "ok"
@@ -193,6 +195,8 @@ def test_limits_of_files_and_memory() -> None:
     assert outcome(1024, None, 64 * MIB) == "warning"
     assert outcome(1024, 256 * MIB, plenty, model=4 * MIB) == "ok"
     assert outcome(1024, 256 * MIB, plenty, model=44 * MIB) == "failure"  # a residual network on a small board
+    assert outcome(1024, 512 * MIB, plenty, model=18 * MIB) == "ok"
+    assert outcome(1024, 512 * MIB, plenty, model=18 * MIB, taken=900 * MIB) == "failure"  # of 10,000 words
 
 
 def test_the_memory_that_a_control_group_allows(tmp_path: Path) -> None:
