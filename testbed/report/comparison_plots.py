@@ -18,6 +18,7 @@ from testbed.report.quantities import number, size
 
 NAMES_PT = 96.0
 LABELS_PT = 104.0
+VALUES_PT = 66.0
 LINE_HEIGHT_PT = 230.0
 Curves = Mapping[str, Sequence[Sequence[CurvePoint]]]  # of each arm, one for each seed
 # Arms that share a hue differ in their dashes.
@@ -94,7 +95,7 @@ def times(material: Material) -> Figure | None:
         canvas.rows_height_pt(len(rows), 0),
         palette,
         left_pt=NAMES_PT,
-        right_pt=52.0,
+        right_pt=VALUES_PT,
         x_label="virtual time (s), logarithmic",
     )
     names = [(arm.name, palette.groups[arm.name].key) for arm, _ in rows]
@@ -122,7 +123,7 @@ def traffic(material: Material) -> Figure | None:
         canvas.rows_height_pt(len(arms), 0) * 1.35,
         palette,
         left_pt=NAMES_PT,
-        right_pt=52.0,
+        right_pt=VALUES_PT,
         x_label="bytes, logarithmic",
     )
     places = canvas.rows(axes, [(arm.name, palette.groups[arm.name].key) for arm in arms], [])
