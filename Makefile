@@ -52,7 +52,12 @@ bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results; ne
 	$(VENV)/bin/python -m benchmarks.tasks --json docs/results/tasks.json --markdown docs/results/tasks.md
 	$(VENV)/bin/python -m benchmarks.accuracy --json docs/results/accuracy.json --markdown docs/results/accuracy.md
 
+compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into build/smoke; needs SKERRY_DATA, as bench does
+	@test -n "$$SKERRY_DATA" || { echo 'SKERRY_DATA must name the folder of the data sets: see docs/data.md' >&2; exit 2; }
+	set -e; for name in spyker-mnist spyker-scaling spyker-geo spyker-cifar10 spyker-wikitext2; do \
+		$(VENV)/bin/skerry-lab run $$name --smoke --output build/smoke/$$name; done
+
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test test-arm64 format bench clean
+.PHONY: help lab check test test-arm64 format bench compare-smoke clean
