@@ -4,6 +4,7 @@ Pure numpy: no I/O, no clock.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Annotated
 
@@ -31,7 +32,7 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return prod(self.shape)
 
 
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):  # dict: what is computed once
     """How the tensors of a model lie in its flat float32 vector, in order and without gaps.
 
     Trainable tensors come first; the untrainable tail travels dense.
@@ -58,12 +59,12 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if offset > PARAMETERS_MAX:
             raise ValueError(f"{offset} parameters, at most {PARAMETERS_MAX}")
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of entries of the whole vector."""
         return sum(tensor.size for tensor in self.tensors)
 
-    @property
+    @cached_property
     def trainable_size(self) -> int:
         """Number of entries of the trainable head."""
         return sum(tensor.size for tensor in self.tensors if tensor.trainable)
