@@ -53,6 +53,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """See the module."""
 
     _ready: deque[asyncio.Handle]
+    _closed: bool
     _stopping: bool
     _thread_id: int | None
     _check_closed: Callable[[], None]
@@ -72,6 +73,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds; a new loop's is 0."""
         return self._now_s
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call in the next turn, behind what is to be called then already."""
+        if self._closed:
+            self._check_closed()
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None

@@ -24,17 +24,22 @@ class WorkInline:
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
         """Do `work` now; the result, or the error, comes when the disk has it."""
-        loop = asyncio.get_running_loop()
+        loop, disk = asyncio.get_running_loop(), self._disk
         future: asyncio.Future[T] = loop.create_future()
-        with self._disk.writing(loop.time()) as write:
-            settle = _outcome(work, future)
+        write = disk.begin()
+        settle = _outcome(work, future)
+
+        due_s = disk.done(write, loop.time())
+        if not write:
+            settle()
+            return future
 
         def end() -> None:
-            write.end()
+            disk.finish(write)
             if not future.done():  # whoever asked may have gone
                 settle()
 
-        loop.call_at(write.due_s, end)
+        loop.call_at(due_s, end)
         return future
 
 

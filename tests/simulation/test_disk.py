@@ -1,6 +1,9 @@
 """The simulated disk: what a sync takes, what a crash leaves, and what a full one refuses."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from edge_agent.outbox import Update
 from edge_agent.store import FILE_NAME, Store
 from skerry.errors import StorageError
 from skerry.protocol.messages import ModelVersion
-from testbed.simulation.disk import Disk
+from testbed.simulation.disk import Disk, Write
 
 BASE = ModelVersion("eu/1", 0)
 
@@ -31,6 +34,24 @@ def update(sequence: int, payload_bytes: int = 3000) -> Update:
 
 def put(store: Store, sequence: int) -> None:
     store.put_update(update(sequence), np.full(500, sequence, np.float32))
+
+
+@contextmanager
+def writing(disk: Disk, now_s: float = 0.0) -> Iterator["Writing"]:
+    """Write something within; whether the disk ever has it is for the test to say."""
+    found = Writing(disk, disk.begin())
+    yield found
+    found.due_s = disk.done(found.write, now_s)
+
+
+@dataclass
+class Writing:
+    disk: Disk
+    write: Write
+    due_s: float = 0.0
+
+    def end(self) -> None:
+        self.disk.finish(self.write)
 
 
 def open_store(disk: Disk) -> Store:
@@ -57,10 +78,10 @@ def crashed(folder: Path, seed: int, *, power: bool, kept: int = 3) -> list[int]
     disk = Disk(folder / "a", lambda: 0.01, random.Random(seed))
     store = open_store(disk)
     for sequence in range(1, kept + 1):
-        with disk.writing(0.0) as write:
+        with writing(disk) as write:
             put(store, sequence)
         write.end()
-    with disk.writing(0.0) as write:
+    with writing(disk) as write:
         put(store, kept + 1)
     successor = disk.crash(folder / "b", power=power)
     put(store, kept + 2)  # the dead process goes on for a moment
@@ -93,7 +114,7 @@ def test_a_log_that_is_copied_and_begins_anew_is_torn_only_where_it_is_new(tmp_p
         store._database.connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         kept = seed % 7
         for sequence in range(1, kept + 2):
-            with disk.writing(0.0) as write:
+            with writing(disk) as write:
                 put(store, sequence)
             if sequence <= kept:
                 write.end()
@@ -110,13 +131,13 @@ def test_only_what_commits_takes_time_and_syncs_queue(tmp_path: Path) -> None:
     store = open_store(disk)
     due = []
     for sequence in (1, 2):
-        with disk.writing(10.0) as write:
+        with writing(disk, 10.0) as write:
             put(store, sequence)
         due.append(write.due_s)
-    with disk.writing(10.1) as write:
+    with writing(disk, 10.1) as write:
         store.load()
     assert [*due, write.due_s] == [10.25, 10.5, 10.1]
-    with disk.writing(20.0) as write:
+    with writing(disk, 20.0) as write:
         store.continue_after(7)
     assert write.due_s == 20.25
     store.close()
@@ -165,7 +186,7 @@ def test_a_file_on_its_way_is_whole_or_lies_torn_under_its_temporary_name(tmp_pa
         folder = disk.folder / "checkpoints"
         folder.mkdir(parents=True)
         (folder / "1.safetensors").write_bytes(b"1" * 100)
-        with disk.writing(0.0) as write:
+        with writing(disk) as write:
             (folder / "2.safetensors").write_bytes(b"2" * 100)
         assert write.due_s == 1.0  # the file, and its folder
         disk = disk.crash(tmp_path / str(seed) / "b", power=False)
