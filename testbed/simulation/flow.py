@@ -301,7 +301,7 @@ class Flow:
     def _acknowledged(self, count: int) -> None:
         self._flight_bytes -= count
         self._window_bytes = min(self._window_bytes + count, self.route.window_bytes)
-        if self._queued_bytes or self._ending:
+        if self._queued_bytes:
             self._pump()
         if self.writer is not None:
             self.writer.room_made()

@@ -98,6 +98,8 @@ def test_a_writer_that_hears_no_acknowledgement_stops_when_its_window_is_full() 
 
 def test_a_stall_holds_everything_back_and_lets_it_go_at_once() -> None:
     world, client, server = pair(Path(0.05))
+    world.network.partition("d")  # once it is over it has no part in what comes
+    world.network.heal()
     world.clock.run(10.0)
     world.network.stall("d")
     client.out.write(b"up")
@@ -265,6 +267,8 @@ def test_a_connection_that_comes_when_its_server_has_just_died_is_reset() -> Non
     world.clock.run()
     assert isinstance(made[0].error, ConnectionResetError)
     assert world.accepted == []
+    made[0].connection.end_left()
+    assert not world.network.host("d").connections
 
 
 faults = st.lists(

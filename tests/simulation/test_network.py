@@ -308,6 +308,24 @@ def test_a_reader_that_pauses_stalls_the_writer_and_loses_nothing() -> None:
     assert client.out.backlog_bytes == 0
 
 
+def test_what_is_written_before_word_of_new_room_comes_does_not_overtake_what_waits() -> None:
+    world, client, server = pair(Path(0.02), up_bytes_per_s=1e6)
+    server.into.pause()
+    client.out.write(b"a" * 500_000)
+    world.clock.run(10.0)
+    server.into.resume()
+    client.out.write(b"b")
+    world.clock.run()
+    assert server.data == b"a" * 500_000 + b"b"
+
+
+def test_a_message_is_cut_into_segments_that_occupy_the_wire_for_20_ms() -> None:
+    world, client, server = pair(Path(0.02), up_bytes_per_s=1e5)
+    client.out.write(bytes(9000))
+    world.clock.run()
+    assert [len(data) for _, data in server.arrived] == [2000, 2000, 2000, 2000, 1000]
+
+
 def test_the_writers_kernel_takes_only_so_much() -> None:
     world, client, _ = pair(Path(0.02), up_bytes_per_s=1e5)
     client.out.write(bytes(50_000))

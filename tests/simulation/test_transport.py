@@ -184,6 +184,7 @@ async def pausing_twice_and_resuming_twice(near: End, far: End) -> object:
     await asyncio.sleep(0.05)
     held = bytes(far.data)
     far.transport.resume_reading()
+    at_once = bytes(far.data)
     far.transport.resume_reading()
     await until(lambda: bool(far.data))
     far.transport.resume_reading()
@@ -192,7 +193,7 @@ async def pausing_twice_and_resuming_twice(near: End, far: End) -> object:
     far.transport.pause_reading()
     near.transport.write(b" again")
     await asyncio.sleep(0.05)
-    return held, bytes(far.data)
+    return held, at_once, bytes(far.data)
 
 
 async def close_flushes(near: End, far: End) -> object:
