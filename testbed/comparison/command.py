@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from skerry.tasks.data import check_source
 from testbed import scenario as scenarios
 from testbed import versions
 from testbed.comparison import bundles, crew, scenario_file, store, summary
@@ -79,6 +80,7 @@ def run(wish: Wish, progress: TextIO, worker: Sequence[str] = crew.COMMAND) -> O
     comparison = select(whole, wish.arms, wish.seeds)
     folder = wish.folder or wish.results / f"{comparison.name}{'-smoke' if wish.smoke else ''}"
     jobs = wish.jobs or cores()
+    _check_data(comparison, wish.data_dir)
     specs = [world.task.bundle for world in comparison.worlds]
     places, digests = bundles.places(specs, wish.scenario_folder, wish.results, wish.data_dir, tell)
     plan = Plan.of(comparison, wish.scenario_folder, digests)
@@ -94,6 +96,18 @@ def run(wish: Wish, progress: TextIO, worker: Sequence[str] = crew.COMMAND) -> O
     told = summary.summarise(state, command=wish.command, versions=made_with)
     write(told, curves_of(state), folder)
     return Outcome(told, folder, interrupted)
+
+
+def _check_data(comparison: Comparison, data_dir: Path | None) -> None:
+    """See that data sources can be read as far as that can be seen now; better one word of it than one from every run.
+
+    Raises:
+        DataError: one cannot.
+    """
+    for world in comparison.worlds:
+        seed = comparison.seeds[0]
+        for source in (world.task.source(0, world, seed), world.task.held_out_source(seed)):
+            check_source(source, data_dir)
 
 
 def write(told: ComparisonSummary, curves: Curves, folder: Path) -> None:

@@ -78,6 +78,14 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             if strange:
                 raise ValueError(f"{key}: only {', '.join(known)} can be filled in, not {strange[0]}")
 
+    def source(self, part: int, world: "World", seed: int) -> str:
+        """Return the data source of the device that is number `part` of a world, counted region by region from 0."""
+        return self.data.format(part=part, parts=world.devices, regions=len(world.regions), seed=seed)
+
+    def held_out_source(self, seed: int) -> str:
+        """Return the source of the rows that every model is measured on."""
+        return self.held_out.format(seed=seed)
+
 
 class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Regions with a coordinator each, the links between them, and their devices."""

@@ -121,8 +121,8 @@ class ComparedWorld:
         return ServerWork(world.merge_ms / 1e3, world.aggregate_ms / 1e3, means)
 
     def _device(self, name: str, part: int, number: int) -> SimulatedDevice:
-        world, task, seed = self._spec.world, self._spec.world.task, self._spec.seed
-        source = task.data.format(part=part, parts=world.devices, regions=len(world.regions), seed=seed)
+        task = self._spec.world.task
+        source = task.source(part, self._spec.world, self._spec.seed)
         home = self.coordinators[self._home[self._region_of[name]]]
         config = AgentConfig(
             device=name,

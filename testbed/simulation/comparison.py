@@ -50,9 +50,8 @@ def simulate(spec: RunSpec, place: Place, progress: Callable[[Progress], None]) 
         SkerryError: bundle, data or recipe cannot be used.
     """
     bundle = resolve(place.bundle)
-    held_out_source = spec.world.task.held_out.format(seed=spec.seed)
     data_dir = None if place.data_dir is None else Path(place.data_dir)
-    held_out = _rows.load(held_out_source, bundle.manifest, held_out=True, data_dir=data_dir)
+    held_out = _rows.load(spec.world.task.held_out_source(spec.seed), bundle.manifest, held_out=True, data_dir=data_dir)
     with tempfile.TemporaryDirectory(prefix="skerry-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
         return run(_Run(spec, place, bundle, held_out, Path(folder), progress).result(), seed=spec.seed)
 

@@ -205,6 +205,19 @@ def test_a_table_marks_what_was_not_reached_and_what_is_not_there(wish: Wish) ->
     assert lines[1].split()[:6] == ["near", "plain", "2", "1.00", "never", MISSING]
 
 
+@pytest.mark.parametrize(
+    ("key", "source"), [("data", "builtin:mnist?part={part}&parts={parts}"), ("held_out", "npz:/nowhere/held_out.npz")]
+)
+def test_data_that_are_not_there_are_named_before_anything_runs(
+    wish: Wish, tmp_path: Path, key: str, source: str
+) -> None:
+    task = wish.tables["world"]["task"] | {key: source}
+    tables = wish.tables | {"world": wish.tables["world"] | {"task": task}}
+    with pytest.raises(DataError, match=r"mnist|held_out\.npz"):
+        command.run(changed(wish, tables=tables, data_dir=tmp_path / "none"), io.StringIO(), WORKER)
+    assert not (tmp_path / "out").exists()
+
+
 def test_errors_of_the_scenario_are_the_users(wish: Wish) -> None:
     with pytest.raises(ConfigError, match="arm 'other'"):
         command.run(changed(wish, arms=["other"]), io.StringIO(), WORKER)
