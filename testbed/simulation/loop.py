@@ -5,6 +5,7 @@ no thread, no process; what runs on it depends on its seed alone.
 """
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -132,7 +133,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while timers and timers[0][2].cancelled():
             heappop(timers)
             self._timers_cancelled -= 1
-        if not timers:
+        if not timers or timers[0][0] == math.inf:
             raise DeadlockError(f"deadlock at {self._now_s:.6f} s: nothing is scheduled; {self._waiting()}")
         self._now_s = max(self._now_s, timers[0][0])
 

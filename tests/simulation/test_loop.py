@@ -107,6 +107,11 @@ def test_a_deadlock_names_what_waits() -> None:
     assert f"starving ({__file__}:" in str(caught.value)
 
 
+def test_to_sleep_for_ever_is_to_wait_for_nothing() -> None:
+    with pytest.raises(DeadlockError, match=r"at 0\.000000 s"):
+        run(asyncio.sleep(float("inf")), seed=1)
+
+
 async def _subprocess() -> None:
     await asyncio.create_subprocess_exec("true")
 
