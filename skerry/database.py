@@ -75,10 +75,7 @@ class Database:
         if read_only and not path.exists():
             raise NotMadeError(f"{path}: is missing: no service has run here")
         with self.errors():
-            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-            if leave_no_trace and not path.with_name(f"{path.name}-wal").exists():
-                uri += "&immutable=1"
-            self.connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+            self.connection = self._connect(read_only=read_only, leave_no_trace=leave_no_trace)
         try:
             with self.errors():
                 self._open(_schema(package), read_only=read_only)
@@ -126,6 +123,12 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise StorageError(f"{self._path}: {error}") from error
+
+    def _connect(self, *, read_only: bool, leave_no_trace: bool) -> sqlite3.Connection:
+        uri = f"{self._path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        if leave_no_trace and not self._path.with_name(f"{self._path.name}-wal").exists():
+            uri += "&immutable=1"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
     def _open(self, scripts: list[str], *, read_only: bool) -> None:
         db = self.connection

@@ -33,12 +33,13 @@ class SimulatedDevice(Machine):
         clock: WallClock | None = None,
         time_zone: tzinfo = UTC,
         load: LoadRows = data.load,
+        in_memory: bool = False,
     ) -> None:
         """`config` says where its state is only as far as the world has no say in that.
 
-        `sync_s`: see `Disk`. `load` reads its rows; devices that share one read a data set once.
+        `sync_s`, `in_memory`: see `Disk`. `load` reads its rows; devices that share one read a data set once.
         """
-        super().__init__(world, config.device, sync_s, clock)
+        super().__init__(world, config.device, sync_s, clock, in_memory=in_memory)
         self._config = config
         self.speed = speed
         self.board = SimulatedBoard(lambda: speed.throttled)

@@ -14,11 +14,15 @@ opened without syncs, since what survives is decided here:
 - A full disk refuses, with SQLite's own SQLITE_FULL, what would make a database longer. Other files still find room.
 
 Writes of one disk queue: each sync waits for those before it.
+
+A disk may also hold its databases in this process's memory, for worlds of thousands of devices: they then take no open
+files. A crash loses nothing of them.
 """
 
 import os
 import random
 import shutil
+import sqlite3
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -68,11 +72,19 @@ class Write:
 class Disk:
     """One machine's, with the state of one service in `folder`."""
 
-    def __init__(self, folder: Path, sync_s: Callable[[], float], rng: random.Random, files: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sync_s: Callable[[], float],
+        rng: random.Random,
+        files: str | None = None,
+        *,
+        in_memory: bool = False,
+    ) -> None:
         """Make the disk of a service whose state is in `folder`, which need not exist yet.
 
         `sync_s` draws what a sync takes, in seconds >= 0; `rng` draws what a crash leaves. `files` is the folder in
-        `folder` whose files are synced one by one, as checkpoints are.
+        `folder` whose files are synced one by one, as checkpoints are. `in_memory`: databases lie there.
         """
         self.folder = folder
         self.sync_s = sync_s
@@ -81,6 +93,7 @@ class Disk:
         self._rng = rng
         self._full = False
         self._free_at_s = 0.0
+        self._images: dict[str, bytes] | None = {} if in_memory else None  # by name: databases that are not open
         self._open: list[_SimulatedDatabase] = []
         self._write: Write | None = None  # that is being done
         self._under_way: list[Write] = []
@@ -97,9 +110,8 @@ class Disk:
         leave_no_trace: bool = False,
     ) -> Database:
         """See `skerry.database.OpenDatabase`."""
-        return _SimulatedDatabase(
-            self, path, package, wal_bytes=wal_bytes, read_only=read_only, leave_no_trace=leave_no_trace
-        )
+        kind = _SimulatedDatabase if self._images is None else _DatabaseInMemory
+        return kind(self, path, package, wal_bytes=wal_bytes, read_only=read_only, leave_no_trace=leave_no_trace)
 
     def begin(self) -> Write:
         """Something that may write is about to be done; call `done` behind it."""
@@ -161,8 +173,10 @@ class Disk:
             for path in sorted(successor.rglob("*")):
                 if path.is_file() and path.suffix not in SYNCED and self._rng.random() < 0.5:
                     self._tear(path, 0, path.stat().st_size)
-        found = Disk(successor, self.sync_s, self._rng, self._files)
+        found = Disk(successor, self.sync_s, self._rng, self._files, in_memory=self._images is not None)
         found.syncs, found.full = self.syncs, self.full
+        if self._images is not None:
+            found._images = self._images | {one.name: one.connection.serialize() for one in self._open}
         return found
 
     def _tear_log(self, database: "_SimulatedDatabase", before: Log, successor: Path) -> None:
@@ -194,6 +208,16 @@ class Disk:
 
     # --- what its databases tell ---
 
+    def image(self, name: str) -> bytes | None:
+        """Return what a database in memory held when it was closed; None: there was none."""
+        assert self._images is not None
+        return self._images.get(name)
+
+    def keep(self, name: str, image: bytes) -> None:
+        """A database in memory is about to be closed."""
+        assert self._images is not None
+        self._images[name] = image
+
     def opened(self, database: "_SimulatedDatabase") -> None:
         """A database was opened."""
         self._open.append(database)
@@ -221,6 +245,7 @@ class _SimulatedDatabase(Database):
     ) -> None:
         self._disk = disk
         self._index: int | None = None  # handle of the shared memory that says how far the log is written
+        self.name = path.name
         self.log_path = path.with_name(f"{path.name}-wal")
         super().__init__(
             path, package, wal_bytes=wal_bytes, read_only=read_only, leave_no_trace=leave_no_trace, durable=False
@@ -258,4 +283,24 @@ class _SimulatedDatabase(Database):
         if self._index is not None:
             os.close(self._index)
             self._index = None
+        super().close()
+
+
+class _DatabaseInMemory(_SimulatedDatabase):
+    """Takes no open file; has no log that could be torn."""
+
+    def _connect(self, *, read_only: bool, leave_no_trace: bool) -> sqlite3.Connection:
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        image = self._disk.image(self.name)
+        if image is not None:
+            connection.deserialize(image)
+        return connection
+
+    def log(self) -> Log:
+        """Return that of no log."""
+        return NO_LOG
+
+    def close(self) -> None:
+        """See `Database`."""
+        self._disk.keep(self.name, self.connection.serialize())
         super().close()

@@ -61,11 +61,13 @@ class Machine(ABC):
         sync_s: Callable[[], float],
         clock: WallClock | None = None,
         files: str | None = None,
+        *,
+        in_memory: bool = False,
     ) -> None:
-        """`name` is the host's in the network, too. `sync_s`, `files`: see `Disk`."""
+        """`name` is the host's in the network, too. `sync_s`, `files`, `in_memory`: see `Disk`."""
         self.name = name
         self.clock = clock or WallClock(world.loop.time)
-        self.disk = Disk(world.folder / name / "0", sync_s, world.draws(name, "disk"), files)
+        self.disk = Disk(world.folder / name / "0", sync_s, world.draws(name, "disk"), files, in_memory=in_memory)
         self.failures: list[SkerryError] = []  # that its service ended with
         self.starts = 0
         self._world = world

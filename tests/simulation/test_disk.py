@@ -197,3 +197,25 @@ def test_a_file_on_its_way_is_whole_or_lies_torn_under_its_temporary_name(tmp_pa
         assert files.get("2.tmp") != b"2" * 100
         left.add("2.safetensors" in files)
     assert left == {True, False}
+
+
+@pytest.mark.parametrize("power", [True, False])
+def test_a_database_in_memory_outlives_its_process_and_takes_no_file(tmp_path: Path, power: bool) -> None:
+    disk = Disk(tmp_path / "0", lambda: 0.5, random.Random(1), in_memory=True)
+    store = open_store(disk)
+    put(store, 1)
+    store.close()
+    store = open_store(disk)
+    with writing(disk, 1.0) as write:
+        put(store, 2)
+    assert write.due_s == 1.5
+    successor = disk.crash(tmp_path / "1", power=power)
+    put(store, 3)  # the dead process goes on for a moment
+    store.close()
+    assert found(successor) == [1, 2]
+    assert [path.name for path in tmp_path.rglob("*")] == ["0", "1"]
+    successor.full = True
+    store = open_store(successor)
+    with pytest.raises(StorageError, match="full"):
+        store.put_update(update(3, 100_000), None)
+    store.close()
