@@ -101,19 +101,20 @@ async def test_a_crash_at_any_moment_loses_nothing_that_was_answered(
             await outlet.until(lambda at=step + 1: len(outlet.accepted("clock")) == at)
             copy = tmp_path / f"copy-{step}"
             shutil.copytree(config.state_dir, copy)
-            copies.append((copy, fingerprint(engine._state)))
+            held = {one.position: one.whole for one in engine._region.held}
+            copies.append((copy, fingerprint(engine._state) | {"held": held}))
     assert engine.status().publication > 0
     assert engine.status().merges > 0
     for copy, expected in copies:
         found = recovered(copy)
-        assert fingerprint(found.vectors) == expected
+        assert fingerprint(found.vectors) | {"held": {one.position: one.whole for one in found.region.held}} == expected
         assert found.region.ages.last == expected["version"][0]
         assert found.region.ages.age == expected["version"][1]
         assert {one.position for one in found.region.held} == set(found.held)
         files = sorted((copy / "checkpoints").glob("*.safetensors"))
         if len(files) > 1:  # any that is kept must do
             files[-1].write_bytes(b"torn")
-            assert fingerprint(recovered(copy).vectors) == expected
+            assert fingerprint(recovered(copy).vectors).items() <= expected.items()
     assert fingerprint(recovered(config.state_dir).vectors) == fingerprint(engine._state)
 
 

@@ -23,8 +23,8 @@ from coordinator.events import (
     Tick,
     UpdateArrived,
 )
-from coordinator.region_state import RegionState
-from skerry.algorithms.arrival import FedAvg, FedBuff, Spyker
+from coordinator.region_state import HeldUpdate, RegionState
+from skerry.algorithms.arrival import Arrival, FedAvg, FedBuff, Spyker
 from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.federation import NoFederation, SynchronousExchange
 from skerry.algorithms.participation import OnOffer
@@ -262,6 +262,15 @@ def test_updates_that_come_at_a_barrier_are_held_and_answered_behind_it(new_regi
     assert apply.weight == pytest.approx(0.6)
     assert offered(effects) == [("crow", 0)]
     assert region.held == []
+
+
+def test_updates_that_a_former_rule_held_are_let_go_after_a_restart(new_region: Any, words: Any) -> None:
+    held = HeldUpdate(1, Arrival("crow", 1, 0.0, 100, 0.5, 20))
+    state = RegionState("here/00000001", AgeHistory(0, [0.0]), position=1, held=[held])
+    state.ledger.take("crow", 1, 0, None)
+    effects = new_region(Recipe(arrival=Spyker(), federation=NoFederation()), state=state).handle(Tick(), 1.0)
+    assert [type(effect) for effect in effects] == [ReleaseUpdate, Apply]
+    assert effects[1].weight == pytest.approx(0.6)
 
 
 # --- devices that wait for an answer ---
