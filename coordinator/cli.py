@@ -273,7 +273,7 @@ def _status_text(report: dict[str, Any]) -> str:
         f"model       {report['lineage']} version {report['version']}, age {report['age']:.1f}",
         f"updates     {report['updates_accepted']} accepted, {sum(report['rejected'].values())} rejected, "
         f"{report['held_updates']} held, {report['uncommitted_updates']} on their way to the disk",
-        f"cycle       {report['cycle_s']:.2f} s",
+        f"cycle       {report['cycle_s']:.2f} s{_pace_of_updates(report)}",
         f"devices     {sum(one['connected'] for one in devices.values())} of {len(devices)} connected"
         + "".join(f", {count} {PACES[pace]}" for pace, count in report["paces"].items() if count and pace in PACES),
     ]
@@ -292,6 +292,13 @@ def _status_text(report: dict[str, Any]) -> str:
         accuracy = "none" if correct is None else f"{correct / max(one['examples'], 1):.4f}"
         lines.append(f"accuracy    {kind}: {accuracy} at version {one['version']}, loss {one['loss']:.4f}")
     return "\n".join(lines)
+
+
+def _pace_of_updates(report: dict[str, Any]) -> str:
+    """Return what a region with rounds, a controlled rate or a barrier has to say of them."""
+    round_text = "" if report["round"] is None else f", round {report['round']}"
+    rate_text = "" if report["server_rate"] is None else f", server rate {report['server_rate']:.3g}"
+    return f"{round_text}{rate_text}{', waits for its peers' if report['waits_for_peers'] else ''}"
 
 
 def _printable(text: str) -> str:

@@ -66,6 +66,9 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     cycle_s: float
     uncommitted_updates: int
     held_updates: int
+    round: int | None  # None: the arrival rule knows none
+    server_rate: float | None  # None: the arrival rule controls none
+    waits_for_peers: bool
     checkpoint_version: int
     publication: int
     holds_token: bool
@@ -101,6 +104,9 @@ def describe(
         cycle_s=cycle_s,
         uncommitted_updates=uncommitted_updates,
         held_updates=len(region.held),
+        round=region.round,
+        server_rate=region.server_rate,
+        waits_for_peers=region.waits_for_peers,
         checkpoint_version=checkpoint_version,
         publication=0 if state.published is None else state.published.number,
         holds_token=region.holds_token,

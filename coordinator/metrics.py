@@ -125,6 +125,11 @@ def _of_engine(status: EngineStatus) -> Iterator[Metric]:
     )
     yield _gauge("skerry_updates_uncommitted", "Updates on their way to the disk.", status.uncommitted_updates)
     yield _gauge("skerry_updates_held", "Updates that the arrival rule holds back.", status.held_updates)
+    if status.round is not None:
+        yield _gauge("skerry_round", "The round under way, or the last one.", status.round)
+    if status.server_rate is not None:
+        yield _gauge("skerry_server_rate", "Weight of a fresh update now.", status.server_rate)
+    yield _gauge("skerry_waits_for_peers", "1 while an exchange of models holds up updates.", status.waits_for_peers)
     yield _counter("skerry_updates_accepted", "Updates in the journal.", status.updates_accepted)
     yield _counter("skerry_updates_repeated", "Repeats, acknowledged and not applied again.", status.repeats)
     rejected = _by_one(status.rejected)

@@ -152,6 +152,21 @@ class Region:
         return self._federation.holds_token
 
     @property
+    def round(self) -> int | None:
+        """Number of the round under way, or of the last one; None: the arrival rule knows no rounds."""
+        return None if self._rounds is None else self._rounds.number
+
+    @property
+    def server_rate(self) -> float | None:
+        """The rate at which the arrival rule stands; None: it controls none."""
+        return self._arrival_rule.rate if isinstance(self._arrival_rule, GainControl) else None
+
+    @property
+    def waits_for_peers(self) -> bool:
+        """Whether an exchange of models holds everything up."""
+        return self._federation.blocks
+
+    @property
     def wake_at_s(self) -> float | None:
         """When the federation wants the next Tick; None: it does not mind."""
         return self._federation.wake_at_s

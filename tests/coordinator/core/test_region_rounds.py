@@ -75,6 +75,7 @@ def in_round(new_region: Any, words: Any) -> Any:
     assert offered(effects) == [("crow", None), ("kite", None), ("wren", None)]
     (saved,) = of(SaveRuleState, effects)
     assert saved.state == RoundState(1, 0, DEVICES)
+    assert (region.round, region.server_rate) == (1, None)
     return region
 
 
@@ -227,7 +228,9 @@ def test_no_round_begins_while_the_region_waits_for_its_peers(new_region: Any, w
     assert offered(join(region, words, "kite")) == []
     (late,) = of(SendToDevice, region.handle(words.update("crow", 2, version(0)), 1.5))
     assert late.message.reason == "late"
+    assert region.waits_for_peers
     effects = region.handle(PeerModelArrived(peer_model(1, 3.0), words.vector(1), 5), 2.0)
+    assert not region.waits_for_peers
     (merge,) = of(Merge, effects)
     assert (merge.weight, merge.age, merge.version) == (0.5, 2.0, 2)
     assert offered(effects) == [("crow", 0), ("kite", None)]

@@ -197,8 +197,25 @@ async def test_status_tells_what_is_running(begin: Begin, cli: Cli, connect: Con
     assert text.returncode == 0
     assert "coordinator eu, region eu" in text.stdout
     assert "1 of 1 connected" in text.stdout
+    assert "server rate 0.6\n" in text.stdout
     report = await asyncio.to_thread(cli, "status", "--url", url, "--json")
     assert json.loads(report.stdout)["devices"]["pi-1"]["connected"]
+
+
+@pytest.fixture
+def with_rounds(config_file: Path) -> Path:
+    config_file.write_text(config_file.read_text() + '\n[recipe.arrival]\nrule = "fedavg"\n')
+    return config_file
+
+
+async def test_status_tells_of_rounds(begin: Begin, cli: Cli, connect: Connect, with_rounds: Path) -> None:
+    _, url = begin()
+    device = await connect(url, "pi-1")
+    await device.model()
+    text = await asyncio.to_thread(cli, "status", "--config", with_rounds)
+    assert "s, round 1\n" in text.stdout
+    report = await asyncio.to_thread(cli, "status", "--url", url, "--json")
+    assert json.loads(report.stdout)["round"] == 1
 
 
 def test_status_says_when_nothing_is_running(cli: Cli, config_file: Path) -> None:

@@ -139,6 +139,8 @@ async def test_metrics_use_the_products_words(coordinator: Any) -> None:
     metrics = await coordinator.metrics()
     assert metrics["skerry_updates_accepted_total"] == 1
     assert metrics["skerry_model_version"] == 1
+    assert metrics["skerry_waits_for_peers"] == 0
+    assert not {"skerry_round", "skerry_server_rate"} & set(metrics)  # this rule has neither
     assert metrics["skerry_model_age"] == 1
     assert metrics["skerry_devices_connected"] == 1
     assert metrics["skerry_update_staleness_count"] == 1
