@@ -5,6 +5,7 @@ import logging
 import socket
 import struct
 from collections.abc import Iterable
+from contextvars import copy_context
 from typing import Any
 
 from testbed.simulation.connection import Connection
@@ -53,7 +54,7 @@ class SimulatedTransport(asyncio.Transport):
     """See the module. Its events come in the order in which a real one's come."""
 
     __slots__ = (
-        *("_connection", "_into", "_loop", "_out", "_peername", "_protocol", "_socket", "_sockname"),
+        *("_connection", "_context", "_into", "_loop", "_out", "_peername", "_protocol", "_socket", "_sockname"),
         *("_closing", "_eof", "_high", "_ignored_writes", "_low", "_over", "_paused", "_writing_paused"),
     )
 
@@ -67,6 +68,7 @@ class SimulatedTransport(asyncio.Transport):
     ) -> None:
         """Join `protocol` to one end of `connection`, and tell it so."""
         self._loop, self._protocol, self._connection = loop, protocol, connection
+        self._context = copy_context()  # of this end: what arrives was sent in the other's
         there, back = connection.flows
         self._out, self._into = (there, back) if at_client else (back, there)
         near = (connection.client.address, connection.client_port)
@@ -189,14 +191,14 @@ class SimulatedTransport(asyncio.Transport):
     def data_arrived(self, data: bytes) -> None:
         """Hand it to the protocol."""
         try:
-            self._protocol.data_received(data)
+            self._context.run(self._protocol.data_received, data)
         except Exception as error:  # a protocol's defect ends its own connection, as with a real one
             self._fail(error, "Fatal error: protocol.data_received() call failed.")
 
     def end_arrived(self) -> None:
         """Ask the protocol whether it goes on writing."""
         try:
-            keep_open = self._protocol.eof_received()
+            keep_open = self._context.run(self._protocol.eof_received)
         except Exception as error:
             self._fail(error, "Fatal error: protocol.eof_received() call failed.")
             return

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from testbed.simulation.transport import SimulatedTransport
 
 CONTENT = random.Random(1).randbytes(8_000_000)
 PATIENCE_S = 10.0
+SAID_BY = ContextVar("SAID_BY", default="nobody")
 
 
 class End(asyncio.Protocol):
@@ -30,6 +32,7 @@ class End(asyncio.Protocol):
         self.echo = False
         self.error: BaseException | None = None
         self.fails = False
+        self.heard_from = ""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -45,6 +48,7 @@ class End(asyncio.Protocol):
         if self.fails:
             raise ZeroDivisionError
         self.data += data
+        self.heard_from = SAID_BY.get()
         if self.events[-1] != "data":
             self.events.append("data")
         if self.echo:
@@ -350,6 +354,13 @@ async def what_is_known_of_the_ends(near: End, far: End) -> object:
     )
 
 
+async def what_arrives_does_so_in_the_context_of_its_end(near: End, far: End) -> object:
+    SAID_BY.set("near")
+    near.transport.write(b"x")
+    await until(lambda: bool(far.data))
+    return far.heard_from
+
+
 async def silence_is_measured(near: End, far: End) -> object:
     near.transport.write(b"x")
     await until(lambda: bool(far.data))
@@ -381,6 +392,7 @@ PROGRAMS = [
     several_pieces_at_once,
     another_protocol_takes_over,
     what_is_known_of_the_ends,
+    what_arrives_does_so_in_the_context_of_its_end,
     silence_is_measured,
 ]
 
