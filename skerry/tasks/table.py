@@ -129,18 +129,38 @@ def check_features_shape(origin: str, shape: tuple[int, ...], features: Input, t
     """Check the shape of x.
 
     Raises:
-        DataError: naming the shape that it has and the one that `task` takes, and where a reshape helps, that.
+        DataError: naming the shape that it has and the one that `task` takes, and how to get there where that is sure.
     """
     if shape and shape[1:] == features.shape:
         return
     expected = ", ".join(("examples", *map(str, features.shape)))
     if shape == features.shape:
         hint = "one example by itself goes into a list of one"
-    elif shape and prod(shape[1:]) == features.values:
+    elif len(shape) > 1 and sorted(shape[1:]) == sorted(features.shape):
+        order = (0, *_axes_in_order(shape[1:], features.shape))
+        hint = f"transpose it, with numpy x.transpose{order}; a reshape would scramble the values"
+    elif shape and _is_regrouped(shape[1:], features.shape):
         hint = f"reshape it to {(shape[0], *features.shape)}"
     else:
         hint = f"its examples have {_values(shape[1:])}, the task's {_values(features.shape)}"
     raise DataError(f"{origin}: x has shape {shape}, {task} takes ({expected}): {hint}")
+
+
+def _axes_in_order(shape: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
+    """Return which axis of an array, examples first, becomes each of `wanted`; equal lengths keep their order."""
+    left = list(enumerate(shape, start=1))
+    order = []
+    for length in wanted:
+        axis = next(entry for entry in left if entry[1] == length)
+        left.remove(axis)
+        order.append(axis[0])
+    return order
+
+
+def _is_regrouped(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether the axes of one shape are neighbours of the other merged, so that a reshape keeps every place."""
+    one, other = ({prod(axes[:end]) for end in range(1, len(axes) + 1)} | {1} for axes in (shape, wanted))
+    return prod(shape) == prod(wanted) and (one <= other or other <= one)
 
 
 def _values(shape: tuple[int, ...]) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from skerry.errors import DataError
 from skerry.tasks.data import load
 from skerry.tasks.manifest import Input, Label, Manifest, Normalisation
+from skerry.tasks.table import check_features_shape
 
 X = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
 Y = np.array([0, 1, 1])
@@ -140,6 +141,35 @@ def test_a_missing_value_is_taken_where_the_task_takes_them(named: Manifest, npz
     assert load(npz(x=np.where(X == 6, np.nan, X), y=Y), named).x[1].tolist() == [4, 5, 0]
     with pytest.raises(DataError, match=r"row 2 .*, column 'a': inf, must be .* NaN where it is missing"):
         load(npz(x=np.where(X == 7, np.inf, X), y=Y), named)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "hint"),
+    [
+        (
+            (900, 25, 4),
+            (4, 25),
+            "transpose it, with numpy x.transpose(0, 2, 1); a reshape would scramble",
+        ),
+        ((9, 32, 32, 3), (3, 32, 32), "transpose it, with numpy x.transpose(0, 3, 1, 2);"),
+        ((9, 3, 32, 32), (32, 32, 3), "transpose it, with numpy x.transpose(0, 2, 3, 1);"),
+        ((9, 28, 28, 1), (1, 28, 28), "transpose it, with numpy x.transpose(0, 3, 1, 2);"),
+        ((9, 100), (4, 25), "reshape it to (9, 4, 25)"),
+        ((9, 4, 25), (100,), "reshape it to (9, 100)"),
+        ((9, 28, 28), (1, 28, 28), "reshape it to (9, 1, 28, 28)"),
+        ((9, 4, 5, 5), (4, 25), "reshape it to (9, 4, 25)"),
+        ((9,), (1,), "reshape it to (9, 1)"),
+        ((9, 25, 4), (10, 10), "its examples have 25 x 4 values, the task's 10 x 10 values"),
+        ((9, 25, 2, 2), (4, 25), "its examples have 25 x 2 x 2 values, the task's 4 x 25 values"),
+        ((9, 4, 30), (4, 25), "its examples have 4 x 30 values, the task's 4 x 25 values"),
+    ],
+)
+def test_a_reshape_is_advised_only_where_it_keeps_every_value_in_its_place(
+    given: tuple[int, ...], wanted: tuple[int, ...], hint: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        check_features_shape("a.npz", given, Input(shape=wanted))
+    assert f": {hint}" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])
