@@ -62,6 +62,7 @@ def with_curve(result: RunResult, accuracies: list[float]) -> RunResult:
     [
         ([0.0, 0.95, 0.95, 0.95], [0.0, 0.6, 0.95, 0.95], LOW),  # to 0.9 sooner
         ([0.0, 0.95, 0.95, 0.1], [0.0, 0.6, 0.95, 0.95], LOW),  # and what comes later does not matter
+        ([0.0, 0.4, 1.0, 1.0], [0.6, 0.6, 0.6, 0.6], LOW),  # the hardest target counts before the easier one
         ([0.0, 0.4, 0.6, 0.8], [0.6, 0.6, 0.6, 0.6], HIGH),  # neither: to 0.5 sooner
         ([0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 0.2], LOW),  # none at all: better at the end
         ([0.0, 0.1, 0.2, 0.2], [0.0, 0.1, 0.2, 0.2], LOW),  # the same: the first in the file
