@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from testbed.comparison import store
 from testbed.comparison.plan import Plan, RunKey
@@ -20,6 +22,7 @@ from testbed.processes.process import describe, die_with_parent
 COMMAND = (sys.executable, "-m", "testbed.comparison.worker")
 # A run is one thread, and the same in every process.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+MEMORY = Path("/dev/shm")  # noqa: S108 - for the disks of machines that last as long as a run
 LINE_BYTES_MAX = 1 << 22
 STOP_S = 5.0  # that a worker has to end when it is asked to
 LOG_TAIL_LINES = 15
@@ -72,20 +75,22 @@ class Crew:
         self._versions = versions
         self._places = places
         self._command = command
+        self._memory = MEMORY if MEMORY.is_dir() else None
         self._show = show
         self._changed = asyncio.Condition()
 
     async def run(self, jobs: int) -> None:
         """Return when everything is done or has failed; when cancelled, what is under way is given up."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(jobs):
-                group.create_task(self._work(number))
+        with tempfile.TemporaryDirectory(prefix="skerry-", dir=self._memory, ignore_cleanup_errors=True) as scratch:
+            async with asyncio.TaskGroup() as group:
+                for number in range(jobs):
+                    group.create_task(self._work(number, scratch))
 
-    async def _work(self, number: int) -> None:
+    async def _work(self, number: int, scratch: str) -> None:
         worker = Worker(self._command, self._folder / "logs" / f"worker-{number + 1}.log")
         try:
             while (key := await self._next()) is not None:
-                await self._carry_out(worker, key)
+                await self._carry_out(worker, key, scratch)
         finally:
             await worker.stop()
 
@@ -102,12 +107,12 @@ class Crew:
                     return None
                 await self._changed.wait()  # what is under way may lead to more
 
-    async def _carry_out(self, worker: "Worker", key: RunKey) -> None:
+    async def _carry_out(self, worker: "Worker", key: RunKey, scratch: str) -> None:
         state = self._state
         spec = state.plan.spec(key)
         wanted = store.fingerprint(spec, self._versions)
         path = store.path_of(self._folder, key)
-        place = self._places[spec.world.task.bundle]
+        place = replace(self._places[spec.world.task.bundle], scratch=scratch)
         since_s = state.running[key].since_s
 
         def heard(progress: Progress) -> None:

@@ -39,6 +39,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     bundle: str  # path, or builtin:TASK
     data_dir: str | None  # where data sets are
+    scratch: str | None = (
+        None  # folder for what lasts as long as the run; whoever gives it removes what a killed run left
+    )
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,6 @@ from testbed.simulation.rows import Rows
 
 JOIN_S = 60.0  # virtual; whoever has not joined by then never will
 LOOK_S = 0.001  # virtual, between two looks at who has joined
-MEMORY = Path("/dev/shm")  # noqa: S108 - disks of machines that exist for one run only
 
 _rows = Rows()  # of this process: runs that follow one another learn from the same data set
 
@@ -52,7 +51,7 @@ def simulate(spec: RunSpec, place: Place, progress: Callable[[Progress], None]) 
     bundle = resolve(place.bundle)
     data_dir = None if place.data_dir is None else Path(place.data_dir)
     held_out = _rows.load(spec.world.task.held_out_source(spec.seed), bundle.manifest, held_out=True, data_dir=data_dir)
-    with tempfile.TemporaryDirectory(prefix="skerry-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(dir=place.scratch) as folder:
         return run(_Run(spec, place, bundle, held_out, Path(folder), progress).result(), seed=spec.seed)
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from skerry.algorithms.arrival import GainControlled
 from skerry.errors import DataError
@@ -32,6 +33,7 @@ def simulate(spec: RunSpec, place: Place, progress: Callable[[Progress], None]) 
         print("last words", file=sys.stderr, flush=True)
         os._exit(3)
     if fault == "hangs":
+        (Path(place.scratch or "") / "left").write_text("what a killed run leaves")
         progress(Progress(at_s=0.5 * spec.duration_s, duration_s=spec.duration_s, value=0.5))
         time.sleep(600)
     rate = rate_of(spec)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testbed.comparison import crew as crew_module
 from testbed.comparison import store
 from testbed.comparison.crew import Crew, State
 from testbed.comparison.plan import Plan, RunKey
@@ -86,12 +87,16 @@ async def test_a_stop_gives_up_what_is_under_way_and_keeps_the_rest(
         if {key.seed for key, job in state.running.items() if key.arm == "plain" and job.progress} == {1, 2}:
             hangs.set()
 
+    monkeypatch.setattr(crew_module, "MEMORY", tmp_path / "memory")
+    (tmp_path / "memory").mkdir()
     workers, _ = crew(plan_of(), tmp_path, show)
     running = asyncio.create_task(workers.run(2))
     await hangs.wait()
+    assert len(list((tmp_path / "memory").rglob("left"))) == 1
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    assert list((tmp_path / "memory").iterdir()) == []
     children = [" ".join(child.cmdline()) for child in psutil.Process(os.getpid()).children()]
     assert not any("analytic.py" in child for child in children)
     assert len(store.finished(tmp_path, plan_of(), VERSIONS)) == 2
