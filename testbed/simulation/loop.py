@@ -102,7 +102,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call after `delay` virtual seconds."""
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if not handle._scheduled:  # type: ignore[attr-defined]  # called already: `sleep` cancels its timer at the end
+            return
         self._timers_cancelled += 1
         if self._timers_cancelled >= CANCELLED_TIMERS_MIN and 2 * self._timers_cancelled > len(self._timers):
             self._timers = [timer for timer in self._timers if not timer[2].cancelled()]

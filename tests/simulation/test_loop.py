@@ -92,6 +92,19 @@ def test_cancelled_timers_neither_fire_nor_pile_up() -> None:
     assert fired == 0
 
 
+def test_timers_that_have_fired_do_not_count_as_cancelled() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        for _ in range(CANCELLED_TIMERS_MIN - 1):
+            await asyncio.sleep(1.0)
+            loop.call_later(10.0, int).cancel()
+        await asyncio.sleep(100.0)
+        return loop._timers_cancelled
+
+    assert run(main(), seed=1) == 0
+
+
 def test_a_deadlock_names_what_waits() -> None:
     async def main() -> None:
         async def starving() -> None:
