@@ -6,13 +6,13 @@ sent, and a coordinator's answer removes it.
 """
 
 import logging
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import msgspec
 
 from edge_agent.calibration import SpeedEstimate
+from edge_agent.device_setup import Bounds, Identity, Memory
 from edge_agent.events import (
     AdoptTask,
     BundleOpened,
@@ -44,6 +44,7 @@ from edge_agent.events import (
     StopCycle,
     StoreUpdate,
     TakeDifference,
+    TaskUnfit,
     Tick,
     UpdateStored,
 )
@@ -73,38 +74,10 @@ from skerry.recipe import AgentStages
 
 EARLY_OFFERS_MAX = 64  # models that may arrive while the bundle is still on its way
 SECONDS_PER_STEP_MIN = 1e-9  # a clock that did not move between two steps
+# What the coordinator is told: the error itself may quote the data, and stays here.
+UNFIT = "task does not fit this device's data: `skerry-agent status` on it says why"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the device says of itself."""
-
-    device: str
-    agent_version: str
-    profile: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What of the configuration decides something here."""
-
-    outbox_updates_max: int
-    telemetry_s: float
-    model_save_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What was on disk when the agent started."""
-
-    last_sequence: int = 0
-    uploads: int = 0
-    welcome: Welcome | None = None
-    model: ModelVersion | None = None
-    waiting: tuple[UpdateStored, ...] = ()
-    steps: int = 0
 
 
 class Device:
@@ -127,6 +100,8 @@ class Device:
         self._telemetry_at_s = now_s
         # training
         self._opened = False  # the bundle of self._welcome
+        self._unfit = False  # that bundle could not be opened, and is tried again
+        self._task_error = ""  # what is wrong with the task here, as long as it is
         self._estimate: SpeedEstimate | None = None
         self._model = memory.model  # as it will be when all effects so far are performed
         self._whole_model_needed = False
@@ -191,8 +166,8 @@ class Device:
             seconds_per_step=None if self._estimate is None else self._estimate.seconds_per_step,
             outbox_updates=len(self._waiting) + len(self._storing),
             last_loss=self._last_loss,
-            last_error=self._last_error,
-            decision=self._decision,
+            last_error=self._last_error or self._task_error,
+            decision=Decision("pause", (UNFIT, *self._decision.reasons)) if self._unfit else self._decision,
         )
 
     def note_error(self, text: str) -> None:
@@ -218,8 +193,10 @@ class Device:
                 return []
             case Received(message):
                 return self._receive(message, now_s) if self._connected else []
-            case BundleOpened(sha256):
-                return self._bundle_opened(sha256)
+            case BundleOpened(sha256, shortcoming):
+                return self._bundle_opened(sha256, shortcoming)
+            case TaskUnfit(sha256, detail):
+                return self._task_unfit(sha256, detail, now_s)
             case Calibrated(sha256, seconds):
                 return self._calibrated(sha256, seconds, now_s)
             case CycleStarted(cycle):
@@ -322,7 +299,8 @@ class Device:
     def _leave_task(self) -> list[Effect]:
         """Forget all that belongs to the former task; sequence numbers go on."""
         stop: list[Effect] = [StopCycle()] if self._running or self._calibrating else []
-        self._opened = self._running = self._stepping = self._calibrating = False
+        self._opened = self._running = self._stepping = self._calibrating = self._unfit = False
+        self._task_error = ""
         self._estimate = self._model = self._saved_model = None
         self._waiting, self._storing, self._early_offers = {}, set(), []
         self._invited = False
@@ -353,7 +331,7 @@ class Device:
             payload = self._assembler.add((offer.version, offer.base), offer.part)
         except MalformedMessage as error:
             return self._ask_for_whole_model(str(error))
-        if payload is None:
+        if payload is None or self._unfit:
             return []
         if offer.base is not None and offer.base != self._model:
             return self._ask_for_whole_model(f"a difference to {offer.base}, but the device holds {self._model}")
@@ -381,7 +359,7 @@ class Device:
 
     def _report(self, now_s: float) -> list[Effect]:
         """Telemetry says how fast the device is, or why it rests: it has nothing else to say before calibration."""
-        nothing = self._estimate is None and self._decision.pace != "pause"
+        nothing = self._estimate is None and self._decision.pace != "pause" and not self._unfit
         if not self._welcomed or nothing or now_s < self._telemetry_at_s:
             return []
         self._telemetry_at_s = now_s + self._bounds.telemetry_s
@@ -389,12 +367,24 @@ class Device:
 
     # --- training ---
 
-    def _bundle_opened(self, sha256: str) -> list[Effect]:
+    def _bundle_opened(self, sha256: str, shortcoming: str) -> list[Effect]:
         if self._welcome is None or sha256 != self._welcome.bundle.sha256 or self._opened:
             return []  # of a task that was left
-        self._opened = True
+        was_unfit, self._unfit = self._unfit, False
+        self._opened, self._task_error = True, shortcoming
+        if was_unfit and self._connected:
+            return [Reconnect("the task fits this device's data now")]  # for the models that were let go
         offers, self._early_offers = self._early_offers, []
         return [*offers, *self._next_cycle()]
+
+    def _task_unfit(self, sha256: str, detail: str, now_s: float) -> list[Effect]:
+        """Wait for another task, or for other data, and let go what is offered meanwhile."""
+        if self._welcome is None or sha256 != self._welcome.bundle.sha256 or self._opened:
+            return []  # of a task that was left
+        self._unfit = self._whole_model_needed = True
+        self._task_error, self._early_offers, self._model = detail, [], self._saved_model
+        self._telemetry_at_s = now_s
+        return self._report(now_s)
 
     def _calibrated(self, sha256: str, seconds: list[float], now_s: float) -> list[Effect]:
         if self._welcome is None or sha256 != self._welcome.bundle.sha256:

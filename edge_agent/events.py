@@ -32,6 +32,14 @@ class BundleOpened(msgspec.Struct, frozen=True):
     """The bundle is on disk, its engine loaded, the device's data checked against it."""
 
     sha256: str
+    shortcoming: str = ""  # what of the configuration does not suit this task, and is left off
+
+
+class TaskUnfit(msgspec.Struct, frozen=True):
+    """The bundle cannot be trained on here: it is none, or the device's data do not fit. It will be tried again."""
+
+    sha256: str
+    detail: str
 
 
 class Calibrated(msgspec.Struct, frozen=True):
@@ -91,6 +99,7 @@ Event = (
     | Disconnected
     | Received
     | BundleOpened
+    | TaskUnfit
     | Calibrated
     | CycleStarted
     | CycleFinished

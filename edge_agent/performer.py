@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
+from edge_agent.backoff import Backoff
 from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import BundleFiles
 from edge_agent.calibration import DutyCycle
@@ -42,6 +43,7 @@ from edge_agent.events import (
     StopCycle,
     StoreUpdate,
     TakeDifference,
+    TaskUnfit,
     UpdateStored,
 )
 from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
@@ -52,7 +54,7 @@ from edge_agent.stream import Connection, Stream
 from edge_agent.task import OpenTask
 from edge_agent.threads import RunInThread, TrainingRunner
 from edge_agent.vitals import ThisProcess
-from skerry.errors import StorageError
+from skerry.errors import DataError, StorageError
 from skerry.protocol import sparse
 from skerry.protocol.errors import MalformedVector
 from skerry.protocol.messages import BundleReference, ModelVersion, Telemetry
@@ -74,6 +76,7 @@ class Surroundings:
     watch: BoardWatch
     process: ThisProcess
     open_task: Callable[[Bundle], OpenTask]
+    retries: Callable[[], Backoff]  # of a task that cannot be opened
     local_use: LocalUse
     tasks: asyncio.TaskGroup  # an error in one of them ends the agent
 
@@ -96,6 +99,7 @@ class Performer:
         self._training, self._run_in_thread = surroundings.training, surroundings.run_in_thread
         self._watch, self._process = surroundings.watch, surroundings.process
         self._open_task, self._tasks = surroundings.open_task, surroundings.tasks
+        self._retries = surroundings.retries
         self._local_use = surroundings.local_use
         self._wear, self._duty, self._calibration_steps = wear, duty, calibration_steps
         self._clock = asyncio.get_running_loop().time
@@ -127,7 +131,6 @@ class Performer:
 
         Raises:
             StorageError: the disk refused a write.
-            DataError: the task cannot be trained on this device.
         """
         self._tasks.create_task(self._disk.run())
         self._ask(self.device.start())
@@ -209,10 +212,7 @@ class Performer:
     # --- task and model ---
 
     async def _fetch(self, wanted: BundleReference) -> None:
-        assert self.stream is not None
-        stream = self.stream
-        bundle = await self._bundles.get(wanted, lambda: stream.url, self.device.note_error)
-        task = await self._run_in_thread(lambda: self._open_task(bundle))
+        bundle, task = await self._open_until_it_fits(wanted)
         size = task.layout.size
         if self._outbox is None:
             self._outbox = Outbox(size)
@@ -222,7 +222,27 @@ class Performer:
         self._task = task
         self._local_use.task_opened(task, self._model)
         log.info("task %s: %d parameters, %d examples", bundle.manifest.name, size, task.examples)
-        self.report(BundleOpened(wanted.sha256))
+        if task.shortcoming:
+            log.warning(task.shortcoming)
+        self.report(BundleOpened(wanted.sha256, task.shortcoming))
+
+    async def _open_until_it_fits(self, wanted: BundleReference) -> tuple[Bundle, OpenTask]:
+        """Try until bundle and data suit each other: the device is not to be visited for a coordinator's mistake."""
+        retries = self._retries()
+        while True:
+            try:
+                return await self._open(wanted)
+            except DataError as error:
+                wait_s = retries.failed()
+                log.warning("this device cannot train the task: %s; next attempt in %.0f s", error, wait_s)
+                self.report(TaskUnfit(wanted.sha256, str(error)))
+                await asyncio.sleep(wait_s)
+
+    async def _open(self, wanted: BundleReference) -> tuple[Bundle, OpenTask]:
+        assert self.stream is not None
+        stream = self.stream
+        bundle = await self._bundles.get(wanted, lambda: stream.url, self.device.note_error)
+        return bundle, await self._run_in_thread(lambda: self._open_task(bundle))
 
     async def _set_model(self, effect: SetModel) -> None:
         held = self._model

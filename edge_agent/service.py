@@ -23,7 +23,8 @@ from edge_agent.bundle_file import FOLDER as BUNDLE_FOLDER
 from edge_agent.bundle_file import BundleFiles, new_backoff
 from edge_agent.calibration import DutyCycle
 from edge_agent.config import AgentConfig, with_profile
-from edge_agent.device import Bounds, Device, Identity, Memory
+from edge_agent.device import Device
+from edge_agent.device_setup import Bounds, Identity, Memory
 from edge_agent.disk import ResidualWear
 from edge_agent.events import Tick, UpdateStored
 from edge_agent.flash import FlashBudget
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from edge_agent.inference import Inference
 
 TICK_S = 1.0
+UNFIT_TIMES = 20.0  # a task that cannot be opened is tried so much less often than a coordinator that is away
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ async def run(
 
     Raises:
         StorageError: the disk refused a read or a write.
-        DataError: the task cannot be trained on this device.
+        DataError: the data set that the configuration names is not there, or no source of data is meant.
         ConfigError: another agent uses this state_dir.
     """
     check_source(config.data.source, config.data.dir)  # the rest waits for the task, and that for the coordinator
@@ -204,6 +206,7 @@ class _Agent:
                     self._watch,
                     self._machine.process,
                     self._open_task,
+                    new_backoff(limits.reconnect_max_s, UNFIT_TIMES * limits.reconnect_max_s, self._machine.rng),
                     local_use,
                     tasks,
                 )

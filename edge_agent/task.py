@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_agent.config import AgentConfig, with_profile
 from edge_agent.held_out import sample
 from edge_agent.personal import OwnTensors
+from skerry.errors import ConfigError
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
@@ -45,6 +46,7 @@ class OpenTask:
     own: OwnTensors | None  # that this device keeps for itself; None: it has no own head
     own_batches: Batches | None  # of the same rows in an order of their own, for that head
     predictor: "Predictor | None"  # None: nobody asks for predictions
+    shortcoming: str = ""  # why the own head that is wanted is left off
 
 
 def open_task(
@@ -62,7 +64,8 @@ def open_task(
     trainer = open_trainer(bundle, in_force.engine, in_force.threads, in_force.providers)
     log.info("training on %s", trainer.runs_on)
     batch_examples = in_force.batch_examples or manifest.defaults.batch_examples
-    layers, seed = config.personal.layers, config.training.seed
+    seed = config.training.seed
+    own, shortcoming = _own(trainer.layout, config.personal.layers, manifest.name)
     return OpenTask(
         sha256=bundle.sha256,
         layout=trainer.layout,
@@ -72,10 +75,21 @@ def open_task(
         initial=bundle.initial_parameters(),
         learning_rate=manifest.defaults.learning_rate,
         held_out=held_out,
-        own=OwnTensors(trainer.layout, layers, manifest.name) if layers else None,
-        own_batches=Batches(dataset, batch_examples, Shuffle(seed), manifest.noise_values) if layers else None,
+        own=own,
+        own_batches=None if own is None else Batches(dataset, batch_examples, Shuffle(seed), manifest.noise_values),
         predictor=_predictor(bundle) if config.inference.enabled else None,
+        shortcoming=shortcoming,
     )
+
+
+def _own(layout: Layout, layers: tuple[str, ...], task: str) -> tuple[OwnTensors | None, str]:
+    """Return the own head's tensors, else why there are none: the next task comes from afar, the names from here."""
+    if not layers:
+        return None, ""
+    try:
+        return OwnTensors(layout, layers, task), ""
+    except ConfigError as error:
+        return None, f"no own head: {error}"
 
 
 def _predictor(bundle: Bundle) -> "Predictor":

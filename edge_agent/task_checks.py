@@ -212,7 +212,8 @@ def check_personal(personal: Personal, bundle: Bundle) -> Finding:
     try:
         own = OwnTensors(bundle.manifest.layout, personal.layers, bundle.manifest.name)
     except ConfigError as error:
-        return failure(name, str(error), "correct `personal.layers`: names of these tensors, * and ? allowed")
+        remedy = "correct `personal.layers`: names of these tensors, * and ? allowed"
+        return warning(name, f"{error}; the agent trains without an own head", remedy)
     return ok(name, f"own head of {len(own.entries)} values: {', '.join(own.names)}")
 
 

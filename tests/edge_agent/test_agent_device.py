@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.device import EARLY_OFFERS_MAX, Bounds, Device, Identity, Memory
+from edge_agent.device import EARLY_OFFERS_MAX, UNFIT, Device
+from edge_agent.device_setup import Bounds, Identity, Memory
 from edge_agent.events import (
     AdoptTask,
     BundleOpened,
@@ -38,6 +39,7 @@ from edge_agent.events import (
     StopCycle,
     StoreUpdate,
     TakeDifference,
+    TaskUnfit,
     Tick,
     UpdateStored,
 )
@@ -328,6 +330,42 @@ def test_another_bundle_ends_the_task_and_its_late_results_count_for_nothing(tra
     assert tell(training, BundleOpened(OTHER_SHA)) == [Calibrate()]
     tell(training, Calibrated(OTHER_SHA, [0.1]), offer(1))
     assert StoreUpdate(3) in tell(training, finished(4))
+
+
+def test_a_task_that_does_not_fit_is_told_at_once_and_trains_when_it_fits() -> None:
+    device = new_device()
+    tell(device, Connected(), Received(welcome()), offer(1))
+    (told,) = tell(device, TaskUnfit(SHA, "cell 7 is wrong"), now_s=1.0)
+    assert isinstance(told, SendTelemetry)
+    assert told.progress.decision == Decision("pause", (UNFIT,))
+    assert told.progress.last_error == "cell 7 is wrong"
+    assert tell(device, *(offer(number) for number in range(2, EARLY_OFFERS_MAX + 9))) == []
+    (said,) = tell(device, Disconnected("cut"), Connected())
+    assert isinstance(said, Send)
+    assert isinstance(said.message, Hello)
+    assert said.message.base is None
+    assert device.progress(2.0).last_error == "cut"
+    tell(device, Received(welcome()), offer(99))
+    assert device.progress(2.0).last_error == "cell 7 is wrong"
+    assert tell(device, TaskUnfit(OTHER_SHA, "of a task that was left")) == []
+    (again,) = tell(device, BundleOpened(SHA))
+    assert isinstance(again, Reconnect)  # what was offered so far is gone
+    assert tell(device, Disconnected("left"), Connected(), Received(welcome())) == [Calibrate()]
+    assert tell(device, Calibrated(SHA, [0.1]), offer(100))[-1] == StartCycle(1, 10, 0.05, 0, 0)
+    assert device.progress(3.0).last_error == ""
+    assert device.progress(3.0).decision == Decision()
+
+
+def test_another_task_ends_the_wait_of_one_that_does_not_fit() -> None:
+    device = new_device()
+    other = welcome(bundle=BundleReference(OTHER_SHA, 20))
+    tell(device, Connected(), Received(welcome()), TaskUnfit(SHA, "why"), Disconnected("cut"), Connected())
+    assert tell(device, Received(other)) == [AdoptTask(other), FetchBundle(other.bundle)]
+    assert device.progress(0.0).decision == Decision()
+    assert device.progress(0.0).last_error == ""
+    tell(device, offer(1))
+    assert tell(device, BundleOpened(OTHER_SHA, "no own head")) == [SetModel(at(1), None, PAYLOAD), Calibrate()]
+    assert device.progress(0.0).last_error == "no own head"
 
 
 def test_diverged_training_sends_nothing_and_starts_again(training: Device) -> None:

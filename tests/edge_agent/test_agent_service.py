@@ -25,6 +25,8 @@ from skerry.errors import ConfigError, DataError
 from skerry.protocol import sparse
 from skerry.protocol.messages import Heartbeat, Hello, ModelVersion, Plan, UpdateAccepted, UpdateOffered
 from skerry.recipe import AgentStages
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.data import load
 from skerry.values import ValueEncoding
 from skerry.vector import SparseVector
 
@@ -348,15 +350,36 @@ async def test_a_bundle_that_ends_early_is_fetched_on_from_there(
     assert "bytes=5000-" in coordinator.bundle_requests
 
 
-async def test_data_that_do_not_fit_end_the_agent_with_the_reason(
-    serve: Serve, agent_config: MakeConfig, tmp_path: Path, running: Running
+async def test_a_task_that_the_data_do_not_fit_is_told_and_tried_again(
+    serve: Serve, agent_config: MakeConfig, activity: Bundle, tmp_path: Path, running: Running
 ) -> None:
-    coordinator = await serve()
+    coordinator = await serve(offers_models=False)
     file = tmp_path / "mine.npz"
     np.savez(file, x=np.zeros((10, 7), np.float32), y=np.zeros(10, np.int64))
     config = agent_config(coordinator.url)
     config = msgspec.structs.replace(config, data=Data(f"npz:{file}"))
-    with pytest.raises(DataError, match=r"mine\.npz"):
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.telemetry))
+        await coordinator.offer(whole=True)  # comes too early, and again when it can be used
+        await coordinator.until(lambda: bool((found := status.read(config.state_dir)) and found.last_error))
+        found = status.read(config.state_dir)
+        assert found is not None
+        assert (found.connected, found.pace) == (True, "pause")
+        assert "mine.npz" in found.last_error
+        assert all(one.pace == "pause" and "mine.npz" not in one.reasons[0] for one in coordinator.telemetry)
+        coordinator.offers_models = True
+        good = load("builtin:activity?part=0&parts=6", activity.manifest)
+        np.savez(tmp_path / "good.npz", x=good.x, y=good.y)
+        (tmp_path / "good.npz").replace(file)
+        await coordinator.until(lambda: len(coordinator.journal) >= 2)
+        assert coordinator.telemetry[-1].pace == "train"
+
+
+async def test_a_data_set_that_is_not_there_ends_the_agent_at_its_start(
+    agent_config: MakeConfig, tmp_path: Path, running: Running
+) -> None:
+    config = msgspec.structs.replace(agent_config("http://127.0.0.1:9"), data=Data(f"npz:{tmp_path / 'none.npz'}"))
+    with pytest.raises(DataError, match=r"none\.npz"):
         async with running(config) as task:
             await asyncio.wait([task], timeout=20)
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from edge_agent import status as status_file
+from edge_agent.device import UNFIT
 from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import Status
@@ -184,4 +185,4 @@ def test_the_recipe_is_told_a_stage_a_row_and_where_its_schedule_stands(tmp_path
 
 
 def test_every_reason_to_rest_has_its_remedy() -> None:
-    assert {found.cause for found in _findings(Policy(), Reading(), 0)} == set(REMEDIES)
+    assert {found.cause for found in _findings(Policy(), Reading(), 0)} | {UNFIT.partition(" ")[0]} == set(REMEDIES)

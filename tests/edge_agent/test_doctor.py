@@ -122,6 +122,7 @@ def test_an_own_head_and_a_port_are_checked_where_they_are_wanted(config_path: P
     assert code == 1
     assert "'head.*' names no tensor of task 'activity'; there are: 0.weight" in found["personal"][0]["found"]
     assert "personal.layers" in found["personal"][0]["remedy"]
+    assert found["personal"][0]["outcome"] == "warning"
     assert found["inference"][0]["outcome"] == "failure"
 
 
