@@ -190,6 +190,7 @@ def check_data(config: AgentConfig, bundle: Bundle, batch_examples: int) -> tupl
     except DataError as error:
         return failure(name, str(error), "correct the file or `data.source`: docs/data.md"), None
     found = f"{source}: {len(dataset)} examples"
+    found += "" if dataset.label_column is None else f", label: column {dataset.label_column}"
     label = manifest.label
     if label.classes is not None and not label.shape:
         counts = Counter(dataset.y[dataset.y >= 0].tolist())

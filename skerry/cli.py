@@ -140,6 +140,9 @@ def check(bundle: str, source: str | None, data_dir: Path | None, as_json: bool)
         label, held_out_rows = opened.manifest.label, 0 if held_out is None else len(held_out)
         report["data"] = {"source": source, "examples": len(dataset), "held_out_examples": held_out_rows}
         lines.append(f"{source}: {len(dataset)} rows to train on, {held_out_rows or 'none'} held out")
+        if dataset.label_column is not None:
+            report["data"]["label_column"] = dataset.label_column
+            lines.append(f"label: column {dataset.label_column}")
         if label.classes is not None:
             counts = np.bincount(dataset.y[dataset.y != IGNORED], minlength=label.classes).tolist()
             report["data"]["classes"] = counts

@@ -62,6 +62,15 @@ def test_check_says_how_right_the_gradient_is_and_how_many_rows_there_are() -> N
     assert "1010 rows to train on, none held out" in alone
 
 
+def test_check_says_which_column_the_label_was(tmp_path: Path) -> None:
+    names = Bundle.builtin("activity").manifest.input.names
+    file = tmp_path / "rows.csv"
+    file.write_text(f"{','.join(names)},state\n{','.join('1' for _ in names)},Jogging\n")
+    arguments = "check", "builtin:activity", "--data", f"csv:{file}"
+    assert "\nlabel: column state\n" in skerry_task(*arguments).stdout
+    assert printed(skerry_task(*arguments, "--json"))["data"]["label_column"] == "state"
+
+
 def test_list_names_every_task_with_its_size_and_where_its_data_come_from() -> None:
     tasks = {task["name"]: task for task in printed(skerry_task("list", "--json"))["tasks"]}
     assert tasks["activity"]["shipped"]

@@ -18,6 +18,7 @@ CSV_BYTES_MAX = 1 << 30
 LINE_CHARACTERS_MAX = 16 << 20
 LABEL_COLUMN = "label"
 SPLIT_COLUMN = "split"
+_CHOOSE = "name its column with csv:FILE?label=COLUMN"
 MISSING = {"", "?", "na", "nan", "null"}
 
 
@@ -44,10 +45,11 @@ class _Columns:
 
 
 def read_table(path: Path, manifest: Manifest, label: str | None) -> Table:
-    """Read the file; the class stands in column `label`, or else in the one named "label", or else in the last.
+    """Read the file; the class stands in column `label`, or else in the one named "label".
 
-    Features are found by the manifest's names where it has them, else they are all the other columns in order. A
-    column `split` with train or test says which rows are held out. Empty cells, ? and NaN are missing values.
+    Without either it is the only column that is no feature, where the manifest names those, or else the last. Features
+    are found by the manifest's names, or else they are all the other columns in order. A column `split` with train or
+    test says which rows are held out. Empty cells, ? and NaN are missing values.
 
     Raises:
         DataError: naming the file, the column and the row (as the line of the file).
@@ -106,6 +108,7 @@ class _Parser:
             np.array(y, np.float64 if label.classes is None else np.int64).reshape(len(y), *label.shape),
             np.frombuffer(held_out, np.int8) if columns.split is not None else None,
             lambda row: f"line {lines[row]}",
+            columns.header[columns.label],
         )
 
     def _columns(self, header: list[str]) -> _Columns:
@@ -116,25 +119,36 @@ class _Parser:
             raise DataError(f"{self._path}: no column {self._label!r} for the class; there is: {_listed(header)}")
         split = header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
         others = [column for column in range(len(header)) if column != split]
-        name = self._label or (LABEL_COLUMN if LABEL_COLUMN in header else header[others[-1]])
-        label = header.index(name)
         wanted = self._manifest.input.names
-        if wanted:
-            absent = [name for name in wanted if name not in header]
-            if absent:
-                raise DataError(
-                    f"{self._path}: no column {_listed(absent)}: "
-                    f"task {self._manifest.name!r} finds its features by name; `skerry-task show BUNDLE` lists them"
-                )
-            features = [header.index(name) for name in wanted]
-        else:
-            features = [column for column in others if column != label]
+        absent = [name for name in wanted if name not in header]
+        if absent:
+            raise DataError(
+                f"{self._path}: no column {_listed(absent)}: "
+                f"task {self._manifest.name!r} finds its features by name; `skerry-task show BUNDLE` lists them"
+            )
+        name = self._label_name(header, [header[column] for column in others if header[column] not in wanted])
+        label = header.index(name)
+        features = [header.index(name) for name in wanted] or [column for column in others if column != label]
         if len(features) != self._manifest.input.shape[0]:
             raise DataError(
                 f"{self._path}: {len(features)} feature columns beside {name!r}, "
                 f"task {self._manifest.name!r} takes {self._manifest.input.shape[0]}"
             )
         return _Columns(header, features, label, split)
+
+    def _label_name(self, header: list[str], left: list[str]) -> str:
+        """Return the name of the column that holds the label; `left` are those that are neither split nor a feature."""
+        names = self._manifest.input.names
+        name = self._label or (LABEL_COLUMN if LABEL_COLUMN in header else None)
+        if name is not None:
+            if name in names or name == SPLIT_COLUMN:
+                what = "a feature of the task" if name in names else "what says which rows are held out"
+                raise DataError(f"{self._path}: column {name!r} is {what}, so it cannot be the label: {_CHOOSE}")
+            return name
+        if names and len(left) != 1:
+            which = f"{_listed(left)} may each be the label" if left else "every column is a feature, none the label"
+            raise DataError(f"{self._path}: {which}: {_CHOOSE}")
+        return left[-1]
 
     def _rows(self, reader: Lines, width: int) -> Iterator[list[str]]:
         for cells in reader:

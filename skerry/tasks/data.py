@@ -1,7 +1,7 @@
 """Where a device's examples come from. A source is a line of text; what it gives is checked against the manifest.
 
     npz:FILE                         arrays x and y, and split if the file says which rows are held out
-    csv:FILE                         a header row; the last column, or the one named label, holds the class
+    csv:FILE                         a header row; the column named label, or else the last or only one left, the class
     python:MODULE:FUNCTION           returns (x, y) or (x, y, split); the module is importable on the device
     builtin:activity?part=0&parts=6  a task shipped with the product, its people dealt to parts
     builtin:mnist?part=0&parts=100   a data set that the user has: mnist, cifar10, wikitext2, shakespeare
@@ -40,6 +40,7 @@ class Dataset:
     x: npt.NDArray[Any]  # (examples, *input shape)
     y: npt.NDArray[Any]  # (examples, *label shape), int64 or float32
     input: Input | None = None  # prepares rows when they are taken; None: x is prepared
+    label_column: str | None = None  # which y came from, of a file that has named columns
 
     def __len__(self) -> int:
         return len(self.y)
@@ -123,8 +124,8 @@ def _dataset(source: str, table: Table, split: str, manifest: Manifest) -> Datas
     if not len(y):
         raise DataError(f"data source {source!r}: no rows with split={split}")
     if x.dtype == np.float32:
-        return Dataset(manifest.input.prepare(x), y)
-    return Dataset(x, y, manifest.input)
+        return Dataset(manifest.input.prepare(x), y, label_column=table.label_column)
+    return Dataset(x, y, manifest.input, table.label_column)
 
 
 def check_source(source: str, data_dir: Path | None = None) -> None:

@@ -24,6 +24,7 @@ class Table:
     y: npt.NDArray[Any]
     held_out: npt.NDArray[Any] | None = None  # true where a row is kept from training; None: the source does not say
     row: Callable[[int], str] = "row {} (counted from 0)".format  # how a person finds a row
+    label_column: str | None = None  # of a file that has named columns
 
     def checked(self, manifest: Manifest) -> "Table":
         """Return the same rows: x as float32 or in the integers that it came in, y as the task takes it, bool held_out.
@@ -35,7 +36,7 @@ class Table:
         y = self._checked_targets(manifest)
         if len(x) != len(y):
             raise DataError(f"{self.origin}: {len(x)} rows in x, {len(y)} in y: give one label per example")
-        return Table(self.origin, x, y, self._checked_split(len(y)), self.row)
+        return Table(self.origin, x, y, self._checked_split(len(y)), self.row, self.label_column)
 
     def features(self, manifest: Manifest) -> npt.NDArray[Any]:
         """Return x as float32 or in the integers that it came in, checked, not prepared yet.

@@ -291,6 +291,15 @@ def test_what_data_are_good_for(classes: list[int], outcome: str, told: str, tmp
     assert isinstance(dataset, Dataset)
 
 
+def test_the_column_of_the_label_is_told(tmp_path: Path, activity: Bundle) -> None:
+    names = activity.manifest.input.names
+    file = tmp_path / "rows.csv"
+    rows = [f"{','.join('1' for _ in names)},{state}" for state in ("Jogging", "Walking") * 20]
+    file.write_text("\n".join([f"{','.join(names)},state", *rows]))
+    found, _ = check_data(agent_config(tmp_path, data=Data(f"csv:{file}")), activity, 32)
+    assert "40 examples, label: column state: Walking 20, Jogging 20" in found.found
+
+
 def test_a_provider_that_is_not_there_is_told(tmp_path: Path, activity: Bundle) -> None:
     in_force = with_profile(agent_config(tmp_path, profile="jetson-orin-nano"))
     found, trainer = check_engine(in_force, activity)

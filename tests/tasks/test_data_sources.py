@@ -249,6 +249,52 @@ def test_without_names_the_order_counts_and_the_last_column_is_the_class(
         load(f"{csv(text)}?label=q", manifest)
 
 
+@pytest.mark.parametrize(
+    ("header", "option", "column"),
+    [
+        ("a,b,c,class,when", "?label=class", "class"),
+        ("a,b,c,label,when", "", "label"),
+        ("label,a,b,c,class", "?label=class", "class"),
+        ("class,a,b,c,split", "", "class"),
+    ],
+)
+def test_the_column_of_the_label_is_told(
+    named: Manifest, csv: Callable[[str], str], header: str, option: str, column: str
+) -> None:
+    row = ",".join("train" if name == "split" else "1" for name in header.split(","))
+    dataset = load(csv(f"{header}\n{row}\n") + option, named)
+    assert (dataset.label_column, dataset.y.tolist()) == (column, [1])
+
+
+@pytest.mark.parametrize(
+    ("header", "option", "reason"),
+    [
+        ("a,b,c", "", "every column is a feature, none the label: name its column with csv:FILE?label=COLUMN"),
+        ("a,b,c,split", "", "every column is a feature, none the label"),
+        ("a,b,c,class,when", "", "class, when may each be the label: name its column with csv:FILE?label=COLUMN"),
+        ("a,b,c,label", "?label=c", "column 'c' is a feature of the task, so it cannot be the label: name its column"),
+        ("a,b,c,split", "?label=split", "column 'split' is what says which rows are held out, so it cannot be"),
+    ],
+)
+def test_a_label_is_never_taken_from_a_feature_nor_guessed(
+    named: Manifest, csv: Callable[[str], str], header: str, option: str, reason: str
+) -> None:
+    row = ",".join(["1"] * len(header.split(",")))
+    with pytest.raises(DataError) as error:
+        load(csv(f"{header}\n{row}\n") + option, named)
+    assert f"data.csv: {reason}" in str(error.value)
+
+
+def test_a_task_whose_feature_is_called_label_takes_no_other_for_it(
+    make_manifest: Callable[..., Manifest], csv: Callable[[str], str]
+) -> None:
+    manifest = make_manifest(input=Input(shape=(3,), names=("a", "b", "label")))
+    source = csv("a,b,label,class\n1,2,3,1\n")
+    with pytest.raises(DataError, match="column 'label' is a feature of the task"):
+        load(source, manifest)
+    assert load(f"{source}?label=class", manifest).label_column == "class"
+
+
 def test_a_split_column_holds_rows_out(manifest: Manifest, csv: Callable[[str], str]) -> None:
     source = csv("p,q,r,s,split\n1,2,3,0,train\n4,5,6,1,test\n")
     assert load(source, manifest).y.tolist() == [0]
