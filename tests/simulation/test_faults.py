@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.simulation.path import Path, retried_at_s
+from tests.simulation.model_world import World, pair
 from tests.simulation.test_connector import LATENCY_S, in_world
 from tests.simulation.test_connector import World as HttpWorld
-from tests.simulation.test_network import World, pair
 
 ROUND_TRIP_S = 0.1
 TIMEOUT_S = ROUND_TRIP_S + 0.2
