@@ -224,11 +224,15 @@ def report_(folder: Path, as_json: bool) -> None:
 
 @cli.command(
     epilog="\b\nExamples:\n  skerry-lab compare lab-results/spyker-mnist"
+    "\n  skerry-lab compare lab-results/spyker-mnist --markdown > spyker-mnist.md"
     "\n  skerry-lab compare results/before results/after --json | jq -r '.rows[] | [.arm, .medians.updates] | @tsv'"
 )
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--markdown", "as_markdown", is_flag=True, help="Print the table in Markdown, with what it was made with."
+)
 @_json
-def compare(folders: tuple[Path, ...], as_json: bool) -> None:
+def compare(folders: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None:
     """Show what the comparisons in FOLDERS came to, side by side.
 
     Ratios are to the reference arm of the same world in the first folder.
@@ -238,7 +242,7 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"rows": table.rows(results)}))
     else:
-        click.echo(table.text(results))
+        click.echo(table.markdown(results) if as_markdown else table.text(results))
 
 
 def _folder(output: Path | None, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Comparisons as a table on a terminal: every world and arm of one folder of results or of several. Pure."""
+"""Comparisons as a table, on a terminal or in Markdown: every world and arm of some results. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,30 +43,9 @@ def rows(results: Sequence[tuple[str, ComparisonSummary]]) -> list[Row]:
 
 
 def text(results: Sequence[tuple[str, ComparisonSummary]]) -> str:
-    """Return the table; targets and the judged model are those of the first results."""
-    first = results[0][1]
-    model: ModelKind = first.judged
-    head = ["results", "world", "arm"] if len(results) > 1 else ["world", "arm"]
-    words = len(head)
-    for target in first.targets:
-        head += [f"s to {percent(target, 0) if first.metric == 'accuracy' else f'{target:g}'}", "ratio"]
-    head += [f"{model}", "federated" if model == "regional" else "regional", "updates", "bytes"]
-    lines = [head]
-    for row in rows(results):
-        cells = [*([row.source] if row.source else []), row.world, row.arm]
-        for target in first.targets:
-            measure = f"{model}_s_to_{target:g}"
-            at_s, ratio = row.medians.get(measure), row.ratios.get(measure)
-            cells += [REACHED_NOT if row.medians and at_s is None else number(at_s)]
-            cells += [MISSING if ratio is None else f"{ratio:.2f}"]
-        for one in (model, "federated" if model == "regional" else "regional"):
-            final = row.medians.get(f"{one}_final")
-            cells.append(percent(final) if first.metric == "accuracy" else number(final))
-        sent = [row.medians.get(f"bytes_{way}") for way in ("up", "down", "peers")]
-        known = [value for value in sent if value is not None]
-        cells += [number(row.medians.get("updates")), size(sum(known)) if known else MISSING]
-        lines.append(cells)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    """Return the table for a terminal; targets and the judged model are those of the first results."""
+    words, lines = _cells(results)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column < words else cell.rjust(width)
@@ -74,6 +53,46 @@ def text(results: Sequence[tuple[str, ComparisonSummary]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def markdown(results: Sequence[tuple[str, ComparisonSummary]]) -> str:
+    """Return the same table in Markdown, below what each of the results was made with."""
+    words, (head, *body) = _cells(results)
+    rule = ["---" if column < words else "---:" for column in range(len(head))]
+    table = [f"| {' | '.join(cells)} |" for cells in (head, rule, *body)]
+    return "\n".join([*(_made_with(summary) for _, summary in results), "", *table])
+
+
+def _made_with(summary: ComparisonSummary) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
+    seeds = ", ".join(map(str, summary.seeds))
+    return f"`{summary.command}`: seeds {seeds}; medians; ratios to `{summary.reference}`; {versions}."
+
+
+def _cells(results: Sequence[tuple[str, ComparisonSummary]]) -> tuple[int, list[list[str]]]:
+    """Return how many columns hold words, and the lines, of which the first is the head."""
+    first = results[0][1]
+    model: ModelKind = first.judged
+    other: ModelKind = "federated" if model == "regional" else "regional"
+    head = ["results", "world", "arm"] if len(results) > 1 else ["world", "arm"]
+    words = len(head)
+    for target in first.targets:
+        head += [f"s to {percent(target, 0) if first.metric == 'accuracy' else f'{target:g}'}", "ratio"]
+    lines = [[*head, model, other, "updates", "bytes"]]
+    for row in rows(results):
+        cells = [*([row.source] if row.source else []), row.world, row.arm]
+        for target in first.targets:
+            measure = f"{model}_s_to_{target:g}"
+            at_s, ratio = row.medians.get(measure), row.ratios.get(measure)
+            cells += [REACHED_NOT if row.medians and at_s is None else number(at_s)]
+            cells += [MISSING if ratio is None else f"{ratio:.2f}"]
+        for one in (model, other):
+            final = row.medians.get(f"{one}_final")
+            cells.append(percent(final) if first.metric == "accuracy" else number(final))
+        sent = [row.medians.get(f"bytes_{way}") for way in ("up", "down", "peers")]
+        known = [value for value in sent if value is not None]
+        lines.append([*cells, number(row.medians.get("updates")), size(sum(known)) if known else MISSING])
+    return words, lines
 
 
 def _arm(arms: Sequence[ArmSummary], name: str) -> dict[str, Spread]:

@@ -129,6 +129,11 @@ def test_the_page_can_be_made_again_and_several_be_put_side_by_side(wish: Wish, 
     ratios = [float(line.split()[6]) for line in lines[1:]]
     assert ratios[0] == 1.0
     assert ratios[2] < 1.0  # a higher seed of the stand-in learns faster
+    markdown = CliRunner().invoke(cli, ["compare", str(outcome.folder), "--markdown"]).output.splitlines()
+    assert markdown[0].startswith("`skerry-lab run small`: seeds 1, 2; medians; ratios to `plain`; python 3.")
+    assert markdown[2].startswith("| world | arm | s to 50 % | ratio |")
+    assert markdown[3].startswith("| --- | --- | ---: | ---: |")
+    assert [line.split(" | ")[1] for line in markdown[4:]] == ["plain", "tuned"]
     found = msgspec.json.decode(CliRunner().invoke(cli, ["compare", str(outcome.folder), "--json"]).output)
     assert [(row["source"], row["arm"]) for row in found["rows"]] == [("", "plain"), ("", "tuned")]
 
