@@ -161,6 +161,20 @@ def test_a_run_ends_once_its_targets_are_reached() -> None:
     assert result.elapsed_s < 15.0
 
 
+def test_a_narrow_link_holds_dense_updates_up_and_sparse_ones_hardly() -> None:
+    """At 1 Mbit/s a dense update of 57 kB takes 0.46 s up, and its answer as long down."""
+    world = msgspec.to_builtins(spec_of("spyker").world) | {"device_mbit_per_s": 1.0}
+    dense, sparse = (result_of(recipe, world=world) for recipe in ("spyker", "default"))
+    assert dense.updates < 4 * 3.0 / (0.1 + 2 * 0.46)
+    assert sparse.updates > 4 * dense.updates
+
+
+def test_a_narrow_server_is_shared_by_all_its_devices() -> None:
+    world = msgspec.to_builtins(spec_of("spyker").world) | {"server_mbit_per_s": 2.0}
+    result = result_of("spyker", world=world)
+    assert result.bytes_down + result.bytes_peers < 2 * 1.1 * 3.0 * 2e6 / 8
+
+
 def test_slow_devices_are_as_slow_as_the_world_says() -> None:
     spec = spec_of("spyker")
     speed = msgspec.structs.replace(spec.world.speed, multipliers=(1.0, 4.0))
