@@ -49,6 +49,7 @@ bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results; ne
 	$(VENV)/bin/python -m benchmarks.predictions --task mnist-cnn --json docs/results/predictions_mnist-cnn.json
 	$(VENV)/bin/python -m benchmarks.agent_start --json docs/results/agent_start.json
 	$(VENV)/bin/python -m benchmarks.simulation --json docs/results/simulation.json
+	$(VENV)/bin/python -m benchmarks.simulated_services --json docs/results/simulated_services.json
 	$(VENV)/bin/python -m benchmarks.tasks --json docs/results/tasks.json --markdown docs/results/tasks.md
 	$(VENV)/bin/python -m benchmarks.accuracy --json docs/results/accuracy.json --markdown docs/results/accuracy.md
 

@@ -6,7 +6,7 @@ All in the loop's own thread: nothing depends on which thread is faster.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TypeVar
 
 from coordinator.events import Apply, Merge
@@ -52,17 +52,20 @@ def _outcome(work: Callable[[], T], future: asyncio.Future[T]) -> Callable[[], N
 
 
 class TrainingTime:
-    """Real seconds that the training of a whole world took."""
+    """What the training of a whole world really took."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
         self.steps = 0
 
     def __enter__(self) -> None:
         self.seconds -= perf_counter()
+        self.cpu_seconds -= thread_time()
 
     def __exit__(self, *_: object) -> None:
         self.seconds += perf_counter()
+        self.cpu_seconds += thread_time()
 
 
 class TrainingInline:
