@@ -22,6 +22,7 @@ PREDICT_PATH, MODEL_PATH = "/v1/predict", "/v1/model"
 CONNECTIONS_MAX = 64
 LINE_BYTES_MAX = 4096  # of the request line, and of one header
 HEADERS_MAX = 32
+UNSENT_BYTES_MAX = 32 << 20  # of all answers that are being sent; a single one may be larger
 IDLE_S = 60.0  # a connection on which nothing is asked for so long is closed
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,19 @@ def _failure(status: int, reason: str, form: str, headers: dict[str, str] | None
     return _response(status, prediction.encode({"error": reason}, form), form, headers)
 
 
+def _body_bytes(answer: web.Response) -> int:
+    return len(answer.body) if isinstance(answer.body, (bytes, bytearray)) else 0
+
+
+def _unless_too_much(answer: web.Response, unsent_bytes: int) -> web.Response:
+    """Return the answer, or a refusal where it does not fit beside `unsent_bytes` of others; its body is let go."""
+    if not unsent_bytes or unsent_bytes + _body_bytes(answer) <= UNSENT_BYTES_MAX:
+        return answer
+    answer.body = None
+    reason = f"{unsent_bytes} bytes of answers wait to be taken by those who asked: ask again later"
+    return _failure(503, reason, answer.content_type, {"Retry-After": "1"})
+
+
 class _Connection(web.RequestHandler):
     """One connection: closed where there are too many, or where no request begins."""
 
@@ -164,14 +178,22 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer, and forget it. Who does not take it in time loses the connection: it takes memory here."""
+        """Send an answer, and forget it. Who does not take it in time loses the connection: it takes memory here.
+
+        An answer that does not fit beside those that others have not taken yet is refused instead.
+        """
+        assert isinstance(resp, web.Response)
+        server = self._open_server
+        answer = _unless_too_much(resp, server.unsent_bytes)
+        unsent_bytes = _body_bytes(answer)
+        server.unsent_bytes += unsent_bytes
         given_up = asyncio.get_running_loop().call_later(self._open_server.patience_s, self._give_up)
         try:
-            return await super().finish_response(request, resp, start_time)
+            return await super().finish_response(request, answer, start_time)
         finally:
             given_up.cancel()
-            if isinstance(resp, web.Response):
-                resp.body = None  # the connection keeps what it answered last for as long as it is open
+            server.unsent_bytes -= unsent_bytes
+            answer.body = None  # the connection keeps what it answered last for as long as it is open
 
     def _give_up(self) -> None:
         if isinstance(self.transport, asyncio.Transport):  # None: whoever asked has left
@@ -199,6 +221,7 @@ class _Server(web.Server):
     def __init__(self, api: PredictApi, patience_s: float) -> None:
         super().__init__(self._handle)
         self._api, self.patience_s = api, patience_s
+        self.unsent_bytes = 0  # of the answers that are being sent
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import ClientSession
 
 from edge_agent.inference import Inference, Predictor, Served
-from edge_agent.predict_api import CONNECTIONS_MAX, PredictApi, serve
+from edge_agent.predict_api import CONNECTIONS_MAX, UNSENT_BYTES_MAX, PredictApi, serve
 from edge_agent.threads import WorkThreads
 from skerry.errors import ConfigError
 from skerry.protocol.messages import ModelVersion
@@ -225,6 +225,31 @@ async def test_no_answer_stays_in_memory_of_a_connection_that_stays(
                 received += len(await loop.sock_recv(asker, 1 << 20))
             async with asyncio.timeout(30.0):
                 while held[0]() is not None:  # noqa: ASYNC110 - a real connection is waited for
+                    await asyncio.sleep(0.01)
+
+
+async def test_answers_that_nobody_takes_are_bounded_together(answering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty-four connections might otherwise hold one each, and a device has little memory."""
+    size = UNSENT_BYTES_MAX * 2 // 3  # beyond what the system's own buffers hold
+
+    async def large(_api: PredictApi, _request: Any, _form: str) -> bytes:
+        return b'"%s"' % (b" " * (size - 2))
+
+    monkeypatch.setattr(PredictApi, "_body", large)
+    async with answering(timeout_s=60.0) as api:
+        for _ in range(2):  # what was given back counts no more
+            with socket.create_connection(("127.0.0.1", api.port)) as asker:
+                asker.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(asker, b"GET /v1/model HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert await loop.sock_recv(asker, 1000)
+                status, content, headers = await api.ask("GET", "/v1/model")
+                assert (status, headers["Retry-After"]) == (503, "1")
+                assert (
+                    content["error"] == f"{size} bytes of answers wait to be taken by those who asked: ask again later"
+                )
+            async with asyncio.timeout(30.0):
+                while (await api.ask("GET", "/v1/model"))[0] != 200:  # noqa: ASYNC110 - a real connection is waited for
                     await asyncio.sleep(0.01)
 
 
