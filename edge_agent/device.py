@@ -460,11 +460,12 @@ class Device:
         return self._send_update(sequence, now_s) if self._welcomed else []
 
     def _save_model(self, now_s: float) -> list[Effect]:
-        due = now_s >= self._saved_at_s + self._bounds.model_save_s
+        first = self._saved_model is None
+        due = first or now_s >= self._saved_at_s + self._bounds.model_save_s
         if not due or not self._opened or self._model is None or self._model == self._saved_model:
             return []
         self._saved_model, self._saved_at_s = self._model, now_s
-        return [SaveModel()]
+        return [SaveModel(first)]
 
     def _count_time(self, now_s: float) -> None:
         elapsed_s, self._counted_to_s = now_s - self._counted_to_s, now_s

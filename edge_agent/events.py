@@ -195,6 +195,8 @@ class SetModel(msgspec.Struct, frozen=True):
 class SaveModel(msgspec.Struct, frozen=True):
     """Write the model down."""
 
+    first: bool = False  # of its task: without one a restarted agent needs a coordinator, so it is never put off
+
 
 class Calibrate(msgspec.Struct, frozen=True):
     """Time some steps on a model that is thrown away; answered with Calibrated."""

@@ -169,8 +169,8 @@ class Performer:
                 self._disk.submit(lambda: self._store.continue_after(sequence))
             case SetModel():
                 await self._set_model(effect)
-            case SaveModel():
-                if self._model_wear.due(sparing=self._watch.flash.sparing):
+            case SaveModel(first):
+                if first or self._model_wear.due(sparing=self._watch.flash.sparing):
                     self._write_model()
             case Calibrate():
                 assert self._task is not None

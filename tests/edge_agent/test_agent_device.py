@@ -446,11 +446,24 @@ def test_what_arrives_after_the_stream_is_gone_is_ignored(training: Device) -> N
 
 
 def test_the_model_is_written_down_seldom_and_only_if_it_changed(training: Device) -> None:
-    assert SaveModel() not in tell(training, Tick(), now_s=599.0)
-    assert SaveModel() in tell(training, Tick(), now_s=600.0)
+    assert SaveModel(first=True) in tell(training, Tick(), now_s=1.0)
+    tell(training, offer(2, base=1), now_s=2.0)
+    assert SaveModel() not in tell(training, Tick(), now_s=600.0)
+    assert SaveModel() in tell(training, Tick(), now_s=601.0)
     assert SaveModel() not in tell(training, Tick(), now_s=1300.0)
-    tell(training, offer(2, base=1), now_s=1301.0)
+    tell(training, offer(3, base=2), now_s=1301.0)
     assert SaveModel() in tell(training, Tick(), now_s=1302.0)
+
+
+def test_every_task_has_its_first_model_written_at_once(training: Device) -> None:
+    tell(training, Tick(), Disconnected("cut"), Connected())
+    tell(training, Received(welcome(bundle=BundleReference(OTHER_SHA, 20))), offer(1))
+    assert tell(training, Tick(), now_s=1.0) == []  # nothing was set in it yet
+    tell(training, BundleOpened(OTHER_SHA), now_s=2.0)
+    assert SaveModel(first=True) in tell(training, Tick(), now_s=3.0)
+    remembered = Device(Identity("pi-1", "0.1", ""), Bounds(3, 10.0, 600.0), Memory(0, 0, welcome(), at(1)), now_s=0.0)
+    tell(remembered, BundleOpened(SHA), Connected(), Received(welcome()), offer(2, base=1))
+    assert tell(remembered, Tick(), now_s=1.0) == []
 
 
 def test_time_is_training_idle_or_neither(training: Device) -> None:
@@ -519,7 +532,8 @@ def test_a_paused_device_neither_calibrates_nor_trains_but_says_why() -> None:
     assert tell(device, HOT) == [SetPace("pause")]
     tell(device, Connected(), Received(welcome()), offer(1))
     assert tell(device, BundleOpened(SHA)) == [SetModel(at(1), None, PAYLOAD)]
-    (told,) = tell(device, Tick(), now_s=1.0)
+    told, saved = tell(device, Tick(), now_s=1.0)
+    assert saved == SaveModel(first=True)
     assert isinstance(told, SendTelemetry)
     assert told.progress.decision == HOT.decision
     assert tell(device, COOL, now_s=2.0) == [SetPace("train"), Calibrate()]

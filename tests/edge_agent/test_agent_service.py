@@ -408,3 +408,16 @@ async def test_an_offered_difference_to_an_unknown_model_brings_the_whole_model(
         before = len(coordinator.journal)
         await coordinator.until(lambda: len(coordinator.journal) >= before + 2)
     assert coordinator.offered[-1].base != ModelVersion("test/00000001", 999)
+
+
+async def test_a_young_agents_model_outlives_a_kill(serve: Serve, agent_config: MakeConfig, running: Running) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url)
+
+    def model_on_disk() -> bool:
+        with closing(Store(config.state_dir / FILE_NAME, look_only=True)) as store:
+            return store.load().model is not None
+
+    async with running(config):
+        await coordinator.until(lambda: bool(coordinator.journal))
+        await coordinator.until(model_on_disk)
