@@ -20,6 +20,7 @@ from coordinator.config import CoordinatorConfig
 from skerry import __version__, logging_setup
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.extras import require
 from skerry.recipe import Recipe
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong (not running, for example),
-2 wrong usage or configuration, 3 the disk refused, 4 the state was written by
-a newer version, 5 a bundle or data that does not fit."""
+2 wrong usage or configuration or a missing package, 3 the disk refused, 4 the
+state was written by a newer version, 5 a bundle or data that does not fit."""
 
 PACES = {"slow": "slowed down", "pause": "paused"}
 REASONS_CHARS_MAX = 200  # shown of one device's
@@ -74,6 +75,7 @@ def run(config_path: Path) -> None:
       skerry-coordinator run
       skerry-coordinator run --config lab/eu.toml
     """  # noqa: D301 - click takes \b for "do not rewrap"
+    require("coordinator", "this command")
     config = configuration.load(config_path)
     logging_setup.configure(config.log_json)
     with naming(config_path):
@@ -173,6 +175,7 @@ def config_check(config_path: Path, as_json: bool) -> None:
       skerry-coordinator config check
       skerry-coordinator config check --config lab/eu.toml --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
+    require("coordinator", "this command")
     from coordinator.service import check_exposure, check_size
 
     loaded = configuration.load(config_path)
@@ -252,6 +255,7 @@ def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset |
 
 def _own_url(config: CoordinatorConfig) -> str:
     """Return where the coordinator of this configuration answers."""
+    require("coordinator", "this command")
     from coordinator.service import PORT_FILE
 
     port = config.listen.port

@@ -11,10 +11,10 @@ import numpy as np
 from skerry import __version__
 from skerry.command_line import CONTEXT_SETTINGS
 from skerry.errors import SkerryError
+from skerry.extras import require
 from skerry.tasks import data
 from skerry.tasks.bundle import BUILTIN_PREFIX, Bundle, resolve
 from skerry.tasks.manifest import IGNORED, Label, Manifest
-from skerry.training.trainer import require_torch
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong, 2 wrong usage or a missing
@@ -72,7 +72,7 @@ def build(definition: str, output: Path, data_dir: Path | None, measure: bool, a
       skerry-task build "builtin:mnist-fc?width=256" -o mnist-fc.skerry
       skerry-task build builtin:wikitext2-lstm -o words.skerry --data-dir /srv/datasets
     """  # noqa: D301 - click takes \b for "do not rewrap"
-    require_torch("building a bundle")
+    require("torch", "building a bundle")
     from skerry.training.build import build as build_bundle
     from skerry.training.definition import load_definition
 

@@ -17,6 +17,7 @@ import msgspec
 from skerry import __version__
 from skerry.command_line import CONTEXT_SETTINGS
 from skerry.errors import ConfigError, SkerryError
+from skerry.extras import require
 from testbed import report, run_record
 from testbed import scenario as scenarios
 from testbed.comparison import command as comparisons
@@ -30,7 +31,7 @@ EXIT_CODES = """
 Exit codes:
   0  done; for `run`: it came to its end and every goal held, or every run of the comparison has its result
   1  a goal did not hold, a run failed or was interrupted, or any other error
-  2  scenario, recipe or command line
+  2  scenario, recipe or command line, or a missing package
   3  the disk refused a read or a write
   5  training data or bundle
 """
@@ -96,6 +97,7 @@ def run(
     """
     progress = sys.stderr if as_json else sys.stdout
     with _errors():
+        require("lab", "this command")
         tables, origin, scenario_folder = scenarios.tables_of(scenario)
         if scenarios.is_comparison(tables):
             _refuse(origin, "a comparison", {"--recipe": recipe, "--duration": duration_s})
@@ -211,6 +213,7 @@ def list_(as_json: bool) -> None:
 def report_(folder: Path, as_json: bool) -> None:
     """Make summary.json and report.html of what was run into FOLDER again, from what was recorded there."""
     with _errors():
+        require("lab", "this command")
         if (folder / comparisons.RUNS).is_dir():
             outcome = Outcome(comparisons.report(folder), folder, interrupted=False)
             _print_comparison(outcome, sys.stderr if as_json else sys.stdout, as_json=as_json)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from skerry.errors import ConfigError
+from skerry.extras import require
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.manifest import Input, Manifest, PartName
 from skerry.vector import Float32
@@ -23,10 +23,8 @@ def export_prediction_model(bundle: Bundle, parameters: Float32) -> bytes:
     Raises:
         ConfigError: the package onnx is not installed.
     """
-    try:
-        import onnx
-    except ModuleNotFoundError as error:
-        raise ConfigError("exporting a prediction model needs onnx: pip install 'skerry[coordinator]'") from error
+    require("coordinator", "exporting a prediction model", modules=["onnx"])
+    import onnx
 
     manifest = bundle.manifest
     assert parameters.shape == (manifest.layout.size,)

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
-from skerry.errors import ConfigError
+from skerry.extras import require
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
 from skerry.tasks.manifest import Label
@@ -103,18 +102,7 @@ def open_trainer(
 
             return OnnxTrainer(bundle, threads, providers)
         case "torch":
-            require_torch("the torch engine", "or use the onnx engine")
+            require("torch", "the torch engine", ", or use the onnx engine")
             from skerry.training.torch_engine import TorchTrainer
 
             return TorchTrainer(bundle, threads)
-
-
-def require_torch(what: str, otherwise: str = "on a workstation") -> None:
-    """Check that `what` has the packages that it needs.
-
-    Raises:
-        ConfigError: naming the missing one and the remedy.
-    """
-    missing = [name for name in ("torch", "onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"{what} needs {', '.join(missing)}: pip install 'skerry[torch]', {otherwise}")

@@ -13,7 +13,6 @@ from skerry.errors import ConfigError
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
 from skerry.tasks.manifest import MalformedBundle, PartName
-from skerry.training import trainer as trainer_module
 from skerry.training.batches import Batches
 from skerry.training.onnx_engine import OnnxTrainer, check_signature, open_session
 from skerry.training.shuffle import Shuffle
@@ -136,9 +135,10 @@ def test_the_engine_runs_without_what_only_workstations_have(activity: Bundle) -
 
 
 def test_an_engine_whose_package_is_missing_names_the_remedy(activity: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "find_spec", lambda name: None if name == "torch" else find_spec("numpy"))
+    monkeypatch.setattr("skerry.extras.find_spec", lambda name: None if name == "torch" else find_spec("numpy"))
     with pytest.raises(
-        ConfigError, match=r"the torch engine needs torch: pip install 'skerry\[torch\]', or use the onnx"
+        ConfigError,
+        match=r"the torch engine needs torch: pip install '\.\[torch\]' in a checkout of Skerry, or use the onnx",
     ):
         open_trainer(activity, "torch")
 

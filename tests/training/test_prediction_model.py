@@ -41,5 +41,5 @@ def test_the_same_model_is_the_same_file(activity: Bundle) -> None:
 
 def test_without_onnx_the_remedy_is_named(activity: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"pip install 'skerry\[coordinator\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[coordinator\]'"):
         export_prediction_model(activity, activity.initial_parameters())

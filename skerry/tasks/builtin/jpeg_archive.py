@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skerry.errors import ConfigError, DataError
+from skerry.errors import DataError
+from skerry.extras import require
 from skerry.tasks import npz_file
 from skerry.tasks.builtin.folder import readable
 from skerry.tasks.builtin.rows import read_exactly
@@ -97,13 +98,9 @@ def _skip_array_head(file: Any, path: Path) -> None:
 
 
 def _decoded(jpeg: bytes, side: int, path: Path, row: int) -> npt.NDArray[np.uint8]:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError(
-            f"{path}: JPEG images need Pillow, which is not installed: pip install 'skerry[data]', "
-            "or put the original batches beside the file, which need nothing"
-        ) from error
+    require("data", f"{path}: reading JPEG images", ", or put the original batches beside the file, which need nothing")
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
             if image.size != (side, side) or image.mode != "RGB":

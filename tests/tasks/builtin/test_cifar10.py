@@ -196,7 +196,7 @@ def test_an_archive_of_another_form_is_refused(changes: dict[str, Any], said: st
 
 def test_without_pillow_the_error_says_what_to_install(jpegs: JpegArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ConfigError, match=r"pip install 'skerry\[data\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[data\]'"):
         jpegs.read(np.arange(1), held_out=False)
 
 
