@@ -88,3 +88,11 @@ def test_only_what_is_needed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     require("coordinator", "exporting", modules=["onnx"])
     with pytest.raises(ConfigError, match="the service needs prometheus-client: pip"):
         require("coordinator", "the service")
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
+)
+def test_pages_install_from_a_checkout(page: Path) -> None:
+    """The product is on no package index yet: pip would find nothing, or what somebody else put there."""
+    assert not re.search(r"pip install (-\S+ )*'?skerry\b", page.read_text())
