@@ -96,7 +96,7 @@ async def run(
         DataError: the data set that the configuration names is not there, or no source of data is meant.
         ConfigError: another agent uses this state_dir.
     """
-    check_source(config.data.source, config.data.dir)  # the rest waits for the task, and that for the coordinator
+    process = process or ThisProcess()
     rng = rng or random.Random()  # noqa: S311 - no secret
     config = _with_seed(config, rng)
     work = WorkThreads() if run_in_thread is None else None
@@ -104,7 +104,8 @@ async def run(
     side = WorkThreads(1, "skerry-side", NICEST) if run_in_thread is None else None
     _make_folders(config)
     try:
-        with _only_agent(config.state_dir):
+        with _only_agent(config.state_dir), _last_words(config, process, wall_clock):
+            check_source(config.data.source, config.data.dir)  # the rest waits for the task
             store = Store(config.state_dir / FILE_NAME, open_database=open_database)
             try:
                 watch = BoardWatch(
@@ -116,7 +117,7 @@ async def run(
                     time_zone,
                 )
                 opener = open_task or _open_in_nicer_thread
-                machine = _Machine(connector, rng, wall_clock, process or ThisProcess(), watch, opener)
+                machine = _Machine(connector, rng, wall_clock, process, watch, opener)
                 agent = _Agent(config, store, machine)
                 try:
                     await agent.run(stop, work or run_in_thread, thread or training, side or run_in_thread)
@@ -390,6 +391,24 @@ def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+@contextmanager
+def _last_words(config: AgentConfig, process: ThisProcess, wall_clock: Callable[[], float]) -> Iterator[None]:
+    """Leave in the status why the agent ends, unless it was asked to."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        reason = str(cause) if isinstance(cause, SkerryError) else f"a defect, {type(cause).__name__}: {cause}"
+        try:
+            folder = config.runtime_dir or config.state_dir
+            status.write_end(folder, config.device, f"the agent ended: {reason}", process, wall_clock())
+        except StorageError as failed:
+            log.warning("%s", failed)
+        raise
 
 
 def _make_folders(config: AgentConfig) -> None:

@@ -6,11 +6,13 @@ import msgspec
 import psutil
 
 from edge_agent.learning_rate import LearningRate
+from edge_agent.vitals import ThisProcess
 from skerry.errors import StorageError
 from skerry.protocol.messages import ModelVersion, Pace
 from skerry.recipe import AgentStages
 
 FILE_NAME = "status.json"
+KILLED = "it ended without a word: killed, or the power failed"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,9 @@ def write(folder: Path, status: Status) -> None:
 
 
 def read(folder: Path) -> Status | None:
-    """Return what the agent wrote last, `running` telling whether that process still lives; None: it never ran here.
+    """Return what the agent wrote last; None: it never ran here. `running` tells whether that process still lives.
+
+    One that is gone without having said why has KILLED for its last error.
 
     Raises:
         StorageError: the file cannot be read.
@@ -85,7 +89,67 @@ def read(folder: Path) -> Status | None:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise StorageError(f"{path}: is no status of this version: {error}") from error
-    return msgspec.structs.replace(status, running=status.running and _lives(status))
+    if not status.running or _lives(status):
+        return status
+    reason = f"{KILLED}; before that: {status.last_error}" if status.last_error else KILLED
+    return msgspec.structs.replace(status, running=False, connected=False, last_error=reason)
+
+
+def write_end(folder: Path, device: str, error: str, process: ThisProcess, now_s: float) -> None:
+    """Leave the reason why this agent's process ends; the figures stay those that were written last, if any were.
+
+    Raises:
+        StorageError: the disk refused it.
+    """
+    try:
+        last = read(folder)
+    except StorageError:
+        last = None  # it is replaced in any case
+    found = last or _of_no_work(device)
+    ended = msgspec.structs.replace(
+        found,
+        device=device,
+        connected=False,
+        last_error=error,
+        pid=process.pid,
+        process_started_at_s=process.started_at_s,
+        written_at_s=now_s,
+        running=False,
+    )
+    write(folder, ended)
+
+
+def _of_no_work(device: str) -> Status:
+    """Return the status of an agent that has done nothing."""
+    return Status(
+        device=device,
+        region="",
+        connected=False,
+        base=None,
+        uptime_s=0.0,
+        training_s=0.0,
+        idle_s=0.0,
+        idle_share=0.0,
+        cycles=0,
+        steps=0,
+        steps_per_cycle=0,
+        seconds_per_step=None,
+        outbox_updates=0,
+        sent_bytes=0,
+        received_bytes=0,
+        resident_bytes=0,
+        temperature_c=None,
+        held_out_examples=0,
+        held_out_correct=None,
+        held_out_loss_sum=0.0,
+        personal_correct=None,
+        last_loss=None,
+        last_error="",
+        pid=0,
+        process_started_at_s=0.0,
+        written_at_s=0.0,
+        running=False,
+    )
 
 
 def _lives(status: Status) -> bool:

@@ -50,7 +50,8 @@ def check_agent(config: AgentConfig, root: Path, now_s: float) -> tuple[Finding,
     holder = lock_holder(root, config.state_dir / "lock")
     if found is None or not found.running:
         if holder is None:
-            return ok(name, "does not run now"), None
+            end = "" if found is None or not found.last_error else f"; its last error: {found.last_error}"
+            return ok(name, f"does not run now{end}"), None
         return (
             failure(
                 name,

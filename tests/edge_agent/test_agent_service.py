@@ -21,7 +21,7 @@ from edge_agent.store import FILE_NAME, Store
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense, TopK, Uplink
-from skerry.errors import ConfigError, DataError
+from skerry.errors import ConfigError, DataError, StorageError
 from skerry.protocol import sparse
 from skerry.protocol.messages import Heartbeat, Hello, ModelVersion, Plan, UpdateAccepted, UpdateOffered
 from skerry.recipe import AgentStages
@@ -382,6 +382,31 @@ async def test_a_data_set_that_is_not_there_ends_the_agent_at_its_start(
     with pytest.raises(DataError, match=r"none\.npz"):
         async with running(config) as task:
             await asyncio.wait([task], timeout=20)
+    found = status.read(config.state_dir)
+    assert found is not None
+    assert not found.running
+    assert "none.npz" in found.last_error
+
+
+async def test_an_agent_that_a_defect_or_the_disk_ends_says_so_in_its_status(
+    serve: Serve, agent_config: MakeConfig, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = await serve()
+    config = agent_config(coordinator.url)
+    for error, told in ((StorageError("state.db: full"), "state.db: full"), (KeyError("x"), "a defect, KeyError: 'x'")):
+
+        def refuse(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Store, "put_update", refuse)
+        with pytest.raises((StorageError, ExceptionGroup)):
+            async with running(config) as task:
+                await asyncio.wait([task], timeout=20)
+        found = status.read(config.state_dir)
+        assert found is not None
+        assert (found.running, found.connected) == (False, False)
+        assert found.last_error == f"the agent ended: {told}"
+        assert found.cycles >= 1
 
 
 async def test_two_agents_never_share_a_state(serve: Serve, agent_config: MakeConfig, running: Running) -> None:

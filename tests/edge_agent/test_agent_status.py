@@ -15,8 +15,9 @@ from edge_agent import status as status_file
 from edge_agent.device import UNFIT
 from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.rest_remedy import REMEDIES
-from edge_agent.status import Status
+from edge_agent.status import KILLED, Status
 from edge_agent.status_text import text
+from edge_agent.vitals import ThisProcess
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import TopK
 from skerry.policy import Policy, Reading, _findings
@@ -80,7 +81,27 @@ def test_a_process_that_was_killed_and_not_reaped_does_not_run(
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is dead now, and nobody has taken note
     found = status_file.read(tmp_path)
     assert found is not None
-    assert not found.running
+    assert (found.running, found.connected, found.last_error) == (False, False, KILLED)
+    status_file.write(tmp_path, status_of(process.pid, started_at_s, last_error="no route"))
+    found = status_file.read(tmp_path)
+    assert found is not None
+    assert found.last_error == f"{KILLED}; before that: no route"
+
+
+def test_an_agent_that_ends_leaves_the_reason_and_its_figures(tmp_path: Path) -> None:
+    here = ThisProcess()
+    for before in (None, status_of(1, 0.0), "no status of this version"):
+        if isinstance(before, Status):
+            status_file.write(tmp_path, before)
+        elif before is not None:
+            (tmp_path / status_file.FILE_NAME).write_text(before)
+        status_file.write_end(tmp_path, "pi-2", "the disk is full", here, 7.0)
+        found = status_file.read(tmp_path)
+        assert found is not None
+        assert (found.device, found.connected, found.running, found.pid) == ("pi-2", False, False, here.pid)
+        assert (found.last_error, found.written_at_s) == ("the disk is full", 7.0)
+        assert found.cycles == (7 if isinstance(before, Status) else 0)
+        assert "last error    the disk is full" in text(found, now_s=8.0)
 
 
 def test_another_process_of_the_same_number_is_not_the_agent(tmp_path: Path) -> None:
