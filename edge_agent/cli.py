@@ -30,7 +30,7 @@ EXIT_CODES = """
 \b
 Exit codes:
   0  done; for `run`: stopped by SIGTERM or SIGINT
-  1  any other error; for `status`: the agent does not run
+  1  any other error; for `status`: the agent does not run, or does not answer
   2  configuration or command line
   3  the disk refused a read or a write
   4  the database was written by a newer version
@@ -83,17 +83,19 @@ async def _run(config: AgentConfig) -> None:
 @_config
 @_json
 def status(path: Path, as_json: bool) -> None:
-    """Say how the agent on this device is doing; exit code 1 if it does not run."""
+    """Say how the agent on this device is doing; exit code 1 if it does not run, or lives and does not answer."""
+    now_s = time.time()
     with _errors():
         config = config_file.load(path)
         found = status_file.read(config.runtime_dir or config.state_dir)
+    silent_s = None if found is None else status_file.silent_s(found, config.limits.status_s, now_s)
     if as_json:
         click.echo(msgspec.json.encode(found if found is not None else {"running": False}))
     elif found is None:
         click.echo(f"not running: no agent has ever run with {path}")
     else:
-        click.echo(status_text.text(found, time.time()))
-    if found is None or not found.running:
+        click.echo(status_text.text(found, now_s, silent_s))
+    if found is None or not found.running or silent_s is not None:
         sys.exit(1)
 
 

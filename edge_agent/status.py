@@ -12,6 +12,7 @@ from skerry.protocol.messages import ModelVersion, Pace
 from skerry.recipe import AgentStages
 
 FILE_NAME = "status.json"
+MISSED_MAX = 4.0  # intervals without a write: then a process that lives does no work
 KILLED = "it ended without a word: killed, or the power failed"
 
 
@@ -93,6 +94,15 @@ def read(folder: Path) -> Status | None:
         return status
     reason = f"{KILLED}; before that: {status.last_error}" if status.last_error else KILLED
     return msgspec.structs.replace(status, running=False, connected=False, last_error=reason)
+
+
+def silent_s(status: Status, interval_s: float, now_s: float) -> float | None:
+    """Return for how many seconds an agent that lives has written nothing; None: not too long, or it does not run.
+
+    `interval_s`: its limits.status_s.
+    """
+    age_s = now_s - status.written_at_s
+    return age_s if status.running and age_s > MISSED_MAX * interval_s else None
 
 
 def write_end(folder: Path, device: str, error: str, process: ThisProcess, now_s: float) -> None:

@@ -7,8 +7,11 @@ from edge_agent.status import Status
 from skerry.policy import FLASH_LEFT, Decision
 
 
-def text(found: Status, now_s: float) -> str:
-    """Return what `found` says, read at Unix time `now_s`, a line for each of its matters."""
+def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
+    """Return what `found` says, read at Unix time `now_s`, a line for each of its matters.
+
+    `silent_s`: see `status.silent_s`.
+    """
     ago = _span(max(0.0, now_s - found.written_at_s))
     speed = "not calibrated" if found.seconds_per_step is None else f"{found.seconds_per_step:.4g} s per step"
     base = "none" if found.base is None else f"{found.base.lineage} version {found.base.number}"
@@ -35,6 +38,9 @@ def text(found: Status, now_s: float) -> str:
         ("last error", found.last_error or "none"),
     ]
     lines = [f"{name:<13} {value}" for name, value in rows]
+    if silent_s is not None:
+        head = f"process {found.pid} lives, but DOES NOT ANSWER since {_span(silent_s)}: does it hang? Look at its log"
+        return "\n".join([f"{'agent':<13} {head}. Before that:", *(f"  {line}" for line in lines)])
     if found.running:
         return "\n".join([f"{'agent':<13} running, as of {ago} ago", *lines])
     head = f"{'agent':<13} NOT RUNNING. When it last ran, {ago} ago:"

@@ -35,7 +35,6 @@ CHECKED_BYTES_MAX = 256 << 20  # of a database whose pages are gone through
 STEPS = 40
 WARM_UP_STEPS = 10
 SECONDS_MAX = 10.0
-STATUS_OLD = 6.0  # times limits.status_s: then a process that lives does no work
 CLASSES_SHOWN = 12
 
 
@@ -69,10 +68,10 @@ def check_agent(config: AgentConfig, root: Path, now_s: float) -> tuple[Finding,
             ),
             found,
         )
-    age_s = now_s - found.written_at_s
+    silent_s = status_file.silent_s(found, config.limits.status_s, now_s)
     about = f"runs as process {found.pid}"
-    if age_s > STATUS_OLD * config.limits.status_s:
-        return warning(name, f"{about}, but has not said anything for {age_s:.0f} s", "look at its log"), found
+    if silent_s is not None:
+        return warning(name, f"{about}, but has not said anything for {silent_s:.0f} s", "look at its log"), found
     if not found.connected:
         return warning(name, f"{about}, not connected: {found.last_error or 'no reason yet'}", "see below"), found
     return ok(name, f"{about}, connected to region {found.region}, {found.cycles} cycles"), found

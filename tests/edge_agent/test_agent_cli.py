@@ -1,11 +1,15 @@
 import json
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from edge_agent import config as config_file
+from edge_agent import status as status_file
 from edge_agent.cli import cli
+from edge_agent.vitals import ThisProcess
 
 GOOD = """
 device = "pi-1"
@@ -86,6 +90,19 @@ def test_the_status_of_an_agent_that_never_ran(config: Path, tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "not running" in result.output
     assert json.loads(command("status", "--json", "--config", config).output) == {"running": False}
+
+
+def test_the_status_of_an_agent_that_hangs_is_an_error(config: Path, tmp_path: Path) -> None:
+    config.write_text(GOOD.replace("[data]", f'state_dir = "{tmp_path}"\n[data]'))
+    here = ThisProcess()
+    for ago_s, code, told in ((0.0, 0, "running, as of"), (25.0, 1, "DOES NOT ANSWER since 25 s")):
+        status_file.write_end(tmp_path, "pi-1", "", here, time.time() - ago_s)
+        found = status_file.read(tmp_path)
+        assert found is not None
+        status_file.write(tmp_path, msgspec.structs.replace(found, running=True))
+        result = command("status", "--config", config)
+        assert (result.exit_code, told in result.output) == (code, True)
+        assert command("status", "--json", "--config", config).exit_code == code
 
 
 @pytest.mark.parametrize(

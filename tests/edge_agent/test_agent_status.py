@@ -129,6 +129,16 @@ def test_how_old_the_words_of_a_running_agent_are(ago_s: float, told: str) -> No
     assert lines[:2] == [f"agent         running, as of {told} ago", "device        pi-1"]
 
 
+def test_a_process_that_lives_and_says_nothing_is_not_taken_for_a_running_agent() -> None:
+    found = status_of(17, 0.0, written_at_s=100.0)
+    assert status_file.silent_s(found, 5.0, now_s=120.0) is None
+    assert status_file.silent_s(found, 5.0, now_s=121.0) == 21.0
+    assert status_file.silent_s(status_of(17, 0.0, running=False), 5.0, now_s=999.0) is None
+    first, second, *_ = text(found, 121.0, 21.0).splitlines()
+    assert first.startswith("agent         process 17 lives, but DOES NOT ANSWER since 21 s: does it hang?")
+    assert second == "  device        pi-1"
+
+
 def row(name: str, **changes: Any) -> str:
     """Return what the text says in the row of that name and those that belong to it."""
     lines = text(status_of(1, 0.0, **changes), now_s=0.0).splitlines()
