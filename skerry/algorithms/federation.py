@@ -48,8 +48,8 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     h_intra: AgeGap | None = None  # updates since the last merge; None: 10 per device
     eta_a: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5  # rate of a merge
     phi: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.5  # how sharply age tells in a merge
-    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # share of the entries in a difference to a peer's replica
-    values: ValueEncoding = ValueEncoding.FLOAT32
+    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # share of the entries in a difference to a peer's replica
+    values: ValueEncoding = ValueEncoding.FLOAT16
     exchange_interval_min_s: Seconds = 1.0  # between two exchanges
     hold_min_s: Seconds = 0.1  # the token stays so long: bounds messages and disk syncs
     hold_max_s: PositiveSeconds = 1.0  # and no longer than that where no update comes

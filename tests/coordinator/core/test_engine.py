@@ -30,6 +30,7 @@ from skerry.errors import StorageError
 from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId, ModelVersion, PeerModel, Telemetry, UpdateAccepted, Welcome
 from skerry.recipe import Recipe
+from skerry.values import ValueEncoding
 
 T = TypeVar("T")
 
@@ -407,7 +408,8 @@ async def test_a_publication_is_the_model_at_its_place_among_the_effects(
     config_of: Any, open_engine: Any, new_listener: Any, words: Any
 ) -> None:
     """One group: an update; a peer's exchange, answered before its merge; another one, answered behind that merge."""
-    recipe = Recipe(arrival=Constant(weight=0.5), federation=SpykerToken())
+    federation = SpykerToken(density=1.0, values=ValueEncoding.FLOAT32)
+    recipe = Recipe(arrival=Constant(weight=0.5), federation=federation)
     outlet, published = new_listener(), []
     outlet.on_peer = lambda _, message: published.append(message) if isinstance(message, PeerModel) else None
     config = config_of(recipe, peers={"there-1": "http://there"})
