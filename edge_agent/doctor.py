@@ -197,17 +197,17 @@ class _Examination:
         batch_examples = in_force.batch_examples or self.bundle.manifest.defaults.batch_examples
         found, dataset = task_checks.check_data(self.config, self.bundle, batch_examples)
         yield found
-        cycle_s = task_checks.cycle_of(self.statuses, self.welcome)
+        cycle = task_checks.cycle_of(self.statuses, self.welcome)
         if self.running is not None and self.running.seconds_per_step is not None:
             measured = self.running.seconds_per_step
-            yield task_checks.judge_speed(measured, cycle_s, f"{measured * 1e3:.4g} ms per step, as the agent says")
+            yield task_checks.judge_speed(measured, cycle, f"{measured * 1e3:.4g} ms per step, as the agent says")
             return
         found, trainer = task_checks.check_engine(in_force, self.bundle)
         yield found
         if dataset is not None and trainer is not None:
             duty_cycle = self.config.training.duty_cycle
             yield task_checks.check_speed(
-                trainer, self.bundle, dataset, batch_examples, duty_cycle, cycle_s, self.around.clock
+                trainer, self.bundle, dataset, batch_examples, duty_cycle, cycle, self.around.clock
             )
 
     def _board(self) -> Iterator[Finding]:

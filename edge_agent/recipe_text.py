@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.learning_rate import LearningRate
+from skerry.algorithms.local_steps import Cycle
 from skerry.recipe import AgentStages
 
 SCHEDULE_OVER = "the schedule has ended: steps change nothing any more"
@@ -19,6 +20,20 @@ def line(stages: AgentStages, rate: LearningRate | None) -> str:
 def rows_of(stages: AgentStages) -> list[tuple[str, str]]:
     """Return each stage's name, and its rule with all keys, as a recipe spells them."""
     return [(name, _entry(chosen)) for name, chosen in msgspec.to_builtins(stages).items()]
+
+
+def most_steps(stages: AgentStages, steps: float) -> int | None:
+    """Return the bound that cuts a cycle of so many `steps` short; None: there is none, or they are below it."""
+    rule = stages.local_steps
+    return rule.steps_max if isinstance(rule, Cycle) and steps >= rule.steps_max else None
+
+
+def most_steps_text(limit: int, seconds_per_step: float) -> str:
+    """Say what `most_steps` found, and what to change."""
+    return (
+        f"local_steps.steps_max, {limit}, is reached: cycles last {limit * seconds_per_step:.3g} s, however long the "
+        "recipe's cycle_min_s; raise steps_max for longer ones"
+    )
 
 
 def rate_text(rate: LearningRate) -> str:

@@ -17,8 +17,9 @@ REMEDIES = {  # by the policy's word for the reason; `task`: the device's own
     "metered": "if bytes cost nothing here, say policy.metered = false; else choose its pace: policy.on_metered",
     "link": "give it a faster link, or lower policy.link_slow_bytes_per_s",
     "quiet-hours": "training goes on behind them; to change them: policy.quiet_hours",
-    "flash-budget": "let the region's cycles be longer (local_steps.cycle_min_s of its recipe); if the disk bears "
-    "more, raise limits.flash_bytes_per_hour here or in the profile",
+    "flash-budget": "let the region's cycles be longer (local_steps.cycle_min_s of its recipe, and steps_max where "
+    "`status` says that it is reached); if the disk bears more, "
+    "raise limits.flash_bytes_per_hour here or in the profile",
 }
 
 

@@ -1,7 +1,7 @@
 """What the agent says of itself, for people: the words of `skerry-agent status`. Pure, no I/O."""
 
 from edge_agent.flash import HOUR_S, SPARING
-from edge_agent.recipe_text import rate_text, rows_of
+from edge_agent.recipe_text import most_steps, most_steps_text, rate_text, rows_of
 from edge_agent.rest_remedy import remedies
 from edge_agent.status import Status
 from skerry.policy import FLASH_LEFT, Decision
@@ -16,11 +16,17 @@ def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
     speed = "not calibrated" if found.seconds_per_step is None else f"{found.seconds_per_step:.4g} s per step"
     base = "none" if found.base is None else f"{found.base.lineage} version {found.base.number}"
     decision = Decision(found.pace, found.reasons)
+    limit = None if found.recipe is None else most_steps(found.recipe, found.steps_per_cycle)
     rows = [
         ("device", found.device),
         ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
         ("model", base),
         ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
+        *(
+            []
+            if limit is None or found.seconds_per_step is None
+            else [("", most_steps_text(limit, found.seconds_per_step))]
+        ),
         *([] if found.recipe is None else rows_of(found.recipe)),
         *([] if found.learning_rate is None else [("rate", rate_text(found.learning_rate))]),
         ("pace", f"{found.pace}{': ' if found.reasons else ''}{'; '.join(found.reasons)}"),

@@ -6,9 +6,11 @@ A running agent is not disturbed: its database is opened for reading only, and n
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
 
 from edge_agent import status as status_file
@@ -18,12 +20,14 @@ from edge_agent.config import AgentConfig, InForce, Personal
 from edge_agent.finding import Finding, failure, ok, warning
 from edge_agent.link_speed import CHUNK_BYTES, CoordinatorStatus, LinkFailed, open_session
 from edge_agent.personal import OwnTensors
+from edge_agent.recipe_text import most_steps, most_steps_text
 from edge_agent.status import Status
 from edge_agent.step_times import step_times
 from edge_agent.store import FILE_NAME, Store
 from skerry.database import NotMadeError
 from skerry.errors import ConfigError, DataError, SchemaTooNewError, StorageError
 from skerry.protocol.messages import Welcome
+from skerry.recipe import AgentStages
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle, resolve
 from skerry.tasks.data import Dataset
@@ -36,6 +40,14 @@ STEPS = 40
 WARM_UP_STEPS = 10
 SECONDS_MAX = 10.0
 CLASSES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RegionalCycle:
+    """What is known of the cycle that a region plans."""
+
+    seconds: float | None = None  # None: neither a coordinator nor the agent's state says it
+    stages: AgentStages | None = None  # None: the agent was told no recipe yet, or one of another version
 
 
 def check_agent(config: AgentConfig, root: Path, now_s: float) -> tuple[Finding, Status | None]:
@@ -244,7 +256,7 @@ def check_speed(
     dataset: Dataset,
     batch_examples: int,
     duty_cycle: float,
-    cycle_s: float | None,
+    cycle: RegionalCycle,
     clock: Callable[[], float],
 ) -> Finding:
     """Time a few steps on the device's own data: how many fit the region's cycle?"""
@@ -254,16 +266,19 @@ def check_speed(
             trainer, bundle, batches, steps=STEPS, warm_up=WARM_UP_STEPS, seconds_max=SECONDS_MAX, clock=clock
         )
     found = f"{median(seconds) * 1e3:.4g} ms per step, 95th percentile {percentile(seconds, 0.95) * 1e3:.4g} ms"
-    return judge_speed(median(seconds) / duty_cycle, cycle_s, found)
+    return judge_speed(median(seconds) / duty_cycle, cycle, found)
 
 
-def judge_speed(seconds_per_step: float, cycle_s: float | None, found: str) -> Finding:
-    """Say whether steps of this length, rests included, suit the region's cycle; None: it is not known."""
+def judge_speed(seconds_per_step: float, cycle: RegionalCycle, found: str) -> Finding:
+    """Say whether steps of this length, rests included, suit the region's cycle."""
     name = "speed"
-    if cycle_s is None:
+    if cycle.seconds is None:
         return ok(name, found)
-    fit = cycle_s / seconds_per_step
-    found = f"{found}; {fit:.3g} steps fit a cycle of {cycle_s:.3g} s"
+    fit = cycle.seconds / seconds_per_step
+    found = f"{found}; {fit:.3g} steps fit a cycle of {cycle.seconds:.3g} s"
+    limit = None if cycle.stages is None else most_steps(cycle.stages, fit)
+    if limit is not None:
+        return ok(name, f"{found}, but {most_steps_text(limit, seconds_per_step)}")
     if fit < 1.0:
         return warning(
             name,
@@ -274,8 +289,12 @@ def judge_speed(seconds_per_step: float, cycle_s: float | None, found: str) -> F
     return ok(name, found)
 
 
-def cycle_of(statuses: list[CoordinatorStatus], welcome: Welcome | None) -> float | None:
-    """Return the region's cycle in seconds, as a coordinator says now, else as the agent was told last."""
-    if statuses:
-        return statuses[0].cycle_s
-    return None if welcome is None else welcome.plan.cycle_s
+def cycle_of(statuses: list[CoordinatorStatus], welcome: Welcome | None) -> RegionalCycle:
+    """Return the region's cycle, its length as a coordinator says now, all else as the agent was told last."""
+    if welcome is None:
+        return RegionalCycle(statuses[0].cycle_s if statuses else None)
+    try:
+        stages = msgspec.convert(welcome.recipe, AgentStages)
+    except msgspec.ValidationError:
+        stages = None
+    return RegionalCycle(statuses[0].cycle_s if statuses else welcome.plan.cycle_s, stages)

@@ -17,7 +17,9 @@ from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import KILLED, Status
 from edge_agent.status_text import text
+from edge_agent.task_checks import RegionalCycle, judge_speed
 from edge_agent.vitals import ThisProcess
+from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import TopK
 from skerry.policy import Policy, Reading, _findings
@@ -213,6 +215,18 @@ def test_the_recipe_is_told_a_stage_a_row_and_where_its_schedule_stands(tmp_path
     again = status_file.read(tmp_path)
     assert again is not None
     assert (again.recipe, again.learning_rate) == (stages, LearningRate(0.01, 0.02, 0.5, 500, 1000))
+
+
+def test_the_bound_on_steps_that_cuts_cycles_short_is_named() -> None:
+    stages = AgentStages(local_steps=Cycle(steps_max=1000, cycle_min_s=5.0))
+    said = row("training", recipe=stages, steps_per_cycle=1000, seconds_per_step=0.00014)
+    assert "\nlocal_steps.steps_max, 1000, is reached: cycles last 0.14 s" in said
+    assert "steps_max" not in row("training", recipe=stages, steps_per_cycle=999, seconds_per_step=0.00014)
+    fixed = AgentStages(local_steps=Fixed(steps_per_cycle=1000))
+    assert "steps_max" not in row("training", recipe=fixed, steps_per_cycle=1000, seconds_per_step=0.00014)
+    for seconds, reached in ((0.13, False), (0.14, True), (5.0, True)):
+        found = judge_speed(0.00014, RegionalCycle(seconds, stages), "0.14 ms per step")
+        assert (found.outcome, "local_steps.steps_max" in found.found) == ("ok", reached)
 
 
 def test_every_reason_to_rest_has_its_remedy() -> None:

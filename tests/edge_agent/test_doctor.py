@@ -25,7 +25,15 @@ from edge_agent.config import AgentConfig, Data, with_profile
 from edge_agent.doctor import Surroundings
 from edge_agent.finding import Finding
 from edge_agent.store import Store
-from edge_agent.task_checks import check_agent, check_bundle, check_data, check_engine, check_state, judge_speed
+from edge_agent.task_checks import (
+    RegionalCycle,
+    check_agent,
+    check_bundle,
+    check_data,
+    check_engine,
+    check_state,
+    judge_speed,
+)
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
 
@@ -322,7 +330,7 @@ def test_data_sets_are_looked_for_where_the_agent_looks(tmp_path: Path, activity
     ("seconds_per_step", "cycle_s", "outcome"), [(0.1, 1.0, "ok"), (2.0, 1.0, "warning"), (2.0, None, "ok")]
 )
 def test_steps_that_do_not_fit_the_cycle(seconds_per_step: float, cycle_s: float | None, outcome: str) -> None:
-    assert judge_speed(seconds_per_step, cycle_s, "2000 ms per step").outcome == outcome
+    assert judge_speed(seconds_per_step, RegionalCycle(cycle_s), "2000 ms per step").outcome == outcome
 
 
 def test_what_steps_have_taken_counts_as_memory_that_is_needed(config_path: Path) -> None:
