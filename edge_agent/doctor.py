@@ -81,8 +81,7 @@ class _Examination:
         yield from _guarded("agent", self._agent)
         if self.config.inference.enabled:
             yield from _guarded("inference", self._inference)
-        for url in self.config.coordinators:
-            yield from _guarded(f"coordinator: {url}", lambda url=url: self._coordinator(url))  # type: ignore[misc]
+        yield from self._coordinators()
         yield from _guarded("task", self._task)
         yield from _guarded("board", self._board)
 
@@ -128,6 +127,17 @@ class _Examination:
     def _inference(self) -> Iterator[Finding]:
         assert self.config is not None
         yield host_checks.check_listen(self.config.inference, agent_runs=self.running is not None)
+
+    def _coordinators(self) -> Iterator[Finding]:
+        """Check every coordinator; where one works, the agent trains, and trouble with another is a warning."""
+        assert self.config is not None
+        found: list[tuple[str, Finding]] = []
+        for url in self.config.coordinators:
+            checks = _guarded(f"coordinator: {url}", lambda url=url: self._coordinator(url))  # type: ignore[misc]
+            found += [(url, finding) for finding in checks]
+        for url, finding in found:
+            spare = finding.outcome == "failure" and self.answering and url not in self.answering
+            yield warning(finding.check, f"{finding.found}; another one works", finding.remedy) if spare else finding
 
     def _coordinator(self, url: str) -> Iterator[Finding]:
         reached = asyncio.run(network_checks.check_coordinator(url, self.around.clock, self.around.wall_clock))

@@ -78,6 +78,24 @@ def test_a_sound_installation(config_path: Path, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before  # it left nothing behind
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_dead_coordinator_beside_one_that_works_is_a_warning(
+    order: int, config_path: Path, coordinator_url: str
+) -> None:
+    urls = json.dumps(["http://127.0.0.1:9", coordinator_url][::order])
+    config_path.write_text(config_path.read_text().replace(f'["{coordinator_url}"]', urls))
+    code, found = examined(config_path)
+    assert code == 0
+    dead, good = found["connection"][::order]
+    assert (dead["outcome"], good["outcome"]) == ("warning", "ok")
+    assert dead["found"].endswith("; another one works")
+    assert "start the coordinator" in dead["remedy"]
+    config_path.write_text(config_path.read_text().replace(urls, '["http://127.0.0.1:9", "http://127.0.0.1:7"]'))
+    code, found = examined(config_path, "--bundle", "builtin:activity")
+    assert code == 1
+    assert [one["outcome"] for one in found["connection"]] == ["failure", "failure"]
+
+
 def test_every_trouble_has_its_remedy_and_people_read_it(config_path: Path) -> None:
     config_path.write_text(config_path.read_text().replace("builtin:activity?part", "csv:missing.csv?part"))
     result = CliRunner().invoke(cli, ["doctor", "-c", str(config_path)])
