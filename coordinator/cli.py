@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,7 @@ from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
 from skerry import __version__, logging_setup
 from skerry.command_line import CONTEXT_SETTINGS, naming
-from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.errors import SkerryError, StorageError
 from skerry.extras import require
 from skerry.recipe import Recipe
 from skerry.tasks import bundle as bundles
@@ -137,7 +136,7 @@ def model_export(
       skerry-coordinator model export --format onnx --kind regional --url http://127.0.0.1:8470 -o model.onnx
     """  # noqa: D301 - click takes \b for "do not rewrap"
     if url is None:
-        with _naming(config_path):
+        with naming(config_path):
             exported = export.from_state(configuration.load(config_path), kind, form)
     else:
         exported = asyncio.run(export.from_running(url, kind, form))
@@ -179,7 +178,7 @@ def config_check(config_path: Path, as_json: bool) -> None:
     from coordinator.service import check_exposure, check_size
 
     loaded = configuration.load(config_path)
-    with _naming(config_path):
+    with naming(config_path):
         check_exposure(loaded)
     bundle = bundles.resolve(loaded.bundle)
     check_size(bundle)
@@ -216,17 +215,6 @@ async def _serve(config: CoordinatorConfig) -> None:
         working.cancel()
         waiting.cancel()
         await service.stop()
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Have errors about the configuration name its file, also those that come up later than it is read."""
-    try:
-        yield
-    except ConfigError as error:
-        if str(error).startswith(f"{path}: "):
-            raise
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset | None") -> str:

@@ -87,12 +87,13 @@ def status(path: Path, as_json: bool) -> None:
     now_s = time.time()
     with _errors():
         config = config_file.load(path)
-        found = status_file.read(config.runtime_dir or config.state_dir)
-    silent_s = None if found is None else status_file.silent_s(found, config.limits.status_s, now_s)
+        folder = config.runtime_dir or config.state_dir
+        found = status_file.read(folder)
+        silent_s = None if found is None else status_file.silent_s(found, config.limits.status_s, now_s)
     if as_json:
         click.echo(msgspec.json.encode(found if found is not None else {"running": False}))
     elif found is None:
-        click.echo(f"not running: no agent has ever run with {path}")
+        click.echo(f"not running: no agent has ever run with {path.absolute()}, in {folder.absolute()}")
     else:
         click.echo(status_text.text(found, now_s, silent_s))
     if found is None or not found.running or silent_s is not None:

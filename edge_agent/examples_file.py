@@ -66,7 +66,7 @@ def _content(path: Path) -> bytes:
             raise DataError(f"{path}: larger than {FILE_BYTES_MAX >> 20} MiB: use npz, or fewer examples at once")
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path.absolute()}: cannot be read: {error.strerror}") from error
 
 
 def _from_json(data: bytes, path: Path, features: Input) -> npt.NDArray[Any]:

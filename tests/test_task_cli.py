@@ -93,8 +93,8 @@ def test_a_built_in_task_is_built_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["check", "gone.skerry"], 5, "skerry-task: gone.skerry: cannot be read: No such file or directory"),
-        (["check", "builtin:activity", "--data", "csv:gone.csv"], 5, "skerry-task: gone.csv: no such file"),
+        (["check", "gone.skerry"], 5, "skerry-task: {cwd}/gone.skerry: cannot be read: No such file or directory"),
+        (["check", "builtin:activity", "--data", "csv:gone.csv"], 5, "skerry-task: {cwd}/gone.csv: no such file"),
         (["show", "builtin:chess"], 5, "there is: activity"),
         (["show", "builtin:cifar10-cnn"], 5, "run `skerry-task build builtin:cifar10-cnn --output cifar10-cnn.skerry`"),
         (["show", "builtin:wikitext2-lstm"], 5, "--output wikitext2-lstm.skerry --data-dir DIR`"),
@@ -117,7 +117,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
 ) -> None:
     result = skerry_task(*arguments, cwd=tmp_path)
     assert result.returncode == code
-    assert said in result.stderr
+    assert said.format(cwd=tmp_path) in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 

@@ -55,7 +55,7 @@ def test_a_key_that_does_not_exist_is_told_with_the_likely_one(kind: type, text:
         (
             CoordinatorConfig,
             COORDINATOR + '[recipe.uplink]\nrule = "topk"',
-            "recipe.uplink.rule: 'topk' is none of top_k, dense, flare",
+            "recipe.uplink.rule: 'topk' is none of top_k, dense, flare, whole_model",
         ),
         (Recipe, '[schedule]\nrule = "cos"', "schedule.rule: 'cos' is none of constant, step, exponential, cosine"),
         (

@@ -53,7 +53,7 @@ class Bundle:
                 with _archive(file, path) as archive:
                     head = _read_entry(archive, MANIFEST_NAME, MANIFEST_BYTES_MAX, path)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{path.absolute()}: cannot be read: {error.strerror}") from error
         bundle = cls(path, manifest_module.decode(head, str(path)), sha256, file_bytes)
         for name in PartName:
             bundle.part(name)
@@ -87,7 +87,7 @@ class Bundle:
             with self.path.open("rb") as file, _archive(file, self.path) as archive:
                 data = _read_entry(archive, name, BUNDLE_BYTES_MAX, self.path)
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{self.path.absolute()}: cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != self.manifest.parts[name]:
             raise MalformedBundle(f"{self.path}: {name}: does not match its hash; fetch or build the bundle again")
         return data

@@ -61,7 +61,7 @@ def read_table(path: Path, manifest: Manifest, label: str | None) -> Table:
             f"{features.dtype} of shape {features.shape} and labels of shape {label_shape}: use npz"
         )
     if not path.is_file():
-        raise DataError(f"{path}: no such file: give the path of a csv file; see docs/data.md")
+        raise DataError(f"{path.absolute()}: no such file: give the path of a csv file; see docs/data.md")
     try:
         if path.stat().st_size > CSV_BYTES_MAX:
             raise DataError(f"{path}: larger than {CSV_BYTES_MAX >> 20} MiB: use npz, which is smaller and faster")

@@ -141,7 +141,9 @@ def check_source(source: str, data_dir: Path | None = None) -> None:
         options.pop("split", None)
         data_set_source.check(rest, options, data_dir)
     if kind in {"npz", "csv"} and not Path(rest).is_file():
-        raise DataError(f"{rest}: no such file: correct the data source {source!r}, or put the file there")
+        raise DataError(
+            f"{Path(rest).absolute()}: no such file: correct the data source {source!r}, or put the file there"
+        )
 
 
 def _located(source: str) -> tuple[str, str, dict[str, str]]:

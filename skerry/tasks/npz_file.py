@@ -49,7 +49,7 @@ def read_arrays(
     """
     checks = required | (optional or {})
     if content is None and not path.is_file():
-        raise DataError(f"{path}: no such file: give the path of an npz file; see docs/data.md")
+        raise DataError(f"{path.absolute()}: no such file: give the path of an npz file; see docs/data.md")
     try:
         with zipfile.ZipFile(path if content is None else content) as archive:
             members = set(archive.namelist())

@@ -84,6 +84,19 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
     assert "none.toml" in result.output
 
 
+def test_what_is_looked_for_in_the_working_directory_is_told_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths mean another file elsewhere, and an agent seems never to have run."""
+    monkeypatch.chdir(tmp_path)
+    missing = command("status", "-c", "agent.toml").output
+    assert missing.startswith(f"skerry-agent: {tmp_path}/agent.toml: cannot be read: No such file")
+    Path("agent.toml").write_text(GOOD.replace("[data]", 'state_dir = "state"\n[data]'))
+    assert command("status", "-c", "agent.toml").output == (
+        f"not running: no agent has ever run with {tmp_path}/agent.toml, in {tmp_path}/state\n"
+    )
+
+
 def test_the_status_of_an_agent_that_never_ran(config: Path, tmp_path: Path) -> None:
     config.write_text(GOOD.replace("[data]", f'state_dir = "{tmp_path}/state"\n[data]'))
     result = command("status", "--config", config)

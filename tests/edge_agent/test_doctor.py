@@ -100,7 +100,7 @@ def test_every_trouble_has_its_remedy_and_people_read_it(config_path: Path) -> N
     config_path.write_text(config_path.read_text().replace("builtin:activity?part", "csv:missing.csv?part"))
     result = CliRunner().invoke(cli, ["doctor", "-c", str(config_path)])
     assert result.exit_code == 1
-    assert "FAILURE  data: missing.csv: no such file" in result.stdout
+    assert f"FAILURE  data: {Path.cwd()}/missing.csv: no such file" in result.stdout
     assert "         -> correct the file or `data.source`" in result.stdout
     assert result.stdout.splitlines()[-1].endswith("1 failures")
     _, found = examined(config_path)
