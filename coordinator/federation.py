@@ -19,7 +19,7 @@ from coordinator.events import (
 )
 from coordinator.region_state import Counts, PeerHeld, RegionSettings, RegionState
 from skerry.algorithms import token as ring
-from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.barrier import BarrierMachine, BarrierState
 from skerry.protocol.messages import (
     BroadcastId,
     PeerModelNeeded,
@@ -107,7 +107,8 @@ class Federation:
     def updated(self, devices: int, now_s: float) -> list[Effect]:
         """Go on after the arrival rule has applied updates; `devices`: that are connected."""
         decided = self._machine.updated(self._state.ages.age, devices, now_s)
-        return self._translate(decided)
+        # For every update: only a barrier, which counts them, has anything to write down where nothing was decided.
+        return self._translate(decided) if decided or isinstance(self._machine, BarrierMachine) else []
 
     def tick(self, devices: int, now_s: float) -> list[Effect]:
         """Let time pass; `devices`: that are connected."""
