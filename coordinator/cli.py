@@ -303,12 +303,20 @@ def _held_out_lines(held_out: dict[str, Any], *, countable: bool) -> Iterator[st
     examples, own_examples = held_out["examples"], held_out["personal_examples"]
     if not examples:
         return
-    accuracy = f"{held_out['correct'] / examples:.4f}" if countable else "none"
+    accuracy = f"{held_out['correct'] / examples:.1%}" if countable else "none"
     loss = held_out["loss_sum"] / examples
-    yield f"on devices  regional: {accuracy} of {examples} held-out examples, loss {loss:.4f}"
+    yield f"on devices  regional: {accuracy} of {examples} held-out examples, loss {loss:.4f}{_versions_text(held_out)}"
     if own_examples and countable:
         own = held_out["personal_correct"] / own_examples
-        yield f"on devices  own heads: {own:.4f} of {own_examples} held-out examples"
+        yield f"on devices  own heads: {own:.1%} of {own_examples} held-out examples"
+
+
+def _versions_text(held_out: dict[str, Any]) -> str:
+    """Say which models were scored, as far as devices told: not the newest, where they have not come to it yet."""
+    oldest, newest = held_out["oldest_version"], held_out["newest_version"]
+    if oldest is None:
+        return ""
+    return f", at version {oldest}" if oldest == newest else f", at versions {oldest} to {newest}"
 
 
 def _write(path: Path, data: bytes) -> None:

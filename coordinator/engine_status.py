@@ -47,6 +47,8 @@ class HeldOutStatus(msgspec.Struct, frozen=True):
     loss_sum: float = 0.0  # over them
     personal_examples: int = 0  # of them, those of devices that have an own head
     personal_correct: int = 0  # of the latter, with the own head
+    oldest_version: int | None = None  # of the models that were scored; None: no device has said
+    newest_version: int | None = None
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True):
@@ -139,10 +141,13 @@ def _device(region: Region, name: str) -> DeviceStatus:
 
 def _held_out(told: Sequence[Telemetry]) -> HeldOutStatus:
     personal = [one for one in told if one.personal_correct is not None]
+    versions = [one.held_out_version for one in told if one.held_out_version is not None]
     return HeldOutStatus(
         examples=sum(one.held_out_examples for one in told),
         correct=sum(one.held_out_correct for one in told),
         loss_sum=sum(one.held_out_loss_sum for one in told),
         personal_examples=sum(one.held_out_examples for one in personal),
         personal_correct=sum(one.personal_correct or 0 for one in personal),
+        oldest_version=min(versions, default=None),
+        newest_version=max(versions, default=None),
     )

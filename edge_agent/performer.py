@@ -389,6 +389,7 @@ class Performer:
             held_out_correct=scores.reported_correct,
             held_out_loss_sum=scores.regional.reported_loss_sum,
             personal_correct=scores.reported_personal_correct,
+            held_out_version=None if scores.version is None else scores.version.number,
         )
 
 

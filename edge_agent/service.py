@@ -291,7 +291,8 @@ class _Agent:
         process = self._machine.process
         progress = device.progress(asyncio.get_running_loop().time())
         assert self._local_use is not None
-        regional, personal = self._local_use.scores.regional, self._local_use.scores.personal
+        scores = self._local_use.scores
+        regional, personal = scores.regional, scores.personal
         status.write(
             self._config.runtime_dir or self._config.state_dir,
             status.Status(
@@ -328,6 +329,7 @@ class _Agent:
                 held_out_examples=regional.examples,
                 held_out_correct=regional.correct,
                 held_out_loss_sum=regional.reported_loss_sum,
+                held_out_version=scores.version,
                 personal_correct=None if personal is None else personal.correct,
                 personal_loss_sum=None if personal is None else personal.reported_loss_sum,
                 last_loss=progress.last_loss,

@@ -48,6 +48,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     held_out_examples: int  # scored in the newest evaluation on held-out rows; 0: there was none
     held_out_correct: int | None  # of them, by the regional model; None: they are neither right nor wrong
     held_out_loss_sum: float  # over them
+    held_out_version: ModelVersion | None = None  # of the regional model that was scored
     personal_correct: int | None  # of them, with the own head; None: there is none, or they are neither
     personal_loss_sum: float | None = None  # over them, with the own head; None: there is none
     last_loss: float | None

@@ -77,7 +77,8 @@ def _held_out_text(found: Status) -> str:
     if not found.held_out_examples:
         return "not evaluated"
     regional = _score_text(found.held_out_examples, found.held_out_loss_sum, found.held_out_correct)
-    text = f"{found.held_out_examples} rows, {regional}"
+    version = "" if found.held_out_version is None else f"version {found.held_out_version.number}: "
+    text = f"{version}{found.held_out_examples} rows, {regional}"
     if found.personal_loss_sum is None:
         return text
     own = _score_text(found.held_out_examples, found.personal_loss_sum, found.personal_correct)
@@ -86,7 +87,7 @@ def _held_out_text(found: Status) -> str:
 
 def _score_text(examples: int, loss_sum: float, correct: int | None) -> str:
     loss = f"mean loss {loss_sum / examples:.4g}"
-    return loss if correct is None else f"{loss}, {correct} right"
+    return loss if correct is None else f"{loss}, {correct} right ({correct / examples:.1%})"
 
 
 def _span(seconds: float) -> str:

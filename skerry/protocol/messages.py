@@ -138,6 +138,7 @@ class Telemetry(msgspec.Struct, frozen=True, tag="telemetry", omit_defaults=True
     pace: Pace = "train"
     reasons: Annotated[tuple[Text, ...], Meta(max_length=16)] = ()  # of the pace, the worst first: a word, then figures
     written_bytes: Count = 0  # to disks; 0: the kernel does not count them
+    held_out_version: Count | None = None  # of the regional model that was scored; None: none was, or an older agent
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):

@@ -23,6 +23,7 @@ from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import TopK
 from skerry.policy import Policy, Reading, _findings
+from skerry.protocol.messages import ModelVersion
 from skerry.recipe import AgentStages
 
 BUDGET = "flash-budget used up, pauses until 10% is back"
@@ -180,10 +181,14 @@ def test_a_device_that_rests_says_what_can_be_done_about_it() -> None:
     ("changes", "told"),
     [
         ({"held_out_examples": 0}, "not evaluated"),
-        ({"held_out_correct": 15}, "20 rows, mean loss 0.25, 15 right"),
+        ({"held_out_correct": 15}, "20 rows, mean loss 0.25, 15 right (75.0%)"),
+        (
+            {"held_out_correct": 15, "held_out_version": ModelVersion("r/1", 0)},
+            "version 0: 20 rows, mean loss 0.25, 15 right (75.0%)",
+        ),
         (
             {"held_out_correct": 15, "personal_correct": 18, "personal_loss_sum": 2.0},
-            "20 rows, mean loss 0.25, 15 right; with the own head mean loss 0.1, 18 right",
+            "20 rows, mean loss 0.25, 15 right (75.0%); with the own head mean loss 0.1, 18 right (90.0%)",
         ),
         ({"held_out_correct": None}, "20 rows, mean loss 0.25"),
         (

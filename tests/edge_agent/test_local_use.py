@@ -46,6 +46,7 @@ async def test_the_regional_model_is_evaluated_on_held_out_rows_and_only_counts_
     rows = load(config.data.source, activity.manifest, held_out=True)
     assert told.held_out_examples == min(len(rows), config.held_out.examples_max)
     assert 0 < told.held_out_correct <= told.held_out_examples
+    assert told.held_out_version is not None
     assert told.held_out_loss_sum > 0.0
     assert told.personal_correct is None
     final = status.read(config.state_dir)

@@ -91,9 +91,16 @@ async def test_health_readiness_and_status(coordinator: Any) -> None:
 async def test_what_devices_tell_is_shown(coordinator: Any) -> None:
     hot = ("temperature 90.0 C, pauses at 85.0 C", "metered \x1b[2J")
     told = {
-        "pi-1": Telemetry(*COUNTS, held_out_examples=100, held_out_correct=60, held_out_loss_sum=90.0),
+        "pi-1": Telemetry(
+            *COUNTS, held_out_examples=100, held_out_correct=60, held_out_loss_sum=90.0, held_out_version=3
+        ),
         "pi-2": Telemetry(
-            *COUNTS, held_out_examples=50, held_out_correct=15, held_out_loss_sum=60.0, personal_correct=40
+            *COUNTS,
+            held_out_examples=50,
+            held_out_correct=15,
+            held_out_loss_sum=60.0,
+            personal_correct=40,
+            held_out_version=7,
         ),
         "pi-3": Telemetry(*COUNTS, pace="pause", reasons=hot),
     }
@@ -113,12 +120,14 @@ async def test_what_devices_tell_is_shown(coordinator: Any) -> None:
         "loss_sum": 150.0,
         "personal_examples": 50,
         "personal_correct": 40,
+        "oldest_version": 3,
+        "newest_version": 7,
     }
     text = _status_text(status)
     assert "4 of 4 connected, 1 paused\n" in text
     assert "  pi-3: 0 updates, paused: temperature 90.0 C, pauses at 85.0 C; metered ?[2J\n" in text
-    assert "on devices  regional: 0.5000 of 150 held-out examples, loss 1.0000\n" in text
-    assert "on devices  own heads: 0.8000 of 50 held-out examples" in text
+    assert "on devices  regional: 50.0% of 150 held-out examples, loss 1.0000, at versions 3 to 7\n" in text
+    assert "on devices  own heads: 80.0% of 50 held-out examples" in text
     assert "regional: none of 150 held-out examples, loss 1.0000" in _status_text(status | {"countable": False})
     assert "own heads" not in _status_text(status | {"countable": False})
     metrics = await coordinator.metrics()
