@@ -123,6 +123,8 @@ class _Examination:
         yield agent
         state, self.welcome = task_checks.check_state(self.config)
         yield state
+        if self.running is not None and self.running.learning_rate is not None:
+            yield task_checks.check_schedule(self.running.learning_rate)
 
     def _inference(self) -> Iterator[Finding]:
         assert self.config is not None

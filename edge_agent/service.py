@@ -307,6 +307,7 @@ class _Agent:
                 written_bytes_last_hour=self._watch.flash.last_hour_bytes,
                 flash_bytes_per_hour=self._watch.flash.bytes_per_hour,
                 flash_left=self._watch.flash.left,
+                policy_enabled=self._config.policy.enabled,
                 temperature_c=self._watch.temperature_c,
                 pid=process.pid,
                 process_started_at_s=process.started_at_s,

@@ -6,6 +6,8 @@ from edge_agent.rest_remedy import remedies
 from edge_agent.status import Status
 from skerry.policy import FLASH_LEFT, Decision
 
+POLICY_OFF = "policy.enabled is false"
+
 
 def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
     """Return what `found` says, read at Unix time `now_s`, a line for each of its matters.
@@ -55,7 +57,7 @@ def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
 
 def _written_text(found: Status) -> str:
     if found.written_bytes is None or found.written_bytes_last_hour is None:
-        return "not counted"
+        return "not counted" if found.policy_enabled else f"not counted: {POLICY_OFF}"
     return f"{found.written_bytes / 1e6:.1f} MB to disk, {found.written_bytes_last_hour / 1e6:.1f} MB in the last hour"
 
 
@@ -63,7 +65,7 @@ def _flash_budget_text(found: Status, decision: Decision) -> str:
     """Say how the hour's bytes stand, and what the agent does about it: see `FlashBudget`."""
     left = found.flash_left
     if left is None or found.flash_bytes_per_hour is None:
-        return "nothing is counted, nothing is bounded"
+        return "nothing is counted, nothing is bounded" if found.policy_enabled else f"nothing is bounded: {POLICY_OFF}"
     limit = f"{found.flash_bytes_per_hour / 1e6:.0f} MB an hour"
     if "flash-budget" in decision.causes:
         back = _span(max(0.0, FLASH_LEFT - left) * HOUR_S)

@@ -18,9 +18,10 @@ from edge_agent.bench import percentile
 from edge_agent.bundle_file import FOLDER, SUFFIX
 from edge_agent.config import AgentConfig, InForce, Personal
 from edge_agent.finding import Finding, failure, ok, warning
+from edge_agent.learning_rate import LearningRate
 from edge_agent.link_speed import CHUNK_BYTES, CoordinatorStatus, LinkFailed, open_session
 from edge_agent.personal import OwnTensors
-from edge_agent.recipe_text import most_steps, most_steps_text
+from edge_agent.recipe_text import most_steps, most_steps_text, rate_text
 from edge_agent.status import Status
 from edge_agent.step_times import step_times
 from edge_agent.store import FILE_NAME, Store
@@ -267,6 +268,15 @@ def check_speed(
         )
     found = f"{median(seconds) * 1e3:.4g} ms per step, 95th percentile {percentile(seconds, 0.95) * 1e3:.4g} ms"
     return judge_speed(median(seconds) / duty_cycle, cycle, found)
+
+
+def check_schedule(rate: LearningRate) -> Finding:
+    """See that a running agent's steps still change something."""
+    found = rate_text(rate)
+    if rate.over:
+        remedy = "give the region's recipe another schedule, or stop the agents: the model is as good as it gets"
+        return warning("schedule", found, remedy)
+    return ok("schedule", found)
 
 
 def judge_speed(seconds_per_step: float, cycle: RegionalCycle, found: str) -> Finding:

@@ -364,7 +364,7 @@ async def test_a_task_that_the_data_do_not_fit_is_told_and_tried_again(
         await coordinator.until(lambda: bool((found := status.read(config.state_dir)) and found.last_error))
         found = status.read(config.state_dir)
         assert found is not None
-        assert (found.connected, found.pace) == (True, "pause")
+        assert (found.connected, found.pace, found.policy_enabled) == (True, "pause", False)
         assert "mine.npz" in found.last_error
         assert all(one.pace == "pause" and "mine.npz" not in one.reasons[0] for one in coordinator.telemetry)
         coordinator.offers_models = True

@@ -14,10 +14,11 @@ import pytest
 from edge_agent import status as status_file
 from edge_agent.device import UNFIT
 from edge_agent.learning_rate import LearningRate, learning_rate
+from edge_agent.recipe_text import SCHEDULE_OVER
 from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import KILLED, Status
 from edge_agent.status_text import text
-from edge_agent.task_checks import RegionalCycle, judge_speed
+from edge_agent.task_checks import RegionalCycle, check_schedule, judge_speed
 from edge_agent.vitals import ThisProcess
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.schedule import Cosine
@@ -232,6 +233,18 @@ def test_the_bound_on_steps_that_cuts_cycles_short_is_named() -> None:
     for seconds, reached in ((0.13, False), (0.14, True), (5.0, True)):
         found = judge_speed(0.00014, RegionalCycle(seconds, stages), "0.14 ms per step")
         assert (found.outcome, "local_steps.steps_max" in found.found) == ("ok", reached)
+
+
+def test_bytes_that_nobody_counts_say_why() -> None:
+    assert (row("written"), row("flash budget")) == ("not counted", "nothing is counted, nothing is bounded")
+    assert row("written", policy_enabled=False) == "not counted: policy.enabled is false"
+    assert row("flash budget", policy_enabled=False) == "nothing is bounded: policy.enabled is false"
+
+
+@pytest.mark.parametrize(("step", "outcome"), [(999, "ok"), (1000, "warning")])
+def test_a_schedule_that_has_ended_is_a_warning(step: int, outcome: str) -> None:
+    found = check_schedule(learning_rate(0.02, Cosine(fall_steps=1000), step))
+    assert (found.outcome, SCHEDULE_OVER in found.found, bool(found.remedy)) == (outcome, step == 1000, step == 1000)
 
 
 def test_every_reason_to_rest_has_its_remedy() -> None:
