@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from skerry.errors import DataError
-from skerry.tasks.csv_file import LABEL_COLUMN, MISSING, SPLIT_COLUMN
+from skerry.tasks.csv_file import LABEL_COLUMN, MISSING, SPLIT_COLUMN, check_commas
 from skerry.tasks.manifest import Input
 from skerry.tasks.npz_file import read_arrays
 from skerry.tasks.table import check_features_shape
 
+ZIP_MAGIC = b"PK\x03\x04"  # how an npz file begins
 FILE_BYTES_MAX = 256 << 20
 
 Format = Literal["csv", "npz", "json"]
@@ -70,6 +71,8 @@ def _content(path: Path) -> bytes:
 
 
 def _from_json(data: bytes, path: Path, features: Input) -> npt.NDArray[Any]:
+    if data.startswith(ZIP_MAGIC):
+        raise DataError(f"{path}: is no JSON, and may be npz: say so with --format npz")
     try:
         content = msgspec.json.decode(data)
         return np.array(content["x"] if isinstance(content, dict) else content, _dtype(features))
@@ -87,6 +90,7 @@ def _from_csv(data: bytes, path: Path, features: Input) -> npt.NDArray[Any]:
     try:
         reader = csv.reader(data.decode("utf-8-sig").splitlines(), strict=True)
         header = [name.strip() for name in next(reader, [])]
+        check_commas(header, str(path))
         columns = _columns(header, path, features)
         rows = []
         for cells in reader:

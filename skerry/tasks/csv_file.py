@@ -112,6 +112,7 @@ class _Parser:
         )
 
     def _columns(self, header: list[str]) -> _Columns:
+        check_commas(header, str(self._path))
         header = [name.strip() for name in header]
         if len(set(header)) != len(header) or len(header) < 2:
             raise DataError(f"{self._path}: line 1: must be a header of at least two different column names")
@@ -208,6 +209,17 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         if len(line) > LINE_CHARACTERS_MAX:
             raise DataError(f"{path}: a line of more than {LINE_CHARACTERS_MAX} characters: is this a csv file?")
         yield line
+
+
+def check_commas(header: list[str], origin: str) -> None:
+    """Check that the first row is not one cell that holds another separator.
+
+    Raises:
+        DataError: naming it.
+    """
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise DataError(f"{origin}: line 1: its columns stand between {name}, must stand between commas")
 
 
 def _listed(names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from math import isfinite, prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -116,6 +116,9 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return x if self.normalisation is None else self.normalisation.apply(x)
 
 
+Loss = Literal["cross_entropy", "mse", "bce_with_logits"]
+
+
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is to be predicted of one example, and by which loss.
 
@@ -124,7 +127,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     `mse`, `bce_with_logits`: float32 values of `shape`, those of the latter in [0, 1]; the logits have the same shape.
     """
 
-    loss: Literal["cross_entropy", "mse", "bce_with_logits"] = "cross_entropy"
+    loss: Loss = "cross_entropy"
     classes: Annotated[int, Meta(ge=2, le=CLASSES_MAX)] | None = None  # of cross_entropy
     shape: Dimensions = ()  # of one example's target; (): a single one
     names: tuple[str, ...] = ()  # of the classes, where they have some
@@ -133,12 +136,18 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """Check the fields against one another.
 
         Raises:
-            ValueError: classes without cross_entropy or the other way round, another number of names, or too large.
+            ValueError: an unknown loss, classes without cross_entropy or the other way round, another number of names
+                or the same one twice, or too large.
         """
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"loss {self.loss!r} is none of {', '.join(get_args(Loss))}")
         if (self.loss == "cross_entropy") != (self.classes is not None):
             raise ValueError("classes belongs to loss cross_entropy, and cross_entropy needs it")
         if self.names and len(self.names) != self.classes:
             raise ValueError(f"{len(self.names)} names for {self.classes} classes")
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for number, name in enumerate(self.names) if name in self.names[:number])
+            raise ValueError(f"two classes are named {twice!r}: give each a name of its own")
         if prod(self.logits_shape) > INPUT_VALUES_MAX:
             raise ValueError(f"{prod(self.logits_shape)} logits for one example, at most {INPUT_VALUES_MAX}")
 

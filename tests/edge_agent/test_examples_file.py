@@ -74,6 +74,8 @@ def test_a_file_and_the_same_bytes_in_memory_are_the_same_examples(
         ("npz", as_npz(X[:0]), "holds no examples"),
         ("csv", b"a,b\n1,2", "2 feature columns, the task takes 6, of shape (1, 2, 3), the last index running fastest"),
         ("npz", b"PK", "is no intact npz file"),
+        ("json", as_npz(X), "is no JSON, and may be npz: say so with --format npz"),
+        ("csv", b"a;b\n1;2", "line 1: its columns stand between semicolons, must stand between commas"),
     ],
 )
 def test_what_does_not_fit_is_told_with_both_shapes(kind: Format, content: bytes, told: str) -> None:

@@ -316,6 +316,8 @@ def test_empty_cells_are_missing_values(
     [
         ("", "line 1: must be a header"),
         ("a,b,c,label\n", "no row behind the header"),
+        ("a;b;c;label\n1;2;3;0\n", "line 1: its columns stand between semicolons, must stand between commas"),
+        ("a\tb\tc\tlabel\n", "line 1: its columns stand between tabs, must stand between commas"),
         ("a,b,b,label\n1,2,3,0\n", "line 1: must be a header of at least two different column names"),
         ("a,b,label\n1,2,0\n", r"no column c: task 'tiny' finds its features by name"),
         ("a,b,c,label\n1,2,3,0\n4,x,6,1\n", r"line 3, column 'b': 'x' is no number"),

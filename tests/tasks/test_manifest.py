@@ -96,6 +96,11 @@ def test_one_mean_per_channel_holds_for_the_whole_image() -> None:
         (lambda: Input(shape=(3,), dtype="int64", values_below=5, missing_as=0.0), "belong to dtype float32"),
         (Label, "cross_entropy needs it"),
         (lambda: Label(loss="mse", classes=3), "belongs to loss cross_entropy"),
+        (
+            lambda: Label(loss="crossentropy", classes=3),  # type: ignore[arg-type]
+            "^loss 'crossentropy' is none of cross_entropy, mse, bce_with_logits$",
+        ),
+        (lambda: Label(classes=3, names=("a", "b", "a")), "two classes are named 'a': give each a name of its own"),
         (lambda: Label(classes=1 << 20, shape=(1 << 10,)), "logits for one example"),
     ],
 )
