@@ -233,12 +233,19 @@ def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset |
         f"coordinator {config.name}, region {config.region}, at http://{config.listen.host}:{config.listen.port}",
         f"task        {bundle.manifest.name}, {bundle.manifest.layout.size} parameters, bundle {bundle.sha256[:12]}",
         f"recipe      {recipe.name}: {rules}",
+        f"training    optimizer {_settings(recipe.optimizer)}; schedule {_settings(recipe.schedule)}",
         f"evaluation  {evaluation}",
         f"state       {config.state_dir}, a checkpoint every {checkpoints.every_updates} versions or "
         f"{checkpoints.every_s:g} s, {checkpoints.keep} kept",
     ]
     lines += [f"peer        {name} at {url}" for name, url in sorted(config.peers.items())]
     return "\n".join(lines)
+
+
+def _settings(rule: msgspec.Struct) -> str:
+    """Return a rule's name and its settings, those aside that are left to the task."""
+    name, *rest = ((key, value) for key, value in msgspec.to_builtins(rule).items() if value is not None)
+    return ", ".join([str(name[1]), *(f"{key} {json.dumps(value)}" for key, value in rest)])
 
 
 def _own_url(config: CoordinatorConfig) -> str:

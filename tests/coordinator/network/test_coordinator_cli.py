@@ -319,6 +319,7 @@ def test_key_figures_of_a_good_configuration_are_shown(cli: Cli, config_file: Pa
         "http://127.0.0.1:0",
         f"{SIZE} parameters",
         "gain_controlled",
+        "training    optimizer sgd, momentum 0.1, weight_decay 0.0001, nesterov false; schedule constant",
         "us at http",
         "no held-out",
     ):
