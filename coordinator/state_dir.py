@@ -11,6 +11,7 @@ from coordinator.model_state import ModelState
 from coordinator.recovery import Recovered, recover
 from coordinator.store import Batch, CheckpointRow, Cut, RegionRow, Store
 from skerry.database import Database, OpenDatabase
+from skerry.disk_remedy import disk_remedy
 from skerry.errors import ConfigError, StorageError
 from skerry.vector import Float32
 
@@ -75,7 +76,7 @@ def _lock(state_dir: Path) -> int:
         (state_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         handle = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StorageError(f"{state_dir}: cannot be used: {error.strerror}") from error
+        raise StorageError(f"{state_dir}: cannot be used: {error.strerror}{disk_remedy(error)}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -37,6 +37,7 @@ from edge_agent.threads import NICEST, RunInThread, TrainingRunner, TrainingThre
 from edge_agent.vitals import ThisProcess
 from skerry import __version__
 from skerry.database import Database, OpenDatabase
+from skerry.disk_remedy import disk_remedy
 from skerry.errors import ConfigError, SkerryError, StorageError
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import check_source
@@ -420,7 +421,7 @@ def _make_folders(config: AgentConfig) -> None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StorageError(f"{folder}: cannot be made: {error.strerror}") from error
+                raise StorageError(f"{folder}: cannot be made: {error.strerror}{disk_remedy(error)}") from error
 
 
 @contextmanager
@@ -430,7 +431,7 @@ def _only_agent(state_dir: Path) -> Iterator[None]:
     try:
         file = path.open("w")
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+        raise StorageError(f"{path}: cannot be written: {error.strerror}{disk_remedy(error)}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
+from skerry.disk_remedy import disk_remedy
 from skerry.errors import SchemaTooNewError, StorageError
 
 PAGE_BYTES = 4096
@@ -122,7 +123,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error}") from error
+            raise StorageError(f"{self._path}: {error}{disk_remedy(error)}") from error
 
     def _connect(self, *, read_only: bool, leave_no_trace: bool) -> sqlite3.Connection:
         uri = f"{self._path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"

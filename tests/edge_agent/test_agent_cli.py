@@ -181,3 +181,11 @@ def test_a_policy_that_does_not_go_together_with_the_profiles_is_refused(config:
     result = command("config", "check", "--config", config)
     assert result.exit_code == 2
     assert "policy: temperature_slow_c must not be above temperature_pause_c" in result.output
+
+
+def test_a_state_folder_that_is_a_file_is_told_with_its_own_remedy(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    config.write_text(GOOD.replace("[data]", f'state_dir = "{tmp_path}/state"\n[data]'))
+    result = command("run", "--config", config)
+    assert result.exit_code == 3
+    assert f"{tmp_path}/state: cannot be made: File exists: a file stands where a folder must: move it" in result.output
