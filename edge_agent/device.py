@@ -381,7 +381,7 @@ class Device:
         """Wait for another task, or for other data, and let go what is offered meanwhile."""
         if self._welcome is None or sha256 != self._welcome.bundle.sha256 or self._opened:
             return []  # of a task that was left
-        self._unfit = self._whole_model_needed = True
+        self._unfit = True
         self._task_error, self._early_offers, self._model = detail, [], self._saved_model
         self._telemetry_at_s = now_s
         return self._report(now_s)

@@ -356,6 +356,16 @@ def test_a_task_that_does_not_fit_is_told_at_once_and_trains_when_it_fits() -> N
     assert device.progress(3.0).decision == Decision()
 
 
+def test_data_that_are_put_right_bring_only_what_the_stored_model_lacks() -> None:
+    device = Device(Identity("pi-1", "0.1", ""), Bounds(3, 10.0, 600.0), Memory(0, 0, welcome(), at(1)), now_s=0.0)
+    tell(device, TaskUnfit(SHA, "why"), Connected(), Received(welcome()), offer(2, base=1), BundleOpened(SHA))
+    (said,) = tell(device, Disconnected("left"), Connected())
+    assert isinstance(said, Send)
+    assert isinstance(said.message, Hello)
+    assert said.message.base == at(1)
+    assert tell(device, Received(welcome()), offer(3, base=1))[0] == SetModel(at(3), at(1), PAYLOAD)
+
+
 def test_another_task_ends_the_wait_of_one_that_does_not_fit() -> None:
     device = new_device()
     other = welcome(bundle=BundleReference(OTHER_SHA, 20))

@@ -15,6 +15,7 @@ import pytest
 
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
+from edge_agent.flash import FlashBudget
 from edge_agent.learning_rate import LearningRate
 from edge_agent.outbox import Outbox, Update
 from edge_agent.store import FILE_NAME, Store
@@ -435,7 +436,10 @@ async def test_an_offered_difference_to_an_unknown_model_brings_the_whole_model(
     assert coordinator.offered[-1].base != ModelVersion("test/00000001", 999)
 
 
-async def test_a_young_agents_model_outlives_a_kill(serve: Serve, agent_config: MakeConfig, running: Running) -> None:
+async def test_a_young_agents_model_outlives_a_kill_however_little_may_be_written(
+    serve: Serve, agent_config: MakeConfig, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FlashBudget, "sparing", True)
     coordinator = await serve()
     config = agent_config(coordinator.url)
 
