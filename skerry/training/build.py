@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from skerry.refusal import in_words
 from skerry.tasks.bundle import pack
@@ -50,7 +51,11 @@ def build(
     training = {name: module.training for name, module in definition.model.named_modules()}
     try:
         x, y = _example(definition)
-        _check_logits(definition, model, x)
+        logits = _checked_logits(definition, model, x)
+        if definition.label.loss == "cross_entropy" and _are_probabilities(logits):
+            say(
+                "warning: the model gives probabilities; cross_entropy takes the softmax itself: remove the model's own"
+            )
         for examples in (1, len(x)):  # a device with little data makes batches of one
             _check_step(model, x[:examples], y[:examples])
         noise_values = model.noise_values(x, y)
@@ -167,7 +172,7 @@ def _layers(model: torch.nn.Module, x: torch.Tensor) -> list[tuple[str, torch.nn
     calls: list[tuple[str, torch.nn.Module, torch.Tensor]] = []
     hooks = []
     for name, module in model.named_modules():
-        if next(module.children(), None) is None:
+        if next(module.children(), None) is None or is_parametrized(module):  # weight norm, say, is part of its layer
 
             def note(
                 module: torch.nn.Module, given: tuple[object, ...], _output: object, name: str = name or "model"
@@ -190,7 +195,7 @@ def _example(definition: TaskDefinition) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(made.x), torch.from_numpy(made.y)
 
 
-def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.Tensor) -> None:
+def _checked_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.Tensor) -> torch.Tensor:
     wanted = (EXAMPLE_BATCH, *definition.label.logits_shape)
     try:
         with torch.no_grad():
@@ -205,6 +210,13 @@ def _check_logits(definition: TaskDefinition, model: FunctionalModel, x: torch.T
         raise ExportError(
             f"the model gives logits of shape {tuple(logits.shape)} for {EXAMPLE_BATCH} examples, must be {wanted}"
         )
+    return logits
+
+
+def _are_probabilities(logits: torch.Tensor) -> bool:
+    """Whether they look like a softmax's output: none negative, and all that are of one prediction add up to 1."""
+    sums = logits.sum(-1)
+    return bool((logits >= 0.0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4))
 
 
 def _check_step(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> None:

@@ -5,6 +5,7 @@ The whole step, gradient included, becomes one graph of plain ONNX operators, so
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -147,7 +148,9 @@ def converted(traced: torch.fx.GraphModule, inputs: Sequence[str], outputs: Sequ
             _name_outputs(model)
             optimize(model)
         except Exception as error:  # torch's exporter and onnx's optimizer raise many kinds
-            raise ExportError(f"no ONNX form: {_reason(error)}") from error
+            operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", _reason(error))
+            reason = f"{operator[1]}: write it in terms of others" if operator else _reason(error)
+            raise ExportError(f"no ONNX form: {reason}") from error
         model.opset_imports[""] = OPSET  # translations are written for 18 and later
     for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
         for value, name in zip(values, names, strict=True):

@@ -219,7 +219,10 @@ def test_a_frozen_parameter_is_not_trained() -> None:
         ),
         (Planes, r"layer 'pool' \(MaxPool2d\) cannot be exported: no valid ONNX: InferenceError"),
         (OfTwo, r"layer 'strange' \(LogGamma\) cannot be exported: no ONNX form"),
-        (OfWeights, "the model does not run with a batch of 1: shape"),
+        (
+            OfWeights,
+            r"layer 'model' \(OfWeights\) .*: drops out entries of a tensor of shape \(7, 4\), which has no batch",
+        ),
         (
             Branching,
             r"model Branching cannot be exported: cannot be traced: it chooses by .* torch\.where .*"
@@ -259,6 +262,24 @@ def test_a_frozen_parameter_is_not_trained() -> None:
 def test_what_cannot_be_exported_is_refused_with_layer_and_reason(model: Callable[[], nn.Module], reason: str) -> None:
     with pytest.raises(ExportError, match=reason):
         build(task(model()))
+
+
+def test_an_operator_without_onnx_form_is_named_with_the_layer_that_is_parametrized_by_it() -> None:
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    with pytest.raises(
+        ExportError,
+        match=r"layer '1' \(ParametrizedLinear\) cannot be exported: no ONNX form: aten\._weight_norm_inter\w*: write",
+    ):
+        build(task(nn.Sequential(nn.Linear(4, 4), normed)))
+
+
+@pytest.mark.parametrize(
+    ("last", "warned"), [(nn.Softmax(-1), True), (nn.Identity(), False), (nn.LogSoftmax(-1), False)]
+)
+def test_a_softmax_before_cross_entropy_is_warned_of(last: nn.Module, warned: bool) -> None:
+    said: list[str] = []
+    build(task(nn.Sequential(nn.Linear(4, 3), last)), measure=False, say=said.append)
+    assert any(line.startswith("warning: the model gives probabilities") for line in said) == warned
 
 
 @pytest.mark.parametrize(
