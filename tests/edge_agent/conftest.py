@@ -229,6 +229,12 @@ class Coordinator:
 
 
 @pytest.fixture(scope="session")
+def patience() -> float:
+    """Return how many times as long as usual a test may wait."""
+    return PATIENCE
+
+
+@pytest.fixture(scope="session")
 def activity() -> Bundle:
     return Bundle.builtin("activity")
 

@@ -600,7 +600,7 @@ def test_the_recipe_is_logged_when_it_is_known_and_when_it_changes(caplog: pytes
         assert device.learning_rate == LearningRate(0.05, 0.05, 1.0, 0, 20)
         for cycle in (1, 2, 3):
             tell(device, finished(cycle), stored(cycle))
-    told = [record.getMessage() for record in caplog.records]
+    told = [record.getMessage() for record in caplog.records if record.name == "edge_agent.recipe_log"]
     assert [message.split()[0] for message in told] == ["recipe:", "recipe:", "the"]
     assert "schedule cosine (fall_steps 20, " in told[1]
     assert device.learning_rate == LearningRate(0.0, 0.05, 0.0, 30, 20)

@@ -153,7 +153,7 @@ def test_an_own_head_and_a_port_are_checked_where_they_are_wanted(config_path: P
 
 
 @pytest.fixture
-def running_agent(config_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def running_agent(config_path: Path, patience: float) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A real agent, a process of its own, that has made updates."""
     code = "from edge_agent.cli import main; main()"
     process = subprocess.Popen(
@@ -161,7 +161,7 @@ def running_agent(config_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
     )
     status = config_path.parent / "state" / "status.json"
     try:
-        deadline_s = time.monotonic() + 90.0
+        deadline_s = time.monotonic() + 90.0 * patience
         while not status.exists() or json.loads(status.read_bytes())["cycles"] < 2:
             assert process.poll() is None
             assert time.monotonic() < deadline_s
@@ -177,7 +177,9 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"status.json.new"}
 
 
-def test_a_running_agent_is_left_alone(config_path: Path, running_agent: tuple[subprocess.Popen[bytes], Path]) -> None:
+def test_a_running_agent_is_left_alone(
+    config_path: Path, running_agent: tuple[subprocess.Popen[bytes], Path], patience: float
+) -> None:
     process, status = running_agent
     before = json.loads(status.read_bytes())
     files = names(status.parent)
@@ -190,7 +192,7 @@ def test_a_running_agent_is_left_alone(config_path: Path, running_agent: tuple[s
     assert "no temperature sensor" in found["board"][0]["found"] or " C, " in found["board"][0]["found"]
     assert "engine" not in found  # no second one beside the agent's
     assert names(status.parent) == files
-    deadline_s = time.monotonic() + 60.0
+    deadline_s = time.monotonic() + 60.0 * patience
     while json.loads(status.read_bytes())["cycles"] <= before["cycles"] + 2:
         assert process.poll() is None
         assert time.monotonic() < deadline_s
