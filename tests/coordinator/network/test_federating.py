@@ -88,8 +88,10 @@ async def test_two_regions_exchange_their_models(region: Start) -> None:
     east, west = await region("east"), await region("west")
     streams = [await stream(east, "pi-e"), await stream(west, "pi-w")]
     await until_merged(streams, [east, west], 3)
-    for coordinator, peer in ((east, "west"), (west, "east")):
-        assert (await coordinator.metrics())[f"skerry_peer_reachable{{peer={peer}}}"] == 1
+    both = ((east, "west"), (west, "east"))
+    for coordinator, peer in both:
+        await coordinator.until_metric(f"skerry_peer_reachable{{peer={peer}}}", 1)
+    for coordinator, peer in both:
         federated, regional = await coordinator.model("federated"), await coordinator.model("regional")
         assert not np.array_equal(federated, regional)
         await coordinator.service.stop()
