@@ -18,7 +18,27 @@ Density = Annotated[float, Meta(gt=0.0, le=1.0)]
 Scope = Literal["tensor", "global"]  # whether tensors compete with one another for the entries that are sent
 
 
-class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="top_k"):
+class _Unpushed:
+    """An uplink whose local steps are drawn nowhere."""
+
+    __slots__ = ()
+
+    push_steps: ClassVar[int] = 0
+
+    def push(
+        self,
+        step: int,
+        parameters: Float32,
+        base: Float32,
+        residual: Float32,
+        layout: Layout,
+        learning_rate: float,
+        uploads: int,
+    ) -> None:
+        """Leave the parameters alone."""
+
+
+class TopK(_Unpushed, msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="top_k"):
     """The entries of largest magnitude and the whole untrainable tail; the rest waits in the residual.
 
     Source: sparsified SGD with memory (Stich et al. 2018, arXiv:1809.07599).
@@ -29,50 +49,24 @@ class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
     values: ValueEncoding = ValueEncoding.FLOAT16
     return_unapplied: bool = True  # what the coordinator's weight left out returns to the residual
 
-    push_steps: ClassVar[int] = 0
     whole: ClassVar[bool] = False
 
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
         """Choose entries of `total`, finite float32 of shape (layout.size,), with their exact values."""
         return _top_k(total, layout, self.density, self.scope)
 
-    def push(
-        self,
-        step: int,
-        parameters: Float32,
-        base: Float32,
-        residual: Float32,
-        layout: Layout,
-        learning_rate: float,
-        uploads: int,
-    ) -> None:
-        """Leave the parameters alone."""
 
-
-class Dense(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="dense"):
+class Dense(_Unpushed, msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="dense"):
     """Every entry. With values other than float32 the rounding error waits in the residual, else nothing does."""
 
     values: ValueEncoding = ValueEncoding.FLOAT32
     return_unapplied: bool = False  # as the published methods that send everything
 
-    push_steps: ClassVar[int] = 0
     whole: ClassVar[bool] = False
 
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
         """Return all of `total`."""
         return SparseVector.full(total)
-
-    def push(
-        self,
-        step: int,
-        parameters: Float32,
-        base: Float32,
-        residual: Float32,
-        layout: Layout,
-        learning_rate: float,
-        uploads: int,
-    ) -> None:
-        """Leave the parameters alone."""
 
 
 class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="flare"):
@@ -123,14 +117,15 @@ class Flare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             push_towards(parameters, base, residual, layout, learning_rate * tau)
 
 
-class WholeModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="whole_model"):
+class WholeModel(
+    _Unpushed, msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="whole_model"
+):
     """The model that the device trained, not its difference to the base; the coordinator moves its own towards it.
 
     Source: FedAsync (Xie et al. 2019, arXiv:1903.03934), whose server mixes W <- (1 - a) W + a w. Nothing waits in the
     residual, and nothing returns to it: what is not applied of a model is no debt.
     """
 
-    push_steps: ClassVar[int] = 0
     whole: ClassVar[bool] = True
     values: ClassVar[ValueEncoding] = ValueEncoding.FLOAT32
     return_unapplied: ClassVar[bool] = False
@@ -138,18 +133,6 @@ class WholeModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     def compress(self, total: Float32, layout: Layout) -> SparseVector:
         """Return all of `total`."""
         return SparseVector.full(total)
-
-    def push(
-        self,
-        step: int,
-        parameters: Float32,
-        base: Float32,
-        residual: Float32,
-        layout: Layout,
-        learning_rate: float,
-        uploads: int,
-    ) -> None:
-        """Leave the parameters alone."""
 
 
 Uplink = TopK | Dense | Flare | WholeModel
