@@ -233,9 +233,11 @@ class _Agent:
                 tasks.create_task(_every(limits.status_s, lambda: self._write_status(device, stream)))
                 tasks.create_task(_raise_on(stop))
         except BaseExceptionGroup as group:
-            error = _cause(group)
-            if not isinstance(error, _Stopped):
-                raise error from None
+            cause = _cause(group)
+            if isinstance(cause, SkerryError):
+                raise cause from None
+            if not isinstance(cause, _Stopped):
+                raise  # a defect, with all that it ended
         finally:
             training.stop()
             if predicting is not None:
@@ -385,15 +387,12 @@ async def _raise_on(stop: asyncio.Event) -> None:
     raise _Stopped
 
 
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what ended the parts: a defect, as the whole group, before what a person can mend, before a stop."""
-    _, defects = group.split((SkerryError, _Stopped))
-    if defects is not None:
-        return group
-    mendable, _ = group.split(SkerryError)
-    error: BaseException = mendable or group
+def _cause(error: BaseException) -> BaseException:
+    """Return the one of a group that ended the agent: a defect before what a person can mend, before a stop."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        defects = error.split((SkerryError, _Stopped))[1]
+        mendable = error.split(SkerryError)[0]
+        error = (defects or mendable or error).exceptions[0]
     return error
 
 
@@ -403,9 +402,7 @@ def _last_words(config: AgentConfig, process: ThisProcess, wall_clock: Callable[
     try:
         yield
     except Exception as error:
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
+        cause = _cause(error)
         reason = str(cause) if isinstance(cause, SkerryError) else f"a defect, {type(cause).__name__}: {cause}"
         try:
             folder = config.runtime_dir or config.state_dir

@@ -43,8 +43,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     written_bytes: int | None = None  # to disks; None: the kernel does not count them
     written_bytes_last_hour: int | None = None
     flash_bytes_per_hour: float | None = None  # the bound on them, limits.flash_bytes_per_hour
-    policy_enabled: bool = True  # policy.enabled; False: nothing is read of the board, so neither are bytes counted
     flash_left: float | None = None  # share of it, at most 1, below 0: overdrawn; None: nobody counts
+    policy_enabled: bool = True  # policy.enabled; False: nothing is read of the board, so neither are bytes counted
     temperature_c: float | None
     held_out_examples: int  # scored in the newest evaluation on held-out rows; 0: there was none
     held_out_correct: int | None  # of them, by the regional model; None: they are neither right nor wrong

@@ -394,7 +394,12 @@ async def test_an_agent_that_a_defect_or_the_disk_ends_says_so_in_its_status(
 ) -> None:
     coordinator = await serve()
     config = agent_config(coordinator.url)
-    for error, told in ((StorageError("state.db: full"), "state.db: full"), (KeyError("x"), "a defect, KeyError: 'x'")):
+    full, defect = StorageError("state.db: full"), KeyError("x")
+    for error, told in (
+        (full, "state.db: full"),
+        (defect, "a defect, KeyError: 'x'"),
+        (ExceptionGroup("at once", [full, defect]), "a defect, KeyError: 'x'"),
+    ):
 
         def refuse(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error
