@@ -288,16 +288,19 @@ async def test_no_bytes_break_it(answering: Any) -> None:
     rng = random.Random(5)
     body = json.dumps({"x": [ROW]}).encode()
     whole = HEAD + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
-    async with answering(timeout_s=0.3) as api:
+
+    def broken() -> bytes:
+        request = bytearray(whole)
+        for _ in range(rng.randrange(1, 6)):
+            request[rng.randrange(len(request))] = rng.randrange(256)
+        return bytes(request[: rng.randrange(1, len(request)) if rng.random() < 0.3 else len(request)])
+
+    async with answering(timeout_s=0.3, queue_max=CONNECTIONS_MAX) as api:
         assert b"200 OK" in await api.raw(whole)
-        for _ in range(150):
-            broken = bytearray(whole)
-            for _ in range(rng.randrange(1, 6)):
-                broken[rng.randrange(len(broken))] = rng.randrange(256)
-            cut = rng.randrange(1, len(broken)) if rng.random() < 0.3 else len(broken)
-            answer = await api.raw(bytes(broken[:cut]), timeout_s=0.8)
-            assert answer == b"" or answer.startswith(b"HTTP/1."), answer[:80]
-            assert not answer.startswith(b"HTTP/1.1 500")
+        for _ in range(3):
+            asked = (api.raw(broken(), timeout_s=0.8) for _ in range(CONNECTIONS_MAX))  # at once: many of them wait
+            for answer in await asyncio.gather(*asked):
+                assert answer == b"" or (answer.startswith(b"HTTP/") and answer[8:13] != b" 500 "), answer[:80]
         assert (await api.post({"x": [ROW]}))[0] == 200
 
 
