@@ -194,6 +194,21 @@ def rows(axes: Axes, names: Sequence[tuple[str, str]], gaps: Sequence[int]) -> l
     return places
 
 
+def row_value(axes: Axes, y: float, text: str, palette: Palette) -> None:
+    """Write a row's value at the right edge."""
+    axes.annotate(
+        text,
+        xy=(1.0, y),
+        xytext=(6.0, 0.0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        color=palette.key("ink"),
+        fontsize=TEXT_PT,
+        verticalalignment="center",
+        annotation_clip=False,
+    )
+
+
 def rows_height_pt(count: int, gaps: int) -> float:
     """Return the height of a chart of so many rows."""
     return 49.0 + ROW_PT * (count + 0.6 * gaps + 0.4)

@@ -106,7 +106,7 @@ def times(material: Material) -> Figure | None:
         for index, (_, one) in enumerate(spreads):
             if one is not None:
                 _spread(axes, one, y, colour, MARKERS[index % len(MARKERS)])
-        _row_value(axes, y, spreads[-1][1], palette)
+        _reached_at(axes, y, spreads[-1][1], palette)
     return figure
 
 
@@ -135,7 +135,7 @@ def traffic(material: Material) -> Figure | None:
             if value > 0.0:
                 colour = palette.groups[arm.name].key
                 axes.barh(y + offset, value - low, left=low, height=0.22, color=colour, alpha=alpha)
-        _text(axes, y, size(sum(value for value, _ in medians[arm.name])), palette)
+        canvas.row_value(axes, y, size(sum(value for value, _ in medians[arm.name])), palette)
     return figure
 
 
@@ -230,20 +230,6 @@ def _spread(axes: Axes, one: Spread, y: float, colour: str, marker: str) -> None
         axes.plot([one.median], [y], marker, color=colour, markersize=5.5, markeredgewidth=0.0)
 
 
-def _row_value(axes: Axes, y: float, one: Spread | None, palette: Palette) -> None:
-    missing = one is None or one.median is None
-    _text(axes, y, "not reached" if missing or one is None else f"{number(one.median)} s", palette)
-
-
-def _text(axes: Axes, y: float, text: str, palette: Palette) -> None:
-    axes.annotate(
-        text,
-        xy=(1.0, y),
-        xytext=(6.0, 0.0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        color=palette.key("ink"),
-        fontsize=canvas.TEXT_PT,
-        verticalalignment="center",
-        annotation_clip=False,
-    )
+def _reached_at(axes: Axes, y: float, one: Spread | None, palette: Palette) -> None:
+    reached = "not reached" if one is None or one.median is None else f"{number(one.median)} s"
+    canvas.row_value(axes, y, reached, palette)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from testbed.report import canvas
@@ -120,7 +119,7 @@ def ratios(material: Material) -> Figure | None:
         axes.plot([low, high], [y, y], color=colour, linewidth=7.0, alpha=0.22, solid_capstyle="butt")
         axes.plot([device.speed_ratio] * 2, [y - 0.26, y + 0.26], color=colour, linewidth=1.6, solid_capstyle="butt")
         axes.plot([device.steps_ratio], [y], "o", color=colour, markersize=5.5, markeredgewidth=0.0)
-        _row_value(axes, y, times(device.steps_ratio), palette)
+        canvas.row_value(axes, y, times(device.steps_ratio), palette)
     return figure
 
 
@@ -149,7 +148,7 @@ def staleness(material: Material) -> Figure | None:
         axes.plot([one.p25, one.p75], [y, y], color=colour, linewidth=7.0, alpha=0.45, solid_capstyle="butt")
         axes.plot([one.median] * 2, [y - 0.26, y + 0.26], color=colour, linewidth=2.0, solid_capstyle="butt")
         axes.plot([one.max], [y], "|", color=colour, markersize=5.0, markeredgewidth=1.0)
-        _row_value(axes, y, f"{one.median:.3g}", palette)
+        canvas.row_value(axes, y, f"{one.median:.3g}", palette)
     return figure
 
 
@@ -174,7 +173,7 @@ def idle(material: Material) -> Figure | None:
     for device, y in zip(devices, places, strict=True):
         colour = palette.members[device.name].key
         axes.barh(y, 100.0 * device.idle_share, height=0.55, color=colour)
-        _row_value(axes, y, percent(device.idle_share), palette)
+        canvas.row_value(axes, y, percent(device.idle_share), palette)
     if bound is not None:
         axes.axvline(100.0 * bound, color=palette.key("bad"), linewidth=1.2)
         axes.annotate(
@@ -327,21 +326,6 @@ def _thinned(device: DeviceRecord) -> Sequence[UpdatePoint]:
     every = math.ceil(len(device.updates) / POINTS_PER_LINE_MAX)
     kept = device.updates[::every]
     return kept if kept[-1] is device.updates[-1] else (*kept, device.updates[-1])
-
-
-def _row_value(axes: Axes, y: float, text: str, palette: Palette) -> None:
-    """Write a row's value at the right edge."""
-    axes.annotate(
-        text,
-        xy=(1.0, y),
-        xytext=(6.0, 0.0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        color=palette.key("ink"),
-        fontsize=canvas.TEXT_PT,
-        verticalalignment="center",
-        annotation_clip=False,
-    )
 
 
 def _time_unit(elapsed_s: float) -> tuple[float, str]:
