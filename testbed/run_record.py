@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from skerry.errors import ConfigError
+from testbed import whole_file
 
 FILE_NAME = "record.json"
 FORMAT_VERSION = 1
@@ -242,10 +243,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(record: RunRecord, folder: Path) -> Path:
     """Store `record` as `folder/record.json`, written beside and renamed; return the path."""
-    path = folder / FILE_NAME
-    beside = path.with_suffix(".json.new")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
-    return beside.replace(path)
+    return whole_file.write_json(folder / FILE_NAME, record)
 
 
 def read(folder: Path) -> RunRecord:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from skerry.errors import ConfigError
+from testbed import whole_file
 from testbed.comparison import targets
 from testbed.comparison.crew import State
 from testbed.comparison.plan import RunKey
@@ -140,10 +141,7 @@ def summarise(state: State, *, command: str, versions: Mapping[str, str]) -> Com
 
 def write(summary: ComparisonSummary, folder: Path) -> Path:
     """Store `summary` as `folder/summary.json`, written beside and renamed; return the path."""
-    path = folder / FILE_NAME
-    beside = path.with_suffix(".json.new")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
-    return beside.replace(path)
+    return whole_file.write_json(folder / FILE_NAME, summary)
 
 
 def read(folder: Path) -> ComparisonSummary:

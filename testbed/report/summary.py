@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from testbed import whole_file
 from testbed.run_record import CentralRecord, DeviceRecord, FailureRecord, RegionRecord, RunRecord, Traffic, Verdict
 
 FILE_NAME = "summary.json"
@@ -152,10 +153,7 @@ def summarise(record: RunRecord) -> Summary:
 
 def write(summary: Summary, folder: Path) -> Path:
     """Store `summary` as `folder/summary.json`, written beside and renamed; return the path."""
-    path = folder / FILE_NAME
-    beside = path.with_suffix(".json.new")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
-    return beside.replace(path)
+    return whole_file.write_json(folder / FILE_NAME, summary)
 
 
 def steps_per_update(device: DeviceRecord) -> float | None:
