@@ -6,11 +6,12 @@ Everything that a summary says is escaped. The same summary and curves give the 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from testbed import whole_file
 from testbed.comparison.run_spec import CurvePoint
 from testbed.comparison.summary import ArmSummary, ComparisonSummary, Spread, WorldSummary
 from testbed.report import comparison_world
-from testbed.report.markup import details, dot, escape, flat, pairs, plain, table
-from testbed.report.page import FILE_NAME, fill
+from testbed.report.frame import FILE_NAME, framed
+from testbed.report.markup import details, dot, escape, flat, pairs, table
 from testbed.report.palette import Palette
 from testbed.report.quantities import MISSING, TIMES, duration, number, percent, size
 
@@ -20,32 +21,26 @@ REACHED_NOT = "not reached"
 
 def write(summary: ComparisonSummary, curves: Curves, folder: Path) -> Path:
     """Store the page as `folder/report.html`, written beside and renamed; return the path."""
-    path = folder / FILE_NAME
-    beside = path.with_suffix(".html.new")
-    beside.write_text(page(summary, curves), encoding="utf-8")
-    return beside.replace(path)
+    return whole_file.write(folder / FILE_NAME, page(summary, curves).encode())
 
 
 def page(summary: ComparisonSummary, curves: Curves) -> str:
     """Return the page."""
     palette = Palette({arm.name: () for arm in summary.worlds[0].arms})
-    badge, kind = _badge(summary)
-    return fill(
+    worlds = (_world(summary, world, curves.get(world.world.name, {}), palette) for world in summary.worlds)
+    return framed(
         "comparison.html",
-        title=escape(f"{summary.scenario}: {badge}"),
-        colours=palette.style_sheet(),
-        heading=escape(summary.scenario),
-        description=escape(summary.description),
-        badge=escape(badge),
-        badge_kind=kind,
-        lead=escape(_lead(summary)),
-        notes=f'<p class="muted">{escape(summary.notes)}</p>' if summary.notes else "",
-        failures=_failures(summary),
-        overview=_overview(summary, palette),
-        worlds="\n".join(_world(summary, world, curves.get(world.world.name, {}), palette) for world in summary.worlds),
-        command=escape(summary.command),
+        {"failures": _failures(summary), "overview": _overview(summary, palette), "worlds": "\n".join(worlds)},
+        palette,
+        scenario=summary.scenario,
+        description=summary.description,
+        notes=summary.notes,
+        badge=_badge(summary),
+        lead=_lead(summary),
+        command=summary.command,
         setup=_setup(summary),
-        footer=escape(_footer(summary)),
+        versions=summary.versions,
+        files="every run with its curve: runs/",
     )
 
 
@@ -326,9 +321,3 @@ def _size(value: float | None) -> str:
 
 def _duration(value: float | None) -> str:
     return MISSING if value is None else duration(value)
-
-
-def _footer(summary: ComparisonSummary) -> str:
-    version = summary.versions.get("skerry")
-    made = f"Made by Skerry {plain(version)}" if version else "Made by Skerry"
-    return f"{made}. The same figures for scripts: summary.json; every run with its curve: runs/."

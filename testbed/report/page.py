@@ -6,57 +6,45 @@ Everything that the record says is escaped. The same record gives the same page.
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
-from string import Template
 
+from testbed import whole_file
 from testbed.report import world
-from testbed.report.markup import details, dot, escape, flat, pairs, plain, table
+from testbed.report.frame import FILE_NAME, framed
+from testbed.report.markup import details, dot, escape, flat, pairs, table
 from testbed.report.palette import Palette
 from testbed.report.quantities import MISSING, TIMES, duration, number, percent, reached, size, times
 from testbed.report.summary import Summary
 from testbed.report.verdicts import tiles
 from testbed.run_record import FailureRecord, RunRecord
 
-FILE_NAME = "report.html"
-
 
 def write(record: RunRecord, summary: Summary, folder: Path) -> Path:
     """Store the page as `folder/report.html`, written beside and renamed; return the path."""
-    path = folder / FILE_NAME
-    beside = path.with_suffix(".html.new")
-    beside.write_text(page(record, summary), encoding="utf-8")
-    return beside.replace(path)
+    return whole_file.write(folder / FILE_NAME, page(record, summary).encode())
 
 
 def page(record: RunRecord, summary: Summary) -> str:
     """Return the page."""
     palette = Palette({region.name: region.devices for region in record.world.regions})
-    badge, kind = _badge(summary)
-    return fill(
+    return framed(
         "page.html",
-        title=escape(f"{summary.scenario}: {badge}"),
-        colours=palette.style_sheet(),
-        heading=escape(summary.scenario),
-        description=escape(record.description),
-        badge=escape(badge),
-        badge_kind=kind,
-        lead=escape(_lead(summary)),
-        failure=_failure(summary.failure) if summary.failure else "",
-        verdicts=tiles(summary.verdicts),
-        plots="\n".join(_figures(record, summary, palette)),
-        tables="\n".join((_regions(summary, palette), _devices(summary, palette), _traffic(summary))),
-        command=escape(summary.command),
+        {
+            "failure": _failure(summary.failure) if summary.failure else "",
+            "verdicts": tiles(summary.verdicts),
+            "plots": "\n".join(_figures(record, summary, palette)),
+            "tables": "\n".join((_regions(summary, palette), _devices(summary, palette), _traffic(summary))),
+        },
+        palette,
+        scenario=summary.scenario,
+        description=record.description,
+        badge=_badge(summary),
+        lead=_lead(summary),
+        command=summary.command,
         setup=_setup(summary) + _links(record),
-        footer=escape(_footer(summary)),
+        versions=summary.versions,
+        files="everything that was recorded: record.json",
     )
-
-
-def fill(template: str, **parts: str) -> str:
-    """Return one of the page templates of this folder with its parts, which are markup, and the common style."""
-    folder = resources.files("testbed.report")
-    text = (folder / template).read_text(encoding="utf-8")
-    return Template(text).substitute(parts, style=(folder / "page.css").read_text(encoding="utf-8"))
 
 
 def _badge(summary: Summary) -> tuple[str, str]:
@@ -208,9 +196,3 @@ def _setup(summary: Summary) -> str:
 def _links(record: RunRecord) -> str:
     rows = [(escape(link.a), escape(link.b), escape(world.describe(link, link.a))) for link in record.world.links]
     return details("Links", table("Links; ↑ is from the first to the second", ("from", "to", "link"), rows, words=3))
-
-
-def _footer(summary: Summary) -> str:
-    version = summary.versions.get("skerry")
-    made = f"Made by Skerry {plain(version)}" if version else "Made by Skerry"
-    return f"{made}. The same figures for scripts: summary.json; everything that was recorded: record.json."
