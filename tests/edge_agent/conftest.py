@@ -21,6 +21,8 @@ from aiohttp import WSMsgType, web
 from edge_agent import service
 from edge_agent.board import Board
 from edge_agent.config import AgentConfig, Data, HeldOut, Inference, Limits, Personal, Training
+from edge_agent.device import Device
+from edge_agent.events import BundleOpened, Calibrated, Connected, Received, SetModel, StartCycle
 from skerry.algorithms.local_steps import Fixed
 from skerry.policy import Policy
 from skerry.protocol import frames, parts, sparse
@@ -44,6 +46,8 @@ from skerry.protocol.messages import (
 from skerry.recipe import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.vector import Float32, SparseVector
+from tests.edge_agent import device_core
+from tests.edge_agent.device_core import SHA
 
 LINEAGE = "test/00000001"
 PATIENCE = float(os.environ.get("SKERRY_TEST_PATIENCE", "1"))  # times the usual: an emulated processor is slow
@@ -232,6 +236,16 @@ class Coordinator:
 def patience() -> float:
     """Return how many times as long as usual a test may wait."""
     return PATIENCE
+
+
+@pytest.fixture
+def training() -> Device:
+    """The core of a device in its first cycle, of ten steps."""
+    device = device_core.new_device()
+    told = (Connected(), Received(device_core.welcome()), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5))
+    effects = device_core.tell(device, *told, device_core.offer(1))
+    assert effects == [SetModel(device_core.at(1), None, device_core.PAYLOAD), StartCycle(1, 10, 0.05, 0, 0)]
+    return device
 
 
 @pytest.fixture(scope="session")

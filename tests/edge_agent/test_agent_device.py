@@ -2,10 +2,7 @@
 
 import logging
 from typing import Any
-from zlib import crc32
 
-import msgspec
-import numpy as np
 import pytest
 
 from edge_agent.device import EARLY_OFFERS_MAX, UNFIT, Device
@@ -17,13 +14,9 @@ from edge_agent.events import (
     Calibrated,
     Connected,
     ContinueAfter,
-    CycleFinished,
-    CycleStarted,
     Disconnected,
-    Effect,
     FetchBundle,
     ModelRefused,
-    PaceDecided,
     Received,
     Reconnect,
     SaveModel,
@@ -33,7 +26,6 @@ from edge_agent.events import (
     SendUpdate,
     SetLearningRate,
     SetModel,
-    SetPace,
     SettleUpdate,
     StartCycle,
     StopCycle,
@@ -43,83 +35,30 @@ from edge_agent.events import (
     Tick,
     UpdateStored,
 )
-from edge_agent.learning_rate import LearningRate
 from skerry.policy import Decision
 from skerry.protocol.messages import (
     BundleReference,
     Drain,
     Hello,
-    ModelOffered,
-    ModelVersion,
-    Part,
     PartialUpdate,
     Plan,
     Refused,
     UpdateAccepted,
     UpdateRejected,
-    Welcome,
 )
-
-SHA = "a" * 64
-OTHER_SHA = "b" * 64
-PLAN = Plan(cycle_s=1.0, learning_rate=0.05)
-PAYLOAD = b"values"
-
-
-def at(number: int) -> ModelVersion:
-    return ModelVersion("r/00000001", number)
-
-
-def welcome(**changes: Any) -> Welcome:
-    usual = Welcome(
-        protocol_major=1,
-        protocol_minor=0,
-        coordinator="c",
-        region="r",
-        bundle=BundleReference(SHA, 10),
-        recipe={},
-        plan=PLAN,
-        last_sequence=0,
-        partial=None,
-        part_bytes_max=256 << 10,
-    )
-    return msgspec.structs.replace(usual, **changes)
-
-
-def offer(number: int, base: int | None = None) -> Received:
-    part = Part(0, 1, len(PAYLOAD), crc32(PAYLOAD), PAYLOAD)
-    return Received(ModelOffered(version=at(number), base=None if base is None else at(base), age=0.0, part=part))
-
-
-def new_device(memory: Memory | None = None, outbox_updates_max: int = 3) -> Device:
-    identity = Identity("pi-1", "0.1", "")
-    bounds = Bounds(outbox_updates_max, telemetry_s=10.0, model_save_s=600.0)
-    return Device(identity, bounds, memory or Memory(), now_s=0.0)
-
-
-def tell(device: Device, *events: Any, now_s: float = 0.0) -> list[Effect]:
-    """Return the effects of the last event."""
-    effects: list[Effect] = []
-    for event in events:
-        effects = device.handle(event, now_s)
-    return effects
-
-
-def finished(cycle: int, base: int = 1, *, finite: bool = True, seconds: float = 0.1, steps: int = 10) -> CycleFinished:
-    return CycleFinished(cycle, at(base), 0.7, 100, [seconds] * steps, 0.05, np.zeros(3, np.float32), finite)
-
-
-def stored(sequence: int, payload_bytes: int = 100) -> UpdateStored:
-    return UpdateStored(sequence, payload_bytes, 7)
-
-
-@pytest.fixture
-def training() -> Device:
-    """A device in its first cycle, of ten steps."""
-    device = new_device()
-    effects = tell(device, Connected(), Received(welcome()), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
-    assert effects == [SetModel(at(1), None, PAYLOAD), StartCycle(1, 10, 0.05, 0, 0)]
-    return device
+from tests.edge_agent.device_core import (
+    OTHER_SHA,
+    PAYLOAD,
+    PLAN,
+    SHA,
+    at,
+    finished,
+    new_device,
+    offer,
+    stored,
+    tell,
+    welcome,
+)
 
 
 def test_a_new_device_asks_for_its_task() -> None:
@@ -474,211 +413,3 @@ def test_every_task_has_its_first_model_written_at_once(training: Device) -> Non
     remembered = Device(Identity("pi-1", "0.1", ""), Bounds(3, 10.0, 600.0), Memory(0, 0, welcome(), at(1)), now_s=0.0)
     tell(remembered, BundleOpened(SHA), Connected(), Received(welcome()), offer(2, base=1))
     assert tell(remembered, Tick(), now_s=1.0) == []
-
-
-def test_time_is_training_idle_or_neither(training: Device) -> None:
-    tell(training, CycleStarted(1), now_s=1.0)
-    tell(training, finished(1), now_s=4.0)
-    tell(training, CycleStarted(2), now_s=5.0)
-    progress = training.progress(7.0)
-    assert (progress.training_s, progress.idle_s, progress.uptime_s) == (5.0, 0.0, 7.0)
-
-
-def test_telemetry_comes_at_its_interval_and_not_before_calibration() -> None:
-    device = new_device()
-    assert tell(device, Connected(), Received(welcome()), BundleOpened(SHA), Tick()) == []
-    assert isinstance(tell(device, Calibrated(SHA, [0.1]), now_s=1.0)[0], SendTelemetry)
-    assert tell(device, Tick(), now_s=10.9) == []
-    assert isinstance(tell(device, Tick(), now_s=11.0)[0], SendTelemetry)
-
-
-HOT = PaceDecided(Decision("pause", ("temperature 90.0 C, pauses at 85.0 C",)))
-WARM = PaceDecided(Decision("slow", ("temperature 80.0 C, slows at 75.0 C",)))
-COOL = PaceDecided(Decision())
-
-
-def test_a_pause_ends_the_cycle_whose_steps_become_an_update_and_no_other_starts(training: Device) -> None:
-    assert tell(training, HOT) == [SetPace("pause")]
-    short = finished(1, steps=3)
-    assert tell(training, short) == [TakeDifference(1, short, 0.1), StoreUpdate(1)]
-    assert tell(training, stored(1)) == [SendUpdate(1, 65536, 0)]
-    assert tell(training, Received(UpdateAccepted(1, 2, 1.0, PLAN))) == [SettleUpdate(1, 1.0, accepted=True)]
-    assert tell(training, offer(2, base=1)) == [SetModel(at(2), at(1), PAYLOAD)]  # models are taken up all the same
-    assert tell(training, HOT) == []
-    effects = tell(training, COOL)
-    assert effects[0] == SetPace("train")
-    assert isinstance(effects[1], StartCycle)
-    assert effects[1].cycle == 2
-
-
-def test_a_pause_that_is_over_before_the_cycle_has_ended_starts_none_beside_it(training: Device) -> None:
-    tell(training, HOT)
-    assert tell(training, COOL) == [SetPace("train")]
-    assert any(isinstance(effect, StartCycle) for effect in tell(training, finished(1, steps=2)))
-
-
-def test_a_slow_pace_goes_on_training(training: Device) -> None:
-    assert tell(training, WARM) == [SetPace("slow")]
-    assert any(isinstance(effect, StartCycle) for effect in tell(training, finished(1)))
-    assert tell(training, HOT) == [SetPace("pause")]
-
-
-def test_a_cycle_is_as_much_longer_as_the_disk_asks_for_and_no_longer_than_the_recipe_allows() -> None:
-    def steps(stretch: float, recipe: dict[str, Any]) -> int:
-        device = new_device()
-        tell(device, Connected(), Received(welcome(recipe=recipe)), offer(1), BundleOpened(SHA))
-        tell(device, PaceDecided(Decision(), stretch))
-        start = next(one for one in tell(device, Calibrated(SHA, [0.1])) if isinstance(one, StartCycle))
-        return start.steps
-
-    cycle = {"local_steps": {"rule": "cycle", "steps_max": 60}}
-    assert [steps(stretch, cycle) for stretch in (1.0, 2.5, 10.0)] == [10, 25, 60]
-    fixed = {"local_steps": {"rule": "fixed", "steps_per_cycle": 7}}
-    assert steps(10.0, fixed) == 7
-
-
-def test_a_paused_device_neither_calibrates_nor_trains_but_says_why() -> None:
-    device = new_device()
-    assert tell(device, HOT) == [SetPace("pause")]
-    tell(device, Connected(), Received(welcome()), offer(1))
-    assert tell(device, BundleOpened(SHA)) == [SetModel(at(1), None, PAYLOAD)]
-    told, saved = tell(device, Tick(), now_s=1.0)
-    assert saved == SaveModel(first=True)
-    assert isinstance(told, SendTelemetry)
-    assert told.progress.decision == HOT.decision
-    assert tell(device, COOL, now_s=2.0) == [SetPace("train"), Calibrate()]
-    assert tell(device, offer(2, base=1), now_s=3.0) == [SetModel(at(2), at(1), PAYLOAD)]  # once
-    effects = tell(device, Calibrated(SHA, [0.1]), now_s=4.0)
-    assert isinstance(effects[-1], StartCycle)
-
-
-def test_a_calibration_that_ends_in_a_pause_counts_and_training_waits() -> None:
-    device = new_device()
-    tell(device, Connected(), Received(welcome()), BundleOpened(SHA), offer(1), HOT)
-    assert all(isinstance(effect, SendTelemetry) for effect in tell(device, Calibrated(SHA, [0.1])))
-    assert tell(device, COOL)[1:] == [StartCycle(1, 10, 0.05, 0, 0)]
-
-
-def test_a_change_of_pace_is_told_to_the_coordinator_at_once(training: Device) -> None:
-    tell(training, Tick(), now_s=0.5)
-    assert tell(training, Tick(), now_s=1.0) == []
-    tell(training, WARM, now_s=1.5)
-    (told,) = tell(training, Tick(), now_s=2.0)
-    assert isinstance(told, SendTelemetry)
-    assert told.progress.decision.pace == "slow"
-
-
-def test_rest_by_policy_is_not_idleness(training: Device) -> None:
-    tell(training, CycleStarted(1), now_s=1.0)
-    tell(training, HOT, now_s=3.0)
-    tell(training, finished(1), now_s=4.0)  # the step under way is training still
-    tell(training, COOL, now_s=9.0)
-    tell(training, CycleStarted(2), now_s=9.0)
-    progress = training.progress(10.0)
-    assert (progress.training_s, progress.paused_s, progress.idle_s) == (4.0, 5.0, 0.0)
-
-
-def test_only_a_change_is_logged(training: Device, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        for degrees in (80.0, 81.0, 79.5):
-            tell(training, PaceDecided(Decision("slow", (f"temperature {degrees} C, slows at 75.0 C",))))
-        tell(training, COOL, COOL)
-    assert [record.getMessage() for record in caplog.records] == [
-        "pace: slow (temperature 80.0 C, slows at 75.0 C)",
-        "pace: train (nothing holds it back)",
-    ]
-
-
-def test_the_recipe_is_logged_when_it_is_known_and_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
-    fading = {"schedule": {"rule": "cosine", "fall_steps": 20}}
-    device = new_device()
-    assert device.learning_rate is None
-    with caplog.at_level(logging.INFO, "edge_agent.recipe_log"):
-        device.start()
-        tell(device, Connected(), Received(welcome()), Connected(), Received(welcome()))
-        tell(device, Received(welcome(recipe=fading)), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
-        assert device.learning_rate == LearningRate(0.05, 0.05, 1.0, 0, 20)
-        for cycle in (1, 2, 3):
-            tell(device, finished(cycle), stored(cycle))
-    told = [record.getMessage() for record in caplog.records if record.name == "edge_agent.recipe_log"]
-    assert [message.split()[0] for message in told] == ["recipe:", "recipe:", "the"]
-    assert "schedule cosine (fall_steps 20, " in told[1]
-    assert device.learning_rate == LearningRate(0.0, 0.05, 0.0, 30, 20)
-
-
-def test_a_restarted_device_logs_the_recipe_that_it_goes_on_with(caplog: pytest.LogCaptureFixture) -> None:
-    device = new_device(Memory(welcome=welcome(recipe={"schedule": {"rule": "cosine", "fall_steps": 20}}), steps=10))
-    with caplog.at_level(logging.INFO, "edge_agent.recipe_log"):
-        device.start()
-    assert "rate 0.025 at step 10: " in caplog.text
-
-
-def test_a_device_that_diverges_again_and_again_does_not_fill_the_log(
-    training: Device, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        for number in range(1, 601):  # two minutes and a little, five times a second
-            tell(training, finished(number, finite=False), now_s=0.2 * number)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 2
-    assert "diverged" in told[0]
-    assert "(300 times since the last such line)" in told[1]
-
-
-@pytest.fixture
-def invited() -> Device:
-    """A device that trains once for each offer, in its first cycle."""
-    device = new_device()
-    greeting = welcome(recipe={"participation": {"rule": "on_offer"}})
-    effects = tell(device, Connected(), Received(greeting), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
-    assert effects == [SetModel(at(1), None, PAYLOAD), StartCycle(1, 10, 0.05, 0, 0)]
-    return device
-
-
-def test_one_cycle_for_each_offer_and_idle_between_them(invited: Device) -> None:
-    done = finished(1)
-    assert tell(invited, done, now_s=2.0) == [TakeDifference(1, done, 0.1), StoreUpdate(1)]
-    accepted = Received(UpdateAccepted(1, 2, 0.5, PLAN))
-    assert tell(invited, stored(1), accepted, now_s=5.0) == [SettleUpdate(1, 0.5, accepted=True)]
-    assert tell(invited, offer(2, base=1), now_s=6.0) == [
-        SetModel(at(2), at(1), PAYLOAD),
-        StartCycle(2, 10, 0.05, 1, 10),
-    ]
-    assert invited.progress(7.0).idle_s == 4.0
-
-
-def test_an_offer_of_the_model_at_hand_is_an_invitation(invited: Device) -> None:
-    tell(invited, finished(1), stored(1))
-    assert tell(invited, offer(1, base=1)) == [StartCycle(2, 10, 0.05, 0, 10)]
-
-
-def test_an_offer_that_a_reconnect_repeats_is_answered_by_the_cycle_under_way(invited: Device) -> None:
-    assert tell(invited, offer(1, base=1)) == []
-    done = finished(1)
-    assert tell(invited, done) == [TakeDifference(1, done, 0.1), StoreUpdate(1)]
-
-
-def test_an_offer_in_mid_cycle_invites_to_the_next_one(invited: Device) -> None:
-    assert tell(invited, offer(2, base=1)) == [SetModel(at(2), at(1), PAYLOAD)]
-    done = finished(1)
-    assert tell(invited, done) == [TakeDifference(1, done, 0.1), StartCycle(2, 10, 0.05, 0, 10), StoreUpdate(1)]
-
-
-def test_a_cycle_that_brought_nothing_is_taken_again(invited: Device) -> None:
-    """The coordinator does not hear of it: it would wait, and so would the device."""
-    assert tell(invited, finished(1, finite=False)) == [StartCycle(2, 10, 0.05, 0, 0)]
-
-
-def test_an_update_that_cannot_be_sent_leaves_the_invitation_open(invited: Device) -> None:
-    tell(invited, finished(1))
-    effects = tell(invited, stored(1, payload_bytes=1 << 40))
-    assert effects == [SettleUpdate(1, 0.0, accepted=False), StartCycle(2, 10, 0.05, 0, 10)]
-
-
-def test_a_restarted_device_waits_for_the_coordinator_to_invite_it() -> None:
-    greeting = welcome(recipe={"participation": {"rule": "on_offer"}})
-    device = new_device(Memory(welcome=greeting, model=at(4)))
-    device.start()
-    assert tell(device, BundleOpened(SHA), Calibrated(SHA, [0.1])) == []
-    tell(device, Connected(), Received(greeting))
-    assert tell(device, offer(4, base=4)) == [StartCycle(1, 10, 0.05, 0, 0)]
