@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skerry.refusal import in_words
 from skerry.tasks.bundle import pack
@@ -19,7 +21,7 @@ from skerry.training.export_error import ExportError
 from skerry.training.form_choice import measured_forms
 from skerry.training.functional_model import FunctionalModel, TensorFunction
 from skerry.training.gate import GateReport, check_graphs
-from skerry.training.graph_export import EXAMPLE_BATCH, export
+from skerry.training.graph_export import EXAMPLE_BATCH, NoOnnxForm, export
 from skerry.training.made_up import made_up
 from skerry.training.noise import Noise
 from skerry.training.onnx_engine import signature
@@ -134,8 +136,37 @@ def blamed(model: torch.nn.Module, x: torch.Tensor, error: ExportError) -> Expor
         try:
             _export_alone(layer, layer_input)
         except ExportError as reason:
-            return ExportError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}")
-    return ExportError(f"model {type(model).__name__} cannot be exported: {error}")
+            where = _line_of(reason, layer, layer_input)
+            return ExportError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}{where}")
+    return ExportError(f"model {type(model).__name__} cannot be exported: {error}{_line_of(error, model, x)}")
+
+
+class _Met(Exception):  # noqa: N818 - no error
+    """The operator that is looked for."""
+
+
+class _Until(TorchDispatchMode):  # type: ignore[misc]  # torch is Any to mypy
+    """While it is active, `operator`, such as "aten.lgamma", raises _Met."""
+
+    def __init__(self, operator: str) -> None:
+        super().__init__()
+        self._operator = operator
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(function.overloadpacket) == self._operator:
+            raise _Met
+        return function(*args, **(kwargs or {}))
+
+
+def _line_of(error: ExportError, model: torch.nn.Module, x: torch.Tensor) -> str:
+    """Return where in its author's code `model` calls the operator of `error`, as `author_line` does; "": unknown."""
+    if isinstance(error, NoOnnxForm):
+        try:
+            with torch.no_grad(), _Until(error.operator):
+                model(x)
+        except _Met as met:
+            return author_line(met)
+    return ""
 
 
 def _export_alone(layer: torch.nn.Module, layer_input: torch.Tensor) -> None:
@@ -237,7 +268,8 @@ def _check_step(model: FunctionalModel, x: torch.Tensor, y: torch.Tensor) -> Non
         if refused and not running:
             raise
         name, layer = running[-1] if running else ("model", model.model)
-        reason = str(error) if refused else f"it does not train on a batch of {len(x)}: {error}{author_line(error)}"
+        reason = str(error) if refused else f"it does not train on a batch of {len(x)}: {error}"
+        reason += author_line(error)
         raise ExportError(f"layer {name or 'model'!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
     finally:
         for hook in hooks:

@@ -39,6 +39,15 @@ EXAMPLE_BATCH = 7  # any number but 0 and 1, which torch takes for constants, an
 TRACED_BATCH = 1031  # of it no data are needed, see `_fake`
 
 
+class NoOnnxForm(ExportError):  # noqa: N818 - says what it is
+    """An operator of torch that ONNX does not have."""
+
+    def __init__(self, operator: str, form: str = "") -> None:
+        """`operator`: its name, such as "aten.lgamma"; `form`: in which it is missing, if not in all."""
+        super().__init__(f"no ONNX form: {operator}{form}: write it in terms of others")
+        self.operator = operator
+
+
 def export(
     function: TensorFunction,
     arguments: Sequence[torch.Tensor],
@@ -146,10 +155,13 @@ def converted(traced: torch.fx.GraphModule, inputs: Sequence[str], outputs: Sequ
             )
             _ir_passes.add_opset_imports(model)
             _name_outputs(model)
+            _renew_spectra(model)
             optimize(model)
         except Exception as error:  # torch's exporter and onnx's optimizer raise many kinds
-            operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", _reason(error))
-            reason = f"{operator[1]}: write it in terms of others" if operator else _reason(error)
+            reason = _reason(error)
+            operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", reason)
+            if operator:
+                raise NoOnnxForm(operator[1], " of complex numbers" if "complex-valued" in reason else "") from error
             raise ExportError(f"no ONNX form: {reason}") from error
         model.opset_imports[""] = OPSET  # translations are written for 18 and later
     for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
@@ -169,6 +181,18 @@ def _name_outputs(model: Any) -> None:
             model.graph.append(copy)
             model.graph.outputs[place] = copy.outputs[0]
         taken.add(id(value))
+
+
+def _renew_spectra(model: Any) -> None:
+    """Give spectra the form of opset 20, whose axis is an input; torch's translation of them is older."""
+    import onnx_ir
+
+    for node in model.graph:
+        if node.op_type == "DFT" and "axis" in node.attributes:
+            axis = onnx_ir.node("Constant", [], attributes={"value_int": node.attributes.pop("axis").value})
+            model.graph.insert_before(node, axis)
+            node.resize_inputs(3)
+            node.replace_input_with(2, axis.outputs[0])
 
 
 def minimised(model: onnx.ModelProto) -> bytes:

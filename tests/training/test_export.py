@@ -16,11 +16,13 @@ from skerry.training.definition import TaskDefinition, load_definition
 from skerry.training.export_error import ExportError
 from skerry.training.made_up import batch
 from skerry.training.trainer import open_trainer
+from skerry.training.unsupported_operator import UnsupportedOperator
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from torch import nn  # noqa: E402 - behind importorskip
+from torch.nn import functional  # noqa: E402
 
 from skerry.training.build import build  # noqa: E402
 from skerry.training.builtin.definitions import builtin_definition  # noqa: E402
@@ -48,6 +50,36 @@ class Unused(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
 class LogGamma(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     def forward(self, x: Any) -> Any:
         return torch.lgamma(x)
+
+
+class Shaky(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Any) -> Any:
+        return functional.rrelu(self.linear(x), training=True)
+
+
+class Spectrum(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    """Learns from the spectrum of each example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 + 2 * 4, 3)
+
+    def forward(self, x: Any) -> Any:
+        both = torch.view_as_real(torch.fft.fft(x)).flatten(1)
+        return self.linear(torch.cat([torch.fft.rfft(x).abs(), both], 1))
+
+
+class Magnitudes(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        return torch.fft.rfft(self.linear(x)).abs()
 
 
 class Planes(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
@@ -161,14 +193,26 @@ def test_a_frozen_parameter_is_not_trained() -> None:
     assert layout.tensors[-1].name == "0.weight"
 
 
+def test_spectra_of_the_inputs_are_exported(tmp_path: Path) -> None:
+    bundle = opened(task(Spectrum()), tmp_path)
+    assert open_trainer(bundle, "onnx").predict(bundle.initial_parameters(), np.ones((2, 4), np.float32)).shape == (
+        2,
+        3,
+    )
+    with pytest.raises(UnsupportedOperator, match="DFT: use the onnx engine"):
+        open_trainer(bundle, "torch")
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
         (lambda: nn.Sequential(nn.Linear(4, 4), nn.RReLU(), nn.Linear(4, 3)), r"layer '1' \(RReLU\) .*: draws random"),
         (
             lambda: nn.Sequential(nn.Linear(4, 4), LogGamma(), nn.Linear(4, 3)),
-            r"layer '1' \(LogGamma\) cannot be exported: no ONNX form: .*aten\.lgamma",
+            r"layer '1' \(LogGamma\) .*: no ONNX form: aten\.lgamma: .* \(test_export\.py, line \d+: return torch\.lga",
         ),
+        (Magnitudes, r"no ONNX form: aten\.where of complex numbers: write it in terms of others"),
+        (Shaky, r"layer 'model' \(Shaky\) .*: draws random .* \(test_export\.py, line \d+: return functional\.rrelu"),
         (
             lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
             r"layer '1' \(BatchNorm1d\) .*does not train on a batch of 1: Expected more than 1 value",
@@ -205,6 +249,8 @@ def test_a_frozen_parameter_is_not_trained() -> None:
     ids=[
         "random",
         "no ONNX form",
+        "complex numbers",
+        "random function",
         "batch norm",
         "second",
         "pool",
