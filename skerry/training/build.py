@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -49,6 +50,7 @@ def build(
         ExportError: the model cannot be exported, naming the layer and the reason; or the export is wrong.
     """
     model = FunctionalModel(definition.model, definition.label)
+    _check_averages(definition.model)
     _manifest(definition, model.layout, 0, {})  # exporting takes a while: what is wrong beforehand is said beforehand
     training = {name: module.training for name, module in definition.model.named_modules()}
     try:
@@ -219,6 +221,15 @@ def _layers(model: torch.nn.Module, x: torch.Tensor) -> list[tuple[str, torch.nn
         for hook in hooks:
             hook.remove()
     return calls
+
+
+def _check_averages(model: torch.nn.Module) -> None:
+    for name, layer in model.named_modules():
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.momentum is None:
+            raise ExportError(
+                f"layer {name or 'model'!r} ({type(layer).__name__}) cannot be exported: momentum=None averages over"
+                " all batches so far, whose number a step does not know: give it a momentum, such as 0.1"
+            )
 
 
 def _example(definition: TaskDefinition) -> tuple[torch.Tensor, torch.Tensor]:

@@ -214,6 +214,10 @@ def test_spectra_of_the_inputs_are_exported(tmp_path: Path) -> None:
         (Magnitudes, r"no ONNX form: aten\.where of complex numbers: write it in terms of others"),
         (Shaky, r"layer 'model' \(Shaky\) .*: draws random .* \(test_export\.py, line \d+: return functional\.rrelu"),
         (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None)),
+            r"layer '1' \(BatchNorm1d\) cannot be exported: momentum=None averages over all batches so far",
+        ),
+        (
             lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
             r"layer '1' \(BatchNorm1d\) .*does not train on a batch of 1: Expected more than 1 value",
         ),
@@ -251,6 +255,7 @@ def test_spectra_of_the_inputs_are_exported(tmp_path: Path) -> None:
         "no ONNX form",
         "complex numbers",
         "random function",
+        "average of all batches",
         "batch norm",
         "second",
         "pool",
