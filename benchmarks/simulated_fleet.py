@@ -18,6 +18,8 @@ from edge_agent.config import AgentConfig, Data, HeldOut, Training
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.policy import Policy
 from skerry.profile import Jitter, Lab
+from skerry.protocol import frames
+from skerry.protocol.messages import PeerStatus
 from skerry.recipe import Recipe
 from testbed.simulation.coordinator import PORT, SimulatedCoordinator
 from testbed.simulation.device import SimulatedDevice
@@ -42,6 +44,26 @@ class Plan(msgspec.Struct, frozen=True):
     step_s: float  # of the fastest device; the slowest takes five times as long
     steps: int | None  # of each update; None: as the default recipe says
     seed: int
+
+
+class Messages:
+    """Counts what is read from the simulated wire while it is installed, both ways.
+
+    A frame on a stream, a request and an answer are a message each, however many segments of the network they take.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._decode = frames.decode
+
+    def install(self) -> None:
+        """Count from now on, in the whole process."""
+        frames.decode = self._counted
+
+    def _counted(self, frame: bytes, kind: Any, *, bytes_max: int) -> Any:
+        message = self._decode(frame, kind, bytes_max=bytes_max)
+        self.count += 2 if isinstance(message, PeerStatus) else 1  # it answers a request that holds no frame
+        return message
 
 
 class Fleet:
@@ -100,6 +122,8 @@ class Fleet:
 
 
 async def measure(plan: Plan, folder: Path) -> dict[str, Any]:
+    messages = Messages()
+    messages.install()
     fleet = Fleet(plan, folder)
     for coordinator in fleet.coordinators:
         coordinator.start()
@@ -113,12 +137,14 @@ async def measure(plan: Plan, folder: Path) -> dict[str, Any]:
     assert not any(device.failures for device in fleet.devices), "a device has failed"
 
     trained, network = fleet.world.training, fleet.network
-    arrivals, updates, training_s, steps = network.arrivals, fleet.updates, trained.cpu_seconds, trained.steps
+    read, segments, updates = messages.count, network.arrivals, fleet.updates
+    training_s, steps = trained.cpu_seconds, trained.steps
     began_s = time.process_time()
     await asyncio.sleep(plan.seconds)
     cpu_s = time.process_time() - began_s
     found = {
-        "messages": network.arrivals - arrivals,
+        "messages": messages.count - read,
+        "segments": network.arrivals - segments,
         "updates": fleet.updates - updates,
         "steps": trained.steps - steps,
         "cpu_s": cpu_s,

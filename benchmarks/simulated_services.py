@@ -6,6 +6,10 @@ Four regions run in one process on one core, agents and coordinators whole: WebS
 SQLite, the codec, the token. `calm`: the task `activity` with the default recipe. `busy`: a model of 115 parameters
 whose devices send an update every third of a second or so; nothing but traffic, so to speak. `connected`: as many
 devices with that model as `--devices` says, for their memory.
+
+A message is what is read as one at the other end: a frame on a device's stream, a request or an answer between
+coordinators; so updates, models, acknowledgements, heartbeats, telemetry, peers' models, the token and signs of life.
+What takes several segments of the simulated network counts once.
 """
 
 import argparse
@@ -57,6 +61,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         "devices": plan.devices,
         "virtual_s": plan.seconds,
         "messages": found["messages"],
+        "segments": found["segments"],
         "updates": found["updates"],
         "messages_per_cpu_s_outside_training": round(found["messages"] / outside_s),
         "virtual_s_per_cpu_s": round(plan.seconds / found["cpu_s"], 2),
