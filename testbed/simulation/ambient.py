@@ -17,6 +17,8 @@ from aiohttp._websocket.writer import WebSocketWriter
 
 from testbed.simulation.clock import START_S
 
+OBJECTS = 10_000  # made and not freed again before garbage is looked for: a message needs hundreds, for a moment
+
 
 @contextmanager
 def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
@@ -39,6 +41,7 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
         (aiohttp.connector, "monotonic", clock),
     ]
     real = [(module, name, getattr(module, name)) for module, name, _ in offered]
+    threshold = gc.get_threshold()
     _begin_collecting_anew()
     try:
         for module, name, virtual in offered:
@@ -46,6 +49,7 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+        gc.set_threshold(*threshold)
         for module, name, before_it in real:
             setattr(module, name, before_it)
         random.setstate(before[0])
@@ -56,6 +60,7 @@ def _begin_collecting_anew() -> None:
     """Let what comes alone decide when garbage is collected: finalizers may close connections."""
     gc.collect()
     gc.freeze()  # what was there before counts no more
+    gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
     gc.collect()
 
 

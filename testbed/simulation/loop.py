@@ -8,9 +8,9 @@ import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Executor
-from contextvars import Context
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -50,6 +50,52 @@ class VirtualTask(asyncio.Task[T]):
         return self._number
 
 
+class _Handle(asyncio.Handle):
+    """A handle that knows no debug mode: most of what one costs is asking for it. The loop fills it in."""
+
+    __slots__ = ()
+
+    _args: Sequence[Any]
+    _callback: Callable[..., object]
+    _context: Context
+    _loop: "VirtualLoop"
+    _repr = _source_traceback = None
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        self._cancelled = True
+        self._callback, self._args = _nothing, ()
+
+
+class _TimerHandle(asyncio.TimerHandle):
+    """The same, of a timer; it tells the loop where it is cancelled before its time."""
+
+    __slots__ = ()
+
+    _args: Sequence[Any]
+    _callback: Callable[..., object]
+    _context: Context
+    _loop: "VirtualLoop"
+    _repr = _source_traceback = None
+    _scheduled: bool
+    _when: float
+
+    def cancel(self) -> None:
+        """Do not call it."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback, self._args = _nothing, ()
+            if self._scheduled:  # else it is about to be called: `sleep` cancels its timer at the end
+                self._loop.timer_cancelled()
+
+
+_new_handle = object.__new__
+
+
+def _nothing() -> None:
+    """Stand in for what was cancelled."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module."""
 
@@ -64,7 +110,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.task_made: Callable[[asyncio.Task[Any]], None] | None = None  # told of every task in its maker's context
         self.in_thread: InThread | None = None  # what stands for the default executor; None: threads are refused
         self._now_s = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []  # a heap: due at, number, what
+        self._timers: list[tuple[float, int, _TimerHandle]] = []  # a heap: due at, number, what
         self._timers_made = 0
         self._timers_cancelled = 0
         self._tasks_made = 0
@@ -81,7 +127,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call in the next turn, behind what is to be called then already."""
         if self._closed:
             self._check_closed()
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _new_handle(_Handle)
+        handle._context = copy_context() if context is None else context
+        handle._callback, handle._args, handle._loop, handle._cancelled = callback, args, self, False
         self._ready.append(handle)
         return handle
 
@@ -89,9 +137,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call at virtual time `when`; what is due at the same time is called in the order of these calls."""
-        self._check_closed()
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        handle._scheduled = True  # type: ignore[attr-defined]  # it tells the loop when it is cancelled
+        if self._closed:
+            self._check_closed()
+        handle = _new_handle(_TimerHandle)
+        handle._context = copy_context() if context is None else context
+        handle._callback, handle._args, handle._loop, handle._cancelled = callback, args, self, False
+        handle._when, handle._scheduled = when, True  # the latter: it tells the loop when it is cancelled
         self._timers_made += 1
         heappush(self._timers, (when, self._timers_made, handle))
         return handle
@@ -102,37 +153,40 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call after `delay` virtual seconds."""
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        if not handle._scheduled:  # type: ignore[attr-defined]  # called already: `sleep` cancels its timer at the end
-            return
+    def timer_cancelled(self) -> None:
+        """One of the timers that are set was cancelled."""
         self._timers_cancelled += 1
         if self._timers_cancelled >= CANCELLED_TIMERS_MIN and 2 * self._timers_cancelled > len(self._timers):
-            self._timers = [timer for timer in self._timers if not timer[2].cancelled()]
+            self._timers = [timer for timer in self._timers if not timer[2]._cancelled]
             heapify(self._timers)
             self._timers_cancelled = 0
 
     def _run_once(self) -> None:
-        """Run what is ready; if nothing is, let time pass until something is."""
+        """Run what is ready, turn after turn, until the loop is stopped; if nothing is, let time pass."""
         ready = self._ready
-        if not ready and not self._stopping:
-            self._jump()
-        timers = self._timers
-        while timers and timers[0][0] <= self._now_s:
-            handle = heappop(timers)[2]
-            handle._scheduled = False  # type: ignore[attr-defined]
-            if handle.cancelled():
-                self._timers_cancelled -= 1
-            else:
-                ready.append(handle)
-        for _ in range(len(ready)):
-            handle_or_timer = ready.popleft()
-            if not handle_or_timer._cancelled:
-                handle_or_timer._run()
+        next_handle = ready.popleft
+        while True:
+            if not ready and not self._stopping:
+                self._jump()
+            timers = self._timers
+            while timers and timers[0][0] <= self._now_s:
+                timer = heappop(timers)[2]
+                timer._scheduled = False
+                if timer._cancelled:
+                    self._timers_cancelled -= 1
+                else:
+                    ready.append(timer)
+            for _ in range(len(ready)):
+                handle = next_handle()
+                if not handle._cancelled:
+                    handle._run()
+            if self._stopping:
+                return
 
     def _jump(self) -> None:
         """Let time pass until the next timer."""
         timers = self._timers
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:
             heappop(timers)
             self._timers_cancelled -= 1
         if not timers or timers[0][0] == math.inf:

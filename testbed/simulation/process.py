@@ -10,12 +10,16 @@ from testbed.simulation.loop import VirtualLoop
 _CURRENT: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 
+TASKS_MIN = 16  # before those that have ended are thrown out
+
+
 class Process:
     """Knows every task that its first one has started, directly or not."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
-        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they were started
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they were started; some have ended
+        self._sweep_at = TASKS_MIN
         self._context = copy_context()
         self._context.run(_CURRENT.set, self)
         loop.task_made = _assign
@@ -34,8 +38,10 @@ class Process:
 
     def add(self, task: asyncio.Task[Any]) -> None:
         """A task of this process was started."""
+        if len(self._tasks) >= self._sweep_at:  # one by one, each would cost a callback
+            self._tasks = {one: None for one in self._tasks if not one.done()}
+            self._sweep_at = 2 * len(self._tasks) + TASKS_MIN
         self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
 
 
 def _assign(task: asyncio.Task[Any]) -> None:

@@ -80,22 +80,44 @@ class TrainingInline:
     async def run(self, pauses: Iterator[float | None]) -> bool:
         """See `edge_agent.threads.TrainingRunner`."""
         self._stop = stop = _Stop()
+        loop = asyncio.get_running_loop()
         async with self._one_at_a_time:
             while True:
-                try:
-                    with self._spent:
-                        rest_s = next(pauses)
-                except StopIteration:
-                    return True
-                if rest_s is None:
-                    self._spent.steps += 1
-                    step_s = self._speed.step_s()
-                    await asyncio.sleep(step_s)  # no step is left half-way
-                    self._computed_s += step_s
-                    if stop.asked:
-                        return False
-                elif await stop.asked_within(rest_s):
+                left_off: asyncio.Future[float | bool] = loop.create_future()
+                self._go_on(pauses, stop, left_off)
+                rest_s = await left_off
+                if isinstance(rest_s, bool):
+                    return rest_s
+                if await stop.asked_within(rest_s):
                     return False
+
+    def _go_on(self, pauses: Iterator[float | None], stop: "_Stop", left_off: "asyncio.Future[float | bool]") -> None:
+        """Take steps, each from a timer of its own; `left_off` gets a rest's seconds, or what `run` returns."""
+        try:
+            with self._spent:
+                rest_s = next(pauses)
+        except StopIteration:
+            left_off.set_result(True)
+        except Exception as error:
+            left_off.set_exception(error)
+        else:
+            if rest_s is None:
+                self._spent.steps += 1
+                step_s = self._speed.step_s()
+                asyncio.get_running_loop().call_later(step_s, self._stepped, step_s, pauses, stop, left_off)
+            else:
+                left_off.set_result(float(rest_s))
+
+    def _stepped(
+        self, step_s: float, pauses: Iterator[float | None], stop: "_Stop", left_off: "asyncio.Future[float | bool]"
+    ) -> None:
+        if left_off.done():
+            return  # whoever ran it has been cancelled
+        self._computed_s += step_s
+        if stop.asked:
+            left_off.set_result(False)
+        else:
+            self._go_on(pauses, stop, left_off)
 
     def computed_s(self) -> float:
         """See `edge_agent.threads.TrainingRunner`."""

@@ -1,6 +1,7 @@
 """Virtual time passes only when nothing is left to do, and nothing real gets in."""
 
 import asyncio
+import gc
 import os
 import random
 import secrets
@@ -217,12 +218,13 @@ def test_the_random_sources_of_the_process_follow_the_seed_and_come_back() -> No
         drawn = random.random(), os.urandom(8), secrets.token_hex(4), uuid.uuid4(), random.SystemRandom().random()
         return *drawn, time.time() - 1_767_225_600.0, time.monotonic(), loop.time()
 
-    state, wall_s = random.getstate(), time.time()
+    state, wall_s, collected = random.getstate(), time.time(), gc.get_threshold()
     first, again, other = run(main(), seed=5), run(main(), seed=5), run(main(), seed=6)
     assert first == again
     assert all(one != two for one, two in zip(first[:5], other[:5], strict=True))
     assert first[5:] == (10.0, 10.0, 10.0)
     assert random.getstate() == state
+    assert gc.get_threshold() == collected
     assert 0.0 <= time.time() - wall_s < 60.0
     assert os.urandom(16) != os.urandom(16)
     assert os.urandom.__module__ == "posix"

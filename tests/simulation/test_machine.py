@@ -4,14 +4,15 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from skerry.errors import ConfigError, SkerryError, StorageError
-from testbed.simulation.loop import run
+from testbed.simulation.loop import VirtualLoop, run
 from testbed.simulation.machine import RESTART_S, Machine, World
 from testbed.simulation.network import SimulatedNetwork
+from testbed.simulation.process import Process
 
 Happens = Callable[["Diary"], Awaitable[Any]]
 
@@ -122,6 +123,33 @@ async def ended_with(folder: Path, error: BaseException) -> Failing:
     await asyncio.sleep(1.5)
     assert not machine.running
     return machine
+
+
+def test_a_kill_ends_every_task_that_still_runs_in_the_order_in_which_they_began() -> None:
+    ended: list[int] = []
+
+    async def long(number: int) -> None:
+        try:
+            await asyncio.sleep(1e6)
+        finally:
+            ended.append(number)
+
+    async def service() -> None:
+        for number in range(1, 200):
+            asyncio.create_task(long(number) if number % 20 == 0 else asyncio.sleep(0.01))  # noqa: RUF006 - killed
+            await asyncio.sleep(1.0)
+        await long(0)
+
+    async def main() -> None:
+        process = Process(cast("VirtualLoop", asyncio.get_running_loop()))
+        process.start(service())
+        await asyncio.sleep(300.0)
+        assert len(process._tasks) < 40  # of 200, those that have ended are forgotten
+        process.kill()
+        await asyncio.sleep(0.0)
+        assert ended == list(range(0, 200, 20))
+
+    run(main(), seed=1)
 
 
 @pytest.mark.parametrize(

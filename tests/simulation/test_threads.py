@@ -133,6 +133,18 @@ def test_an_error_of_a_step_is_raised_and_the_next_run_goes_on() -> None:
     run(main(), seed=1)
 
 
+def test_a_run_that_is_cancelled_takes_no_further_step() -> None:
+    async def main() -> None:
+        loop, runner, steps = asyncio.get_running_loop(), training(), Steps([None, None, None])
+        running = asyncio.ensure_future(runner.run(steps()))
+        await asyncio.sleep(3.0)
+        running.cancel()
+        assert await runner.run(Steps([None])())
+        assert (steps.begun_s, loop.time(), runner.computed_s()) == ([0.0, 2.0], 5.0, 4.0)
+
+    run(main(), seed=1)
+
+
 def test_a_slower_servers_work_takes_time_and_is_counted() -> None:
     async def main() -> None:
         work = ServerWork(0.01)
