@@ -90,6 +90,8 @@ class Disk:
         self.sync_s = sync_s
         self.syncs = 0
         self._files = files
+        self._listed = "" if files is None else str(folder / files)
+        self._known: frozenset[str] | None = None  # its files behind the newest piece of work; None: look
         self._rng = rng
         self._full = False
         self._free_at_s = 0.0
@@ -115,14 +117,17 @@ class Disk:
 
     def begin(self) -> Write:
         """Something that may write is about to be done; call `done` behind it."""
-        self._write = Write(self._synced_files())
+        if self._known is None:
+            self._known = self._synced_files()
+        self._write = Write(self._known)
         return self._write
 
     def done(self, write: Write, now_s: float) -> float:
         """It was done; return when the disk has it, and call `finish` then."""
         self._write = None
         if self._files is not None:
-            write.made = sorted(self._synced_files() - write.files)
+            self._known = self._synced_files()
+            write.made = sorted(self._known - write.files)
             write.syncs += SYNCS_PER_FILE * len(write.made)
         if not write:
             return now_s
@@ -202,7 +207,7 @@ class Disk:
         if self._files is None:
             return frozenset()
         try:
-            return frozenset(os.listdir(self.folder / self._files))  # noqa: PTH208 - `iterdir` takes five times as long
+            return frozenset(os.listdir(self._listed))  # noqa: PTH208 - `iterdir` takes five times as long
         except FileNotFoundError:
             return frozenset()
 
@@ -219,8 +224,9 @@ class Disk:
         self._images[name] = image
 
     def opened(self, database: "_SimulatedDatabase") -> None:
-        """A database was opened."""
+        """A database was opened: a service starts, whose files need not be those of before."""
         self._open.append(database)
+        self._known = None
 
     def closed(self, database: "_SimulatedDatabase") -> None:
         """A database was closed."""
@@ -231,6 +237,7 @@ class Disk:
         """A transaction is about to be committed."""
         if self._write is None:
             self.syncs += 1  # at a start or a stop: nobody waits for it
+            self._known = None  # files, too, may have been written
             return
         self._write.syncs += 1
         if database not in self._write.logs:
@@ -275,7 +282,6 @@ class _SimulatedDatabase(Database):
         """See `Database`."""
         self._disk.commits(self)
         super().commit()
-        self.connection.execute("PRAGMA shrink_memory")  # or the caches of ten thousand would take a gigabyte
 
     def close(self) -> None:
         """See `Database`."""

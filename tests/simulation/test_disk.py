@@ -199,6 +199,30 @@ def test_a_file_on_its_way_is_whole_or_lies_torn_under_its_temporary_name(tmp_pa
     assert left == {True, False}
 
 
+def test_the_files_that_a_service_makes_at_its_start_are_there_before_its_work(tmp_path: Path) -> None:
+    """Whether it opens its database behind them, or writes down there that they are there."""
+    disk = Disk(tmp_path / "a", lambda: 0.5, random.Random(1), files="checkpoints")
+    folder = disk.folder / "checkpoints"
+    folder.mkdir(parents=True)
+    with writing(disk) as write:
+        pass
+    (folder / "1.safetensors").write_bytes(b"1")
+    store = open_store(disk)
+    with writing(disk) as write:
+        store.load()
+    assert (write.write.made, write.due_s) == ([], 0.0)
+    (folder / "2.safetensors").write_bytes(b"2")
+    put(store, 1)
+    with writing(disk) as write:
+        (folder / "3.safetensors").write_bytes(b"3")
+    assert (write.write.made, write.due_s) == (["3.safetensors"], 1.0)
+    with writing(disk, 2.0) as write:
+        (folder / "3.safetensors").unlink()
+        put(store, 2)
+    assert (write.write.made, write.due_s) == ([], 2.5)
+    store.close()
+
+
 @pytest.mark.parametrize("power", [True, False])
 def test_a_database_in_memory_outlives_its_process_and_takes_no_file(tmp_path: Path, power: bool) -> None:
     disk = Disk(tmp_path / "0", lambda: 0.5, random.Random(1), in_memory=True)
