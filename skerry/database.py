@@ -6,7 +6,6 @@ time may use a database, but not always the same one.
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -70,6 +69,7 @@ class Database:
             StorageError: it cannot be opened, read or written.
         """
         self._path = path
+        self._errors, self._transaction = _Errors(path), _Transaction(self)
         self._wal_bytes = wal_bytes
         self._durable = durable
         self.queries = _queries(package)
@@ -99,31 +99,23 @@ class Database:
         with self.errors():
             self.connection.execute("COMMIT")
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All that happens inside is on disk behind it, or none of it where this raises."""
-        self.begin()
-        try:
+    def rollback(self) -> None:
+        """Undo the transaction, if there is one."""
+        if self.connection.in_transaction:
             with self.errors():
-                yield
-            self.commit()
-        except BaseException:
-            if self.connection.in_transaction:
-                with self.errors():
-                    self.connection.execute("ROLLBACK")
-            raise
+                self.connection.execute("ROLLBACK")
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def transaction(self) -> "_Transaction":
+        """All that happens inside is on disk behind it, or none of it where this raises."""
+        return self._transaction
+
+    def errors(self) -> "_Errors":
         """Name the file in whatever SQLite reports.
 
         Raises:
             StorageError: SQLite reported something.
         """
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error}{disk_remedy(error)}") from error
+        return self._errors
 
     def _connect(self, *, read_only: bool, leave_no_trace: bool) -> sqlite3.Connection:
         uri = f"{self._path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
@@ -163,6 +155,44 @@ class Database:
                 for statement in _statements(script):
                     self.connection.execute(statement)
             self.connection.execute(f"PRAGMA user_version = {len(scripts)}")
+
+
+class _Errors:
+    """See `Database.errors`; holds nothing, so that one serves always."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"{self._path}: {error}{disk_remedy(error)}") from error
+
+
+class _Transaction:
+    """See `Database.transaction`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._database.begin()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        database = self._database
+        if error is None:
+            try:
+                database.commit()
+            except BaseException:
+                database.rollback()
+                raise
+        else:
+            database.rollback()
+            if isinstance(error, sqlite3.Error):
+                with database.errors():
+                    raise error
 
 
 @cache
