@@ -1,7 +1,9 @@
 """The order of writes: one at a time, in the order in which they were asked for; training does not wait for them."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from edge_agent.threads import RunInThread
 
@@ -16,24 +18,24 @@ class DiskQueue:
 
     def __init__(self, run_in_thread: RunInThread) -> None:
         self._run_in_thread = run_in_thread
-        self._writes: asyncio.Queue[tuple[Callable[[], None], Done | None]] = asyncio.Queue()
+        self._waiting: deque[tuple[Callable[[], None], Done | None]] = deque()
+        self._busy = False
+        self._over: asyncio.Future[None] | None = None  # None: `run` has not begun
 
     def submit(self, write: Callable[[], None], done: Done | None = None) -> None:
         """Ask for `write`; `done` is called on the loop once it is on disk."""
-        self._writes.put_nowait((write, done))
+        self._waiting.append((write, done))
+        self._go_on()
 
     async def run(self) -> None:
-        """Perform writes until cancelled.
+        """Perform writes until cancelled. One that a thread was asked for happens all the same: `finish` builds on it.
 
         Raises:
             StorageError: the disk refused one.
         """
-        while True:
-            write, done = await self._writes.get()
-            # Once it is asked of a thread it happens, also where the agent is stopped meanwhile: `finish` builds on it.
-            await asyncio.shield(self._run_in_thread(write))
-            if done is not None:
-                done()
+        self._over = asyncio.get_running_loop().create_future()
+        self._go_on()
+        await self._over
 
     def finish(self) -> None:
         """Perform what was asked for and has not begun, in order; behind `run` and its thread, at a stop in good order.
@@ -41,9 +43,30 @@ class DiskQueue:
         Raises:
             StorageError: the disk refused one.
         """
-        while not self._writes.empty():
-            write, _ = self._writes.get_nowait()
+        while self._waiting:
+            write, _ = self._waiting.popleft()
             write()
+
+    def _go_on(self) -> None:
+        """Begin the next write, if it is its turn."""
+        if self._busy or not self._waiting or self._over is None or self._over.done():
+            return
+        self._busy = True
+        write, done = self._waiting.popleft()
+        asyncio.ensure_future(self._run_in_thread(write)).add_done_callback(partial(self._written, done))
+
+    def _written(self, done: Done | None, write: asyncio.Future[None]) -> None:
+        self._busy = False
+        assert self._over is not None
+        if write.cancelled() or self._over.done():
+            return  # at an end
+        try:
+            write.result()
+            if done is not None:
+                done()
+        except Exception as error:  # a defect ends the agent, too
+            self._over.set_exception(error)
+        self._go_on()
 
 
 class ResidualWear:

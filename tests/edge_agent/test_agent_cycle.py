@@ -219,6 +219,21 @@ async def test_writes_happen_in_order_and_an_error_ends_the_queue() -> None:
     work.close()
 
 
+async def test_an_error_behind_a_write_ends_the_queue_too() -> None:
+    work, seen = WorkThreads(), list[str]()
+    disk = DiskQueue(work)
+
+    def misses() -> None:
+        raise KeyError("sequence")
+
+    disk.submit(lambda: seen.append("written"), misses)
+    disk.submit(lambda: seen.append("behind it"))
+    with pytest.raises(KeyError, match="sequence"):
+        await disk.run()
+    assert seen == ["written"]
+    work.close()
+
+
 async def test_a_stop_loses_no_write_and_keeps_their_order() -> None:
     """Neither the one that waits for a thread, which others keep busy, nor those behind it."""
     work, busy, seen = WorkThreads(1), threading.Event(), list[int]()
