@@ -137,7 +137,7 @@ class ModelState:
         """
         if base is None:
             return sparse.encode(SparseVector.full(self.model))
-        indices = np.flatnonzero(self.changed_at > base)
+        indices = (self.changed_at > base).nonzero()[0]
         return sparse.encode(SparseVector(self.size, indices, self.model[indices]), background=self.model)
 
     def _sum(self, before: Replica | None, publication: Publication, values: SparseVector) -> Replica:

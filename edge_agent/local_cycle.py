@@ -110,7 +110,7 @@ class LocalCycle:
 
     def is_finite(self, difference: Float32) -> bool:
         """Whether the loss and every entry of `difference` are numbers to go on with."""
-        return isfinite(self.loss) and bool(np.all(np.abs(difference) < DIFFERENCE_MAX))
+        return isfinite(self.loss) and bool((np.abs(difference) < DIFFERENCE_MAX).all())
 
     def _look_into_mailbox(self) -> None:
         learning_rate = self._mailbox.learning_rate

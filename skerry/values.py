@@ -56,7 +56,8 @@ def to_int8(values: Float32, scale: np.float32) -> npt.NDArray[np.int8]:
 
 def to_float16(values: Float32) -> npt.NDArray[np.float16]:
     """Return the nearest float16 values; what lies beyond the largest finite one becomes that one."""
-    return np.clip(values, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+    # as `np.clip`, which takes four times as long for the few values of a small model
+    return np.minimum(np.maximum(values, -FLOAT16_MAX), FLOAT16_MAX).astype(np.float16)
 
 
 def quantise(values: Float32, encoding: ValueEncoding) -> Float32:

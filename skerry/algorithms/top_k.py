@@ -20,11 +20,13 @@ def largest(values: Float32, count: int) -> Indices:
     if count == 0:
         return np.empty(0, np.int64)
     magnitudes = np.abs(values)
+    if count == 1:  # most tensors of a small model: `argmax` takes the first of several
+        return np.array([magnitudes.argmax()], np.int64)
     threshold = np.partition(magnitudes, len(values) - count)[len(values) - count]
-    chosen = np.flatnonzero(magnitudes >= threshold)
+    chosen: Indices = (magnitudes >= threshold).nonzero()[0]
     surplus = len(chosen) - count
     if surplus:
-        ties = np.flatnonzero(magnitudes[chosen] == threshold)
+        ties = (magnitudes[chosen] == threshold).nonzero()[0]
         chosen = np.delete(chosen, ties[-surplus:])
     return chosen.astype(np.int64, copy=False)
 

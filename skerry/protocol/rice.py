@@ -2,7 +2,7 @@
 
 A gap g, the number of entries skipped, is cut into a quotient g >> r and r low bits (Rice and Plaut, 1971). The two
 go to separate streams, low bits packed side by side and quotients in unary, because then the positions of the ones in
-the unary stream, less their rank, *are* the running sums of the quotients: one `flatnonzero` decodes all of them. Bits
+the unary stream, less their rank, *are* the running sums of the quotients: one `nonzero` decodes all of them. Bits
 fill bytes from the lowest.
 
 For gaps of random top-k choices this takes within 1 % of log2 C(n, k) bits; r = 0 is a bitmap.
@@ -44,26 +44,24 @@ class RiceCode:
         gaps = indices.copy()
         gaps[1:] -= indices[:-1]
         gaps[1:] -= 1
-        if gaps.min() < 0:
+        if np.minimum.reduce(gaps) < 0:
             raise ValueError("indices must be strictly ascending and not negative")
         mean = (int(indices[-1]) + 1 - len(gaps)) // len(gaps)
-        best = cls._with(gaps, min(PARAMETER_MAX, max(0, mean.bit_length() - 1)))
+        parameter = min(PARAMETER_MAX, max(0, mean.bit_length() - 1))
+        quotients = gaps >> parameter
+        bits = _bits(quotients, parameter)
         for step in (-1, 1):
-            while 0 <= best.parameter + step <= PARAMETER_MAX:
-                other = cls._with(gaps, best.parameter + step)
-                if other.bits >= best.bits:
+            while 0 <= parameter + step <= PARAMETER_MAX:
+                others = gaps >> parameter + step
+                if (other_bits := _bits(others, parameter + step)) >= bits:
                     break
-                best = other
-        return best
-
-    @classmethod
-    def _with(cls, gaps: Indices, parameter: int) -> "RiceCode":
-        return cls(parameter, gaps, gaps >> parameter)
+                parameter, quotients, bits = parameter + step, others, other_bits
+        return cls(parameter, gaps, quotients)
 
     @property
     def bits(self) -> int:
         """Length of both streams without the padding of each to whole bytes."""
-        return len(self.gaps) * (self.parameter + 1) + int(self.quotients.sum())
+        return _bits(self.quotients, self.parameter)
 
     def pack(self) -> bytes:
         """Return the low bits and behind them the quotients, each stream padded with zero bits to whole bytes."""
@@ -78,11 +76,15 @@ class RiceCode:
         return np.packbits(bits, bitorder="little").tobytes()
 
     def _unary(self) -> bytes:
-        ones = np.cumsum(self.quotients)
+        ones = self.quotients.cumsum()
         ones += np.arange(len(ones))
         bits = np.zeros(int(ones[-1]) + 1, np.uint8)
         bits[ones] = 1
         return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _bits(quotients: Indices, parameter: int) -> int:
+    return len(quotients) * (parameter + 1) + int(np.add.reduce(quotients))
 
 
 def unpack(data: bytes, parameter: int, count: int, size: int) -> Indices:
@@ -100,7 +102,7 @@ def unpack(data: bytes, parameter: int, count: int, size: int) -> Indices:
     bits = np.unpackbits(np.frombuffer(data, np.uint8, unary_bytes, low_bytes), bitorder="little").view(np.bool_)
     if np.count_nonzero(bits) != count:  # before anything of the size of `count` or of the ones is made
         raise MalformedVector(f"the indices' quotients are not {count}")
-    indices = np.flatnonzero(bits)
+    indices = bits.nonzero()[0]
     if int(indices[-1]) >> 3 != unary_bytes - 1:
         raise MalformedVector("an empty byte behind the indices")
     if parameter > 0:
@@ -108,7 +110,7 @@ def unpack(data: bytes, parameter: int, count: int, size: int) -> Indices:
         indices -= rank
         indices <<= parameter
         indices += rank
-        indices += np.cumsum(_unpack_low_bits(data[:low_bytes], parameter, count), dtype=np.int64)
+        indices += _unpack_low_bits(data[:low_bytes], parameter, count).cumsum(dtype=np.int64)
     if indices[-1] >= size:
         raise MalformedVector(f"index {int(indices[-1])} in a vector of {size} entries")
     return indices
