@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from coordinator import publications
 from coordinator.backlog import Backlog
@@ -36,6 +36,7 @@ from coordinator.events import (
 )
 from coordinator.group import Group, collect
 from coordinator.model_state import ModelState
+from coordinator.outlet import Observer, Outlet
 from coordinator.publications import Prepared, publication_of
 from coordinator.region import Region
 from coordinator.region_state import RegionSettings
@@ -53,11 +54,7 @@ from skerry.protocol.messages import (
     PeerModelNeeded,
     PeerModelTaken,
     PeerStatus,
-    TokenPassed,
     TokenTaken,
-    UpdateAccepted,
-    UpdateRejected,
-    Welcome,
 )
 from skerry.recipe import Recipe
 from skerry.vector import Float32, SparseVector
@@ -72,31 +69,6 @@ TICK_MIN_S = 0.01  # however soon the federation wants to be woken
 
 Toll = Callable[[Apply | Merge], Awaitable[None]]  # takes time before a change of the model: a simulated server's work
 Answer = PeerModelTaken | PeerModelNeeded | TokenTaken
-
-
-class Outlet(Protocol):
-    """Where messages leave. Nothing here may block; what is for a device that is gone is dropped."""
-
-    def send_to_device(self, device: str, message: Welcome | UpdateAccepted | UpdateRejected) -> None:
-        """Queue a message on the device's stream."""
-
-    def offer_model(
-        self, device: str, version: ModelVersion, base: ModelVersion | None, age: float, payload: bytes
-    ) -> None:
-        """Queue a model, in parts; `OfferDone` is to be submitted when the last one is written."""
-
-    def send_to_peer(self, peer: str, message: PeerModel | TokenPassed) -> None:
-        """Queue a message to a peer."""
-
-
-class Observer(Protocol):
-    """Who counts what happens."""
-
-    def committed(self, seconds: float, updates: int) -> None:
-        """A group was brought to disk."""
-
-    def update_applied(self, staleness: float) -> None:
-        """An update was journalled."""
 
 
 class Engine:
@@ -136,10 +108,10 @@ class Engine:
         self._keys = count(1)
         self._prepared: dict[int, Prepared] = {}  # by number: the publications of the group at hand
         self._offered: tuple[tuple[int, int | None], bytes] | None = None  # the last difference that was encoded
-        self._group: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
-        self._closing = False
+        self._cancelled = self._closing = False
         self._reports = Batch()  # telemetry and traffic, which wait for the next commit for a while
         self._reports_due_s = 0.0
         self._commits = 0
@@ -313,13 +285,13 @@ class Engine:
             StorageError: the disk refused a write. What was not acknowledged by then never will be.
         """
         self._schedule_tick()
+        self._working = self._loop.create_task(self._work_on())
         try:
-            while True:
-                await self._arrived.wait()
-                # Cancelling must not tear a group apart: its write goes on in its thread whatever happens here.
-                self._group = self._loop.create_task(self._work())
-                await asyncio.shield(self._group)
+            # Cancelling must not tear a group apart: its write goes on in its thread whatever happens here.
+            await asyncio.shield(self._working)
         except asyncio.CancelledError:
+            self._cancelled = True
+            self._arrived.set()
             raise
         except BaseException:
             self._failed = True
@@ -338,10 +310,10 @@ class Engine:
         """
         self._closing = True
         try:
-            if self._group is not None:
-                await asyncio.wait([self._group])
+            if self._working is not None:
+                await asyncio.wait([self._working])
                 if not self._failed:
-                    self._group.result()
+                    self._working.result()
             await self._checkpointer.settle()
             if not self._failed:
                 await self._work()  # records a checkpoint that has just been written
@@ -354,6 +326,13 @@ class Engine:
         finally:
             self._stop_timer()
             self._state_dir.close()
+
+    async def _work_on(self) -> None:
+        """Work on group after group, until `run` was cancelled and the group under way is done."""
+        await self._arrived.wait()
+        while not self._cancelled:
+            await self._work()
+            await self._arrived.wait()
 
     async def _work(self) -> None:
         """Handle what has arrived, bring it to disk, then perform it."""
