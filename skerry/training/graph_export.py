@@ -135,7 +135,6 @@ def converted(traced: torch.fx.GraphModule, inputs: Sequence[str], outputs: Sequ
         ExportError: an operator has no ONNX form.
     """
     import onnx_ir
-    from onnxscript.optimizer import optimize
     from torch.onnx._internal.exporter import _core, _fx_passes, _ir_passes
 
     for node in traced.graph.nodes:
@@ -156,7 +155,7 @@ def converted(traced: torch.fx.GraphModule, inputs: Sequence[str], outputs: Sequ
             _ir_passes.add_opset_imports(model)
             _name_outputs(model)
             _renew_spectra(model)
-            optimize(model)
+            _optimizer()(model)
         except Exception as error:  # torch's exporter and onnx's optimizer raise many kinds
             reason = _reason(error)
             operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", reason)
@@ -193,6 +192,38 @@ def _renew_spectra(model: Any) -> None:
             model.graph.insert_before(node, axis)
             node.resize_inputs(3)
             node.replace_input_with(2, axis.outputs[0])
+
+
+@cache
+def _optimizer() -> Any:
+    """Return the passes of `onnxscript.optimizer.optimize`, but for one rule.
+
+    That one, which makes one operator of two slices, looks at the whole graph for each node and rule: of a step's graph
+    that took more time than the rest of the export, and found nothing in any model that we know.
+    """
+    from onnx_ir import passes
+    from onnx_ir.passes import common
+    from onnxscript.optimizer import _constant_folding as folding
+    from onnxscript.rewriter import _DEFAULT_REWRITE_RULES, RewritePass
+
+    fold = folding.FoldConstantsPass(
+        shape_inference=True,
+        input_size_limit=folding.DEFAULT_CONSTANT_FOLD_INPUT_SIZE_LIMIT,
+        output_size_limit=folding.DEFAULT_CONSTANT_FOLD_OUTPUT_SIZE_LIMIT,
+    )
+    rewrite = RewritePass([rule for rule in _DEFAULT_REWRITE_RULES if rule.name != "SlicesSplit"])
+    unused = (common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass())
+    return passes.Sequential(
+        common.InlinePass(),
+        passes.PassManager([fold, rewrite, *unused], steps=2, early_stop=True),
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )
 
 
 def minimised(model: onnx.ModelProto) -> bytes:

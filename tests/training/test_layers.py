@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnxscript.optimizer import optimize
 
 from skerry.tasks.manifest import Input, Label, PartName
 from skerry.training.batches import Batch
@@ -373,3 +374,11 @@ def test_the_form_that_takes_least_time_is_chosen(chosen: Forms, monkeypatch: py
 def test_a_layer_with_one_form_needs_no_measuring() -> None:
     layer = Convolution((4, 8, 8), (4, 1, 3, 3), (2, 2), (0, 0), (1, 1), False, (0, 0), 4)
     assert fastest(layer) == Forms("grouped", "transposed")
+
+
+def test_the_graph_is_as_onnxscript_optimizes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the byte: what is left out of its passes costs time alone."""
+    model = FunctionalModel(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Dropout(0.5), nn.Linear(4, 3)), Label(classes=3))
+    ours, _ = step_graph(model, Input(shape=(4,)))
+    monkeypatch.setattr(graph_export, "_optimizer", lambda: optimize)
+    assert step_graph(model, Input(shape=(4,)))[0] == ours
