@@ -35,8 +35,9 @@ LAB = Lab(jitter=Jitter(sigma=0.1), throttling=Throttling(every_s=60.0, lasts_s=
 class SmallFederation:
     """The machines, by name; started by `running`."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, slower: float) -> None:
         """Make the world inside the running loop."""
+        self._slower = slower
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         network = SimulatedNetwork(seed, loop, NetworkPath(latency_s=0.015, jitter_s=0.003, loss_share=0.002))
@@ -83,7 +84,7 @@ class SmallFederation:
             limits=Limits(reconnect_max_s=5.0),
             policy=Policy(enabled=False),
         )
-        speed = Speed(STEP_S[name], LAB, loop.time, world.draws(name, "speed"))
+        speed = Speed(self._slower * STEP_S[name], LAB, loop.time, world.draws(name, "speed"))
         clock = WallClock(loop.time, offset_s=-100.0 * number, drift=1e-5 * number)
         syncs = world.draws(name, "syncs")
         return SimulatedDevice(world, config, speed, sync_s=lambda: syncs.uniform(0.005, 0.05), clock=clock)
@@ -120,11 +121,16 @@ class SmallFederation:
         return digest.hexdigest()
 
 
-def in_world(seed: int, folder: Path, happens: Callable[[SmallFederation], Awaitable[Any]]) -> SmallFederation:
-    """Let the federation run while `happens` does, and stop it; return what is left."""
+def in_world(
+    seed: int, folder: Path, happens: Callable[[SmallFederation], Awaitable[Any]], slower: float = 1.0
+) -> SmallFederation:
+    """Let the federation run while `happens` does, and stop it; return what is left.
+
+    With devices so many times `slower` there are as many fewer steps to compute.
+    """
 
     async def main() -> SmallFederation:
-        federation = SmallFederation(seed, folder)
+        federation = SmallFederation(seed, folder, slower)
         async with federation.running():
             await happens(federation)
         return federation
@@ -134,4 +140,4 @@ def in_world(seed: int, folder: Path, happens: Callable[[SmallFederation], Await
 
 if __name__ == "__main__":
     seed, seconds, folder = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-    print(in_world(seed, folder, lambda _: asyncio.sleep(seconds)).digest())
+    print(in_world(seed, folder, lambda _: asyncio.sleep(seconds), slower=4.0).digest())

@@ -120,7 +120,7 @@ def crashes(name: str, way: str, times: int) -> Callable[[Any], Awaitable[None]]
 def test_crashes_lose_nothing_that_was_acknowledged_and_all_go_on(
     small: Any, tmp_path: Path, acknowledged: Acknowledged, way: str, name: str, seed: int
 ) -> None:
-    federation = small.in_world(seed, tmp_path, crashes(name, way, times=6))
+    federation = small.in_world(seed, tmp_path, crashes(name, way, times=6), slower=4.0)
     check(federation, acknowledged)
     assert federation.machines[name].starts == 7
     for device in federation.devices:
