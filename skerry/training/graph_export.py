@@ -212,7 +212,7 @@ def _optimizer() -> Any:
         output_size_limit=folding.DEFAULT_CONSTANT_FOLD_OUTPUT_SIZE_LIMIT,
     )
     rewrite = RewritePass([rule for rule in _DEFAULT_REWRITE_RULES if rule.name != "SlicesSplit"])
-    unused = (common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass())
+    unused = (common.RemoveUnusedNodesPass(), common.RemoveUnusedOpsetsPass())
     return passes.Sequential(
         common.InlinePass(),
         passes.PassManager([fold, rewrite, *unused], steps=2, early_stop=True),

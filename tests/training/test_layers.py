@@ -378,7 +378,9 @@ def test_a_layer_with_one_form_needs_no_measuring() -> None:
 
 def test_the_graph_is_as_onnxscript_optimizes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the byte: what is left out of its passes costs time alone."""
-    model = FunctionalModel(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Dropout(0.5), nn.Linear(4, 3)), Label(classes=3))
+    model = FunctionalModel(
+        nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Dropout(0.5), nn.Linear(4, 3)), Label(classes=3)
+    )
     ours, _ = step_graph(model, Input(shape=(4,)))
     monkeypatch.setattr(graph_export, "_optimizer", lambda: optimize)
     assert step_graph(model, Input(shape=(4,)))[0] == ours
