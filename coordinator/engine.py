@@ -7,10 +7,11 @@ a lone update pays one sync. Decides nothing itself but when to take a checkpoin
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from coordinator import publications
 from coordinator.backlog import Backlog

@@ -4,7 +4,6 @@ The network shell submits events to the engine; the region core answers each wit
 performs them. Plain values, no behaviour.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -37,7 +36,7 @@ RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
 
 
 # --- events ---
-# Structs, not dataclasses, where one is made for every update: they cost a quarter.
+# Structs, not dataclasses: to make one costs a quarter.
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -57,8 +56,7 @@ class UpdateArrived(msgspec.Struct, frozen=True):
     frame_bytes: int  # of all the frames that brought it
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceConnected:
+class DeviceConnected(msgspec.Struct, frozen=True):
     """A device said Hello. One that is connected already must be reported as disconnected first."""
 
     device: str
@@ -66,31 +64,27 @@ class DeviceConnected:
     partial: PartialUpdate | None  # an update of which some parts have arrived on an earlier connection
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceDisconnected:
+class DeviceDisconnected(msgspec.Struct, frozen=True):
     """The stream of a device has ended, whatever the reason."""
 
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class OfferDone:
+class OfferDone(msgspec.Struct, frozen=True):
     """Every part of an offered model has been written to the device's stream."""
 
     device: str
     version: ModelVersion
 
 
-@dataclass(frozen=True, slots=True)
-class TelemetryArrived:
+class TelemetryArrived(msgspec.Struct, frozen=True):
     """A device reported how it is doing."""
 
     device: str
     telemetry: Telemetry
 
 
-@dataclass(frozen=True, slots=True)
-class PeerModelArrived:
+class PeerModelArrived(msgspec.Struct, frozen=True):
     """A peer published its model. Answered with PeerModelTaken or PeerModelNeeded."""
 
     message: PeerModel
@@ -98,23 +92,20 @@ class PeerModelArrived:
     key: int = 0  # which request to answer; `Engine.ask` fills it in
 
 
-@dataclass(frozen=True, slots=True)
-class TokenArrived:
+class TokenArrived(msgspec.Struct, frozen=True):
     """A peer handed the token on. Answered with TokenTaken."""
 
     message: TokenPassed
     key: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PeerSeen:
+class PeerSeen(msgspec.Struct, frozen=True):
     """A peer answered a status request, or asked for ours."""
 
     status: PeerStatus
 
 
-@dataclass(frozen=True, slots=True)
-class PublicationNeeded:
+class PublicationNeeded(msgspec.Struct, frozen=True):
     """A peer answered a publication with PeerModelNeeded: it does not hold the one before."""
 
     peer: str
@@ -140,8 +131,7 @@ class TrafficCounted(msgspec.Struct, frozen=True):
     received_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
@@ -187,16 +177,14 @@ class ReleaseUpdate(msgspec.Struct, frozen=True):
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class JournalPeerModel:
+class JournalPeerModel(msgspec.Struct, frozen=True):
     """Append what a peer published."""
 
     position: int
     arrived: PeerModelArrived
 
 
-@dataclass(frozen=True, slots=True)
-class JournalMerge:
+class JournalMerge(msgspec.Struct, frozen=True):
     """Append the merge of a peer's replica into the model."""
 
     position: int
@@ -207,8 +195,7 @@ class JournalMerge:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True):
     """Take the model at this point of the effects as publication `number`; append the difference to the last one."""
 
     position: int
@@ -217,37 +204,32 @@ class Publish:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
-class SaveToken:
+class SaveToken(msgspec.Struct, frozen=True):
     """Remember the federation's token state; the last one of a group counts."""
 
     state: TokenState
 
 
-@dataclass(frozen=True, slots=True)
-class SaveRuleState:
+class SaveRuleState(msgspec.Struct, frozen=True):
     """Remember the state of a rule; the last one of a group counts for each type."""
 
     state: RuleState
 
 
-@dataclass(frozen=True, slots=True)
-class SaveTelemetry:
+class SaveTelemetry(msgspec.Struct, frozen=True):
     """Remember the latest telemetry of a device."""
 
     device: str
     telemetry: Telemetry
 
 
-@dataclass(frozen=True, slots=True)
-class SaveEvaluation:
+class SaveEvaluation(msgspec.Struct, frozen=True):
     """Append an evaluation."""
 
     evaluated: Evaluated
 
 
-@dataclass(frozen=True, slots=True)
-class SaveTraffic:
+class SaveTraffic(msgspec.Struct, frozen=True):
     """Add to the bytes exchanged with a party."""
 
     counted: TrafficCounted
@@ -269,15 +251,13 @@ class Apply(msgspec.Struct, frozen=True):
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TakePeerModel:
+class TakePeerModel(msgspec.Struct, frozen=True):
     """Bring the replica of a peer to what it published."""
 
     arrived: PeerModelArrived
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(msgspec.Struct, frozen=True):
     """Move the model towards the replica of `peer`; this makes `version`."""
 
     version: int
@@ -296,32 +276,28 @@ class SendToDevice(msgspec.Struct, frozen=True):
     message: Welcome | UpdateAccepted | UpdateRejected
 
 
-@dataclass(frozen=True, slots=True)
-class OfferModel:
+class OfferModel(msgspec.Struct, frozen=True):
     """Send a device the model as it stands: what changed since version `base`, or all of it where that is None."""
 
     device: str
     base: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SendPublication:
+class SendPublication(msgspec.Struct, frozen=True):
     """Send the newest publication to `peers`; `whole`: not as a difference to the one before."""
 
     peers: tuple[str, ...]
     whole: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SendToken:
+class SendToken(msgspec.Struct, frozen=True):
     """Hand the token to a peer."""
 
     to: str
     message: TokenPassed
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Answer a peer's request."""
 
     key: int

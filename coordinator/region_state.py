@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import msgspec
+
 from coordinator.age_history import AgeHistory
 from coordinator.events import RuleState
 from coordinator.ledger import Ledger
@@ -24,8 +26,7 @@ class RegionSettings:
     part_bytes_max: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeldUpdate:
+class HeldUpdate(msgspec.Struct, frozen=True):
     """An update that stands in the journal and waits for the arrival rule."""
 
     position: int

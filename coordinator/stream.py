@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -280,7 +280,7 @@ class Agents:
         message = await socket.receive()
         match message.type:
             case WSMsgType.BINARY:
-                frame = cast("bytes", message.data)
+                frame: bytes = message.data
                 self._metrics.frames_received += 1
                 self._metrics.frames_received_bytes += len(frame)
                 return frame

@@ -1,7 +1,6 @@
 """Stage `arrival`: how much an update counts when it reaches the coordinator, and when it is applied."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol
 
 import msgspec
@@ -11,8 +10,7 @@ Rate = Annotated[float, Meta(gt=0.0, le=100.0)]
 Exponent = Annotated[float, Meta(ge=0.0, le=10.0)]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """An update, as far as a rule may know it. Examples, loss and steps are the device's own word."""
 
     device: str
