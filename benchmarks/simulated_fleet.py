@@ -91,7 +91,7 @@ class Fleet:
             insecure=True,
             limits=Limits(connections_max=self._plan.devices),
         )
-        return SimulatedCoordinator(self.world, config, sync_s=lambda: 0.001)
+        return SimulatedCoordinator(self.world, config, sync_s=lambda: 0.001, in_memory=True)
 
     def add_device(self) -> None:
         """Start one more."""

@@ -29,12 +29,13 @@ class SimulatedCoordinator(Machine):
         work: ServerWork | None = None,
         sync_s: Callable[[], float] = lambda: 0.0,
         clock: WallClock | None = None,
+        in_memory: bool = False,
     ) -> None:
         """`config` says where to listen and where its state is only as far as the world has no say in that.
 
-        `work`: what changes of the model take; None: no time. `sync_s`: see `Disk`.
+        `work`: what changes of the model take; None: no time. `sync_s`, `in_memory`: see `Disk`.
         """
-        super().__init__(world, config.name, sync_s, clock, CHECKPOINTS)
+        super().__init__(world, config.name, sync_s, clock, CHECKPOINTS, in_memory=in_memory)
         self._config = replace(config, listen=Listen(world.network.address(config.name), PORT))
         self.work = work
         self.service: Service | None = None
