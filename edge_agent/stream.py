@@ -259,7 +259,8 @@ class Connection:
             if isinstance(message, UpdateOffered) and len(message.part.data) >= PART_BYTES_MIN:
                 stamp_s = self._queue_heartbeat()
                 self._window.sent(stamp_s, len(message.part.data))
-            await asyncio.sleep(0)  # a write that fits the buffers never suspends: let the reader have its turn
+            if self._control or self._updates:
+                await asyncio.sleep(0)  # a write that fits the buffers never suspends: let the reader have its turn
 
     def _next_message(self) -> FromAgent | None:
         if self._control:
