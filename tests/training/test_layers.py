@@ -96,6 +96,10 @@ def sequence(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *layers)
 
 
+def dense(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), *layers)
+
+
 IMAGE_LAYERS: dict[str, Callable[[], tuple[nn.Module, ...]]] = {
     "convolutions": lambda: (
         sequence(nn.Conv2d(4, 4, 3, stride=2, padding=1)),
@@ -145,10 +149,10 @@ IMAGE_LAYERS: dict[str, Callable[[], tuple[nn.Module, ...]]] = {
         sequence(nn.AlphaDropout(0.2)),
     ),
     "activations": lambda: (
-        *(sequence(kind()) for kind in (nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)),
-        *(sequence(kind()) for kind in (nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Softplus, nn.Softsign, nn.LogSigmoid)),
-        sequence(nn.Tanh(), nn.GLU(1)),
-        sequence(nn.Sigmoid(), nn.Softmax(1)),
+        *(dense(kind()) for kind in (nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid)),
+        *(dense(kind()) for kind in (nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.Softplus, nn.Softsign, nn.LogSigmoid)),
+        dense(nn.Tanh(), nn.GLU(1)),
+        dense(nn.Sigmoid(), nn.Softmax(1)),
     ),
 }
 
