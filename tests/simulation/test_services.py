@@ -1,7 +1,6 @@
 """The production agent and coordinator in virtual time: they learn, run the same again, and survive crashes."""
 
 import asyncio
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,20 +14,12 @@ from coordinator import service
 from coordinator.history import read_history
 from skerry.protocol.messages import UpdateAccepted
 from testbed.simulation.clock import START_S
+from tests.simulation import small_federation
+from tests.simulation.small_federation import SmallFederation
 
-SCRIPT = Path(__file__).with_name("small_federation.py")
+SCRIPT = Path(small_federation.__file__)
 
 Acknowledged = list[tuple[str, int]]
-
-
-@pytest.fixture(scope="module")
-def small() -> Any:
-    spec = importlib.util.spec_from_file_location("small_federation", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -46,7 +37,7 @@ def acknowledged(monkeypatch: pytest.MonkeyPatch) -> Acknowledged:
     return found
 
 
-def journalled(federation: Any) -> Acknowledged:
+def journalled(federation: SmallFederation) -> Acknowledged:
     return [
         (update.device, update.sequence)
         for coordinator in federation.coordinators.values()
@@ -54,7 +45,7 @@ def journalled(federation: Any) -> Acknowledged:
     ]
 
 
-def check(federation: Any, acknowledged: Acknowledged) -> None:
+def check(federation: SmallFederation, acknowledged: Acknowledged) -> None:
     """Nothing that was acknowledged is lost, nothing is applied twice, and the journal replays to the last bit."""
     written = journalled(federation)
     assert len(set(written)) == len(written)
@@ -66,16 +57,17 @@ def check(federation: Any, acknowledged: Acknowledged) -> None:
         assert machine.failures == []
 
 
-def test_two_regions_learn_and_federate(small: Any, tmp_path: Path, acknowledged: Acknowledged) -> None:
-    federation = small.in_world(1, tmp_path, lambda _: asyncio.sleep(90.0))
+def test_two_regions_learn_and_federate(tmp_path: Path, acknowledged: Acknowledged) -> None:
+    federation = small_federation.in_world(1, tmp_path, lambda _: asyncio.sleep(90.0))
     check(federation, acknowledged)
-    assert {device for device, _ in acknowledged} == set(small.STEP_S)
+    assert {device for device, _ in acknowledged} == set(small_federation.STEP_S)
     for coordinator in federation.coordinators.values():
         history = read_history(coordinator.disk.folder)
         assert len(history.merges) >= 3
         regional = [one.correct / one.examples for one in history.evaluations if one.kind == "regional" and one.correct]
         assert regional[0] < 0.3
         assert regional[-1] > 0.7
+        assert coordinator.work is not None
         assert coordinator.work.busy_s == pytest.approx(0.002 * (len(history.updates) + len(history.merges)))
 
 
@@ -97,8 +89,8 @@ def test_a_seed_gives_the_same_messages_and_models_in_every_process(tmp_path: Pa
     assert first != other
 
 
-def crashes(name: str, way: str, times: int) -> Callable[[Any], Awaitable[None]]:
-    async def happen(federation: Any) -> None:
+def crashes(name: str, way: str, times: int) -> Callable[[SmallFederation], Awaitable[None]]:
+    async def happen(federation: SmallFederation) -> None:
         machine, draws = federation.machines[name], federation.world.draws("crashes")
         await asyncio.sleep(8.0)
         for _ in range(times):
@@ -118,9 +110,9 @@ def crashes(name: str, way: str, times: int) -> Callable[[Any], Awaitable[None]]
 @pytest.mark.parametrize("way", ["kill", "cut_power"])
 @pytest.mark.parametrize(("name", "seed"), [("pi-1", 1), ("nano-1", 2), ("eu-1", 3), ("us-1", 4)])
 def test_crashes_lose_nothing_that_was_acknowledged_and_all_go_on(
-    small: Any, tmp_path: Path, acknowledged: Acknowledged, way: str, name: str, seed: int
+    tmp_path: Path, acknowledged: Acknowledged, way: str, name: str, seed: int
 ) -> None:
-    federation = small.in_world(seed, tmp_path, crashes(name, way, times=6), slower=4.0)
+    federation = small_federation.in_world(seed, tmp_path, crashes(name, way, times=6), slower=4.0)
     check(federation, acknowledged)
     assert federation.machines[name].starts == 7
     for device in federation.devices:

@@ -1,7 +1,6 @@
 """A real process is killed with SIGKILL while it takes updates in; the files it leaves must tell the whole truth."""
 
 import hashlib
-import importlib.util
 import random
 import subprocess
 import sys
@@ -9,25 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from coordinator.history import UpdateEntry, read_history
 from coordinator.recovery import rebuild
+from tests.coordinator.core import ingesting
 
-SCRIPT = Path(__file__).with_name("ingesting.py")
+SCRIPT = Path(ingesting.__file__)
 UPDATES = 400
 KILLS = 4
-
-
-@pytest.fixture(scope="module")
-def ingesting() -> Any:
-    """The script as a module: what it sends and where it starts."""
-    spec = importlib.util.spec_from_file_location("ingesting", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_and_kill(state_dir: Path, after_answers: int | None) -> list[list[str]]:
@@ -54,9 +42,7 @@ def run_and_kill(state_dir: Path, after_answers: int | None) -> list[list[str]]:
     return answers
 
 
-def test_what_was_acknowledged_before_a_kill_is_there_once_and_the_model_is_the_same(
-    tmp_path: Path, ingesting: Any
-) -> None:
+def test_what_was_acknowledged_before_a_kill_is_there_once_and_the_model_is_the_same(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     rng = random.Random(4)
     told: dict[tuple[str, int], tuple[int, float]] = {}
@@ -75,7 +61,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_once_and_the_model_is_the_
         rows = read_history(state_dir).updates
         journalled = {(row.device, row.sequence) for row in rows}
         _check_rows(rows, told)
-        _check_model(rows, state_dir, ingesting)
+        _check_model(rows, state_dir)
     assert len(journalled) == UPDATES * len(ingesting.DEVICES)
     assert len(digests) > KILLS
     newest = max(digests)
@@ -92,7 +78,7 @@ def _check_rows(rows: list[UpdateEntry], told: dict[tuple[str, int], tuple[int, 
     assert told.items() <= there.items(), "acknowledged, and not in the journal"
 
 
-def _check_model(rows: list[UpdateEntry], state_dir: Path, ingesting: Any) -> None:
+def _check_model(rows: list[UpdateEntry], state_dir: Path) -> None:
     """Add the updates up once more, without any of the coordinator's code for it."""
     model = ingesting.initial()
     for row in rows:

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from coordinator import recovery
 from coordinator.config import Checkpoints
 from coordinator.engine import Engine
 from coordinator.events import DeviceDisconnected, PeerModelArrived, TokenArrived
 from coordinator.model_state import ModelState, Publication
 from coordinator.recovery import rebuild
-from coordinator.store import Store
 from skerry.algorithms.arrival import FedAvg
 from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.federation import SynchronousExchange
@@ -22,6 +20,7 @@ from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId, PeerModel, TokenPassed
 from skerry.recipe import Recipe
 from skerry.values import ValueEncoding
+from tests.coordinator.core.test_recovery import recovered
 
 DEVICES = ("crow", "dove", "kite", "wren")
 RECIPE = Recipe(
@@ -47,14 +46,6 @@ class Peer:
         state.publish(Publication("there/1", number, broadcast, state.age, before is None), values)
         message = PeerModel("there-1", "there/1", broadcast, state.age, number, before, payload)
         await engine.ask(PeerModelArrived(message, values))
-
-
-def recovered(state_dir: Path) -> recovery.Recovered:
-    store = Store(state_dir, read_only=True)
-    try:
-        return recovery.recover(store, state_dir, "here-1")
-    finally:
-        store.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,6 +1,5 @@
 """A small comparison, and an analytic stand-in for the simulation: curves that rise as a formula says."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import pytest
 
 from testbed.comparison import scenario_file
+from testbed.comparison.crew import State
 from testbed.comparison.plan import Plan
 from testbed.comparison.run_spec import Place, RunResult, RunSpec
 from testbed.comparison.scenario import Comparison
+from tests.testbed.comparison import analytic
 
 SHA256 = "0" * 64
-ANALYTIC = Path(__file__).with_name("analytic.py")
 
 
 def make_tables(**changes: Any) -> dict[str, Any]:
@@ -62,21 +62,22 @@ def plan_of(make: Callable[..., Comparison]) -> Callable[..., Plan]:
     return plan
 
 
-@pytest.fixture(scope="session")
-def analytic() -> Any:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("analytic", ANALYTIC)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def simulated() -> Callable[[RunSpec], RunResult]:
+    def run(spec: RunSpec) -> RunResult:
+        return analytic.simulate(spec, Place(bundle="builtin:activity", data_dir=None), lambda _: None)
+
+    return run
 
 
 @pytest.fixture
-def simulated(analytic: Any) -> Callable[[RunSpec], RunResult]:
-    def run(spec: RunSpec) -> RunResult:
-        result: RunResult = analytic.simulate(spec, Place(bundle="builtin:activity", data_dir=None), lambda _: None)
-        return result
+def state_of(plan_of: Callable[..., Plan], simulated: Callable[[RunSpec], RunResult]) -> Callable[..., State]:
+    """Make a comparison in which everything is done."""
 
-    return run
+    def make(**changes: object) -> State:
+        state = State(plan_of(**changes), {})
+        while (key := state.next()) is not None:
+            state.results[key] = simulated(state.plan.spec(key))
+        return state
+
+    return make

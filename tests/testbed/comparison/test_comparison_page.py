@@ -65,25 +65,14 @@ class Outline(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.text))
 
 
-@pytest.fixture
-def done(plan_of: PlanOf, simulated: Simulated) -> Callable[..., State]:
-    def make(**changes: object) -> State:
-        state = State(plan_of(**changes), {})
-        while (key := state.next()) is not None:
-            state.results[key] = simulated(state.plan.spec(key))
-        return state
-
-    return make
-
-
 def page(state: State) -> str:
     told = summary.summarise(state, command="skerry-lab run small --seed 1", versions={"skerry": "0.1.0"})
     return comparison_page.page(told, curves_of(state))
 
 
-def test_every_world_has_its_plots_its_table_its_grids_and_its_settings(done: Callable[..., State]) -> None:
+def test_every_world_has_its_plots_its_table_its_grids_and_its_settings(state_of: Callable[..., State]) -> None:
     worlds = [{"name": "near"}, {"name": "far", "distance": 3.0, "description": "three times as far"}]
-    outline = Outline(page(done(worlds=worlds, per_class=True)))
+    outline = Outline(page(state_of(worlds=worlds, per_class=True)))
     assert outline.tags["svg"] == 2 * PLOTS
     words = outline.words
     for told in (
@@ -95,18 +84,18 @@ def test_every_world_has_its_plots_its_table_its_grids_and_its_settings(done: Ca
         assert told in words, told
 
 
-def test_the_page_needs_nothing_but_itself(done: Callable[..., State]) -> None:
-    text = page(done(worlds=[{"name": "near"}, {"name": "far"}]))
+def test_the_page_needs_nothing_but_itself(state_of: Callable[..., State]) -> None:
+    text = page(state_of(worlds=[{"name": "near"}, {"name": "far"}]))
     outline = Outline(text)
     assert not outline.tags.keys() & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
     assert all(address.startswith("#") for address in outline.addresses)
     assert max(outline.ids.values()) == 1
     assert {address[1:] for address in outline.addresses} <= outline.ids.keys()
-    assert page(done(worlds=[{"name": "near"}, {"name": "far"}])) == text
+    assert page(state_of(worlds=[{"name": "near"}, {"name": "far"}])) == text
 
 
-def test_every_colour_in_a_plot_is_the_style_sheets(done: Callable[..., State]) -> None:
-    text = page(done())
+def test_every_colour_in_a_plot_is_the_style_sheets(state_of: Callable[..., State]) -> None:
+    text = page(state_of())
     plots = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert set(re.findall(r"#[0-9a-f]{6}\b", plots)) == set()
     sheet = text[: text.index("</style>")]
@@ -126,20 +115,20 @@ def test_a_failure_is_told_first(plan_of: PlanOf) -> None:
     assert words.index("near, plain, seed 1 : the rows do not fit line 7 <of> it") < words.index("at a glance")
 
 
-def test_a_target_that_nobody_reaches_is_said(done: Callable[..., State]) -> None:
-    words = Outline(page(done(duration_s=1.0, targets=[0.99]))).words
+def test_a_target_that_nobody_reaches_is_said(state_of: Callable[..., State]) -> None:
+    words = Outline(page(state_of(duration_s=1.0, targets=[0.99]))).words
     assert "not reached" in words
 
 
-def test_a_loss_is_written_as_a_number(done: Callable[..., State]) -> None:
-    words = Outline(page(done(metric="loss", targets=[0.5]))).words
+def test_a_loss_is_written_as_a_number(state_of: Callable[..., State]) -> None:
+    words = Outline(page(state_of(metric="loss", targets=[0.5]))).words
     assert "loss on held-out rows" in words
     assert "to loss 0.5, s" in words
     assert "accuracy on held-out rows" not in words
 
 
-def test_text_stays_text(done: Callable[..., State]) -> None:
-    state = done(description=HOSTILE, notes=HOSTILE)
+def test_text_stays_text(state_of: Callable[..., State]) -> None:
+    state = state_of(description=HOSTILE, notes=HOSTILE)
     told = summary.summarise(state, command=HOSTILE, versions={HOSTILE: HOSTILE})
     text = comparison_page.page(told, curves_of(state))
     outline = Outline(text)
@@ -148,9 +137,9 @@ def test_text_stays_text(done: Callable[..., State]) -> None:
     assert "<script>alert('$x')</script>␛[31m␀\"&" in outline.words
 
 
-def test_more_arms_than_hues_are_told_apart_by_their_dashes(done: Callable[..., State]) -> None:
+def test_more_arms_than_hues_are_told_apart_by_their_dashes(state_of: Callable[..., State]) -> None:
     arms = [{"name": f"arm-{number}"} for number in range(10)]
-    state = done(arms=arms, seeds=[1])
+    state = state_of(arms=arms, seeds=[1])
     regional = re.findall(r"<svg.*?</svg>", page(state), re.DOTALL)[0]
     assert regional.count("stroke-dasharray") >= 2 + 2  # targets and the two arms
 

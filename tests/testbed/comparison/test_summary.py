@@ -19,19 +19,6 @@ PlanOf = Callable[..., Plan]
 Simulated = Callable[[RunSpec], RunResult]
 
 
-@pytest.fixture
-def state_of(plan_of: PlanOf, simulated: Simulated) -> Callable[..., State]:
-    """A comparison in which everything is done."""
-
-    def make(**changes: object) -> State:
-        state = State(plan_of(**changes), {})
-        while (key := state.next()) is not None:
-            state.results[key] = simulated(state.plan.spec(key))
-        return state
-
-    return make
-
-
 def of(state: State) -> ComparisonSummary:
     return summary.summarise(state, command="skerry-lab run small", versions={"skerry": "1"})
 
