@@ -38,8 +38,13 @@ class SimulatedCoordinator(Machine):
         super().__init__(world, config.name, sync_s, clock, CHECKPOINTS, in_memory=in_memory)
         self._config = replace(config, listen=Listen(world.network.address(config.name), PORT))
         self.work = work
-        self.service: Service | None = None
+        self.service: Service | None = None  # that was started last; None: it has not begun
         self.staleness: list[float] = []  # of every update that was journalled
+
+    def start(self) -> None:
+        """See `Machine`; the service before is forgotten."""
+        self.service = None
+        super().start()
 
     @property
     def url(self) -> str:

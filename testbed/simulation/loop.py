@@ -108,6 +108,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.task_made: Callable[[asyncio.Task[Any]], None] | None = None  # told of every task in its maker's context
+        self.callback_run: Callable[[Context], None] | None = None  # told of every callback behind it: in which context
         self.in_thread: InThread | None = None  # what stands for the default executor; None: threads are refused
         self._now_s = 0.0
         self._timers: list[tuple[float, int, _TimerHandle]] = []  # a heap: due at, number, what
@@ -180,6 +181,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 handle = next_handle()
                 if not handle._cancelled:
                     handle._run()
+                    if self.callback_run is not None:
+                        self.callback_run(handle._context)  # type: ignore[attr-defined]
             if self._stopping:
                 return
 

@@ -122,6 +122,14 @@ class Machine(ABC):
         self._on = False
         self._end(power=True)
 
+    def crash_after(self, callbacks: int, crash: Callable[[], None]) -> None:
+        """Call `crash`, which may be `kill` or `cut_power`, behind the next `callbacks` >= 1 callbacks of the service.
+
+        Any await may so be its last one. A service that ends before takes the order with it.
+        """
+        assert self._process is not None
+        self._process.after_callbacks(callbacks, crash)
+
     def _end(self, *, power: bool) -> None:
         self._forget_restart()
         left = self.disk.folder

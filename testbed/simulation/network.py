@@ -34,6 +34,7 @@ class SimulatedNetwork:
         """`path`: what two hosts have between them for which nothing else is set."""
         self.clock = clock
         self.arrivals = 0  # segments that have arrived
+        self.tap: Callable[[str, bytes], None] | None = None  # told of all data that arrives: by which flow, and what
         self._seed = seed
         self._path = path or Path()
         self._hosts: dict[str, Host] = {}
@@ -237,6 +238,8 @@ class SimulatedNetwork:
         self.arrivals += 1
         self._digest.update(_ARRIVAL.pack(self.clock.time(), len(data)) + flow.name)
         self._digest.update(data)
+        if self.tap is not None and isinstance(content, bytes):
+            self.tap(flow.name.decode(), content)
 
 
 def _names(hosts: Hosts) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """A process of the simulated world: the tasks of one service, which can be ended all at once."""
 
 import asyncio
-from collections.abc import Coroutine
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from testbed.simulation.loop import VirtualLoop
@@ -20,6 +20,7 @@ class Process:
         self._loop = loop
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they were started; some have ended
         self._sweep_at = TASKS_MIN
+        self._trap: tuple[int, Callable[[], None]] | None = None  # after so many callbacks, this
         self._context = copy_context()
         self._context.run(_CURRENT.set, self)
         loop.task_made = _assign
@@ -36,12 +37,34 @@ class Process:
         for task in list(self._tasks):
             task.cancel()
 
+    def after_callbacks(self, count: int, happens: Callable[[], None]) -> None:
+        """Call `happens` behind the next `count` >= 1 callbacks of this process, instead of what was asked for before.
+
+        A task runs one callback between two awaits, so that `kill` may come at any of them.
+        """
+        self._trap = count, happens
+        self._loop.callback_run = _count
+
+    def callback_run(self) -> None:
+        """One more callback of this process has run."""
+        if self._trap is not None:
+            left, happens = self._trap[0] - 1, self._trap[1]
+            self._trap = (left, happens) if left > 0 else None
+            if left <= 0:
+                happens()
+
     def add(self, task: asyncio.Task[Any]) -> None:
         """A task of this process was started."""
         if len(self._tasks) >= self._sweep_at:  # one by one, each would cost a callback
             self._tasks = {one: None for one in self._tasks if not one.done()}
             self._sweep_at = 2 * len(self._tasks) + TASKS_MIN
         self._tasks[task] = None
+
+
+def _count(context: Context) -> None:
+    process = context.get(_CURRENT)
+    if process is not None:
+        process.callback_run()
 
 
 def _assign(task: asyncio.Task[Any]) -> None:

@@ -93,6 +93,40 @@ def test_after_a_crash_nothing_reaches_the_disk_and_the_next_service_finds_it_as
     assert diary._world.defects == []
 
 
+@pytest.mark.parametrize("way", ["kill", "cut_power"])
+def test_a_crash_may_come_at_any_await(tmp_path: Path, way: str) -> None:
+    """The diary's three tasks take a callback each at every half second, or two."""
+
+    async def crashed_at(callbacks: int, folder: Path) -> tuple[float, list[str]]:
+        loop = asyncio.get_running_loop()
+        network = SimulatedNetwork(1, loop)
+        network.add_host("diary")
+        diary = Diary(World(1, folder, network, loop))  # type: ignore[arg-type]
+        diary.start()
+        at_s: list[float] = []
+
+        def crash() -> None:
+            at_s.append(loop.time())
+            getattr(diary, way)()
+
+        diary.crash_after(10_000, lambda: at_s.append(-1.0))  # forgotten for the next one
+        diary.crash_after(callbacks, crash)
+        await asyncio.sleep(20.0)
+        assert not diary.running
+        diary.start()
+        await asyncio.sleep(0.25)
+        assert diary.running  # the order was the former service's
+        return at_s[0], (diary.lines() if (diary.disk.folder / "lines.db").exists() else [])
+
+    found = [run(crashed_at(count, tmp_path / str(count)), seed=1) for count in range(1, 40)]
+    times = [at_s for at_s, _ in found]
+    assert times == sorted(times)
+    assert times[0] == 0.0 < times[-1]
+    told = [len(lines) for _, lines in found]
+    assert told == sorted(told)
+    assert set(told) == set(range(told[-1] + 1))  # between any two lines there was a crash
+
+
 def test_a_stop_lets_the_service_clean_up(tmp_path: Path) -> None:
     async def happens(diary: Diary) -> None:
         await asyncio.sleep(0.75)

@@ -211,6 +211,18 @@ def test_the_digest_tells_time_ends_and_bytes_apart() -> None:
 # --- windows ---
 
 
+def test_a_tap_hears_the_data_that_arrives_and_of_which_flow() -> None:
+    heard: list[tuple[str, bytes]] = []
+    world, client, server = pair(Path(0.05))
+    world.network.tap = lambda flow, data: heard.append((flow, data))
+    client.out.write(b"ping")
+    world.clock.run()
+    server.out.write(b"pong")
+    client.out.end()
+    world.clock.run()
+    assert heard == [("d>s#1 there", b"ping"), ("d>s#1 back", b"pong")]
+
+
 def test_a_reader_that_pauses_stalls_the_writer_and_loses_nothing() -> None:
     world, client, server = pair(Path(0.02), up_bytes_per_s=1e6)
     server.into.pause()

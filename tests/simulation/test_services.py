@@ -102,6 +102,7 @@ def crashes(name: str, way: str, times: int) -> Callable[[SmallFederation], Awai
             assert not machine.running
             await asyncio.sleep(draws.uniform(0.0, 3.0))
             machine.start()
+            assert getattr(machine, "service", None) is None  # the dead one is not taken for the new one
         await asyncio.sleep(15.0)
 
     return happen
