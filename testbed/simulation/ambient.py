@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import aiohttp.connector
+import numpy.random  # noqa: F401 - draws when it is imported, which must not be while a world runs
 from aiohttp._websocket.writer import WebSocketWriter
 
 from testbed.simulation.clock import START_S
