@@ -21,6 +21,7 @@ Ts = TypeVarTuple("Ts")
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 WAITING_MAX = 12  # tasks that the message of a deadlock names
+TURNS_MAX = 1_000_000  # at one time: whatever takes more goes round in circles
 CANCELLED_TIMERS_MIN = 256  # and more than half of all: then they are thrown out
 
 
@@ -30,6 +31,10 @@ class RealWorldError(NotImplementedError):
 
 class DeadlockError(RuntimeError):
     """Everything waits and nothing will ever wake it."""
+
+
+class LivelockError(RuntimeError):
+    """Something is always ready, and time never passes."""
 
 
 class VirtualTask(asyncio.Task[T]):
@@ -166,9 +171,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run what is ready, turn after turn, until the loop is stopped; if nothing is, let time pass."""
         ready = self._ready
         next_handle = ready.popleft
+        turns = 0  # since time has passed
         while True:
-            if not ready and not self._stopping:
-                self._jump()
+            turns += 1
+            if not ready and not self._stopping and self._jump():
+                turns = 0
             timers = self._timers
             while timers and timers[0][0] <= self._now_s:
                 timer = heappop(timers)[2]
@@ -177,6 +184,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     self._timers_cancelled -= 1
                 else:
                     ready.append(timer)
+            if turns > TURNS_MAX:
+                told = "; ".join(map(str, list(ready)[:WAITING_MAX]))
+                raise LivelockError(
+                    f"livelock at {self._now_s:.6f} s: time does not pass; ready are: {told}; {self._waiting()}"
+                )
             for _ in range(len(ready)):
                 handle = next_handle()
                 if not handle._cancelled:
@@ -186,15 +198,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._stopping:
                 return
 
-    def _jump(self) -> None:
-        """Let time pass until the next timer."""
+    def _jump(self) -> bool:
+        """Let time pass until the next timer; return whether any has passed."""
         timers = self._timers
         while timers and timers[0][2]._cancelled:
             heappop(timers)
             self._timers_cancelled -= 1
         if not timers or timers[0][0] == math.inf:
             raise DeadlockError(f"deadlock at {self._now_s:.6f} s: nothing is scheduled; {self._waiting()}")
-        self._now_s = max(self._now_s, timers[0][0])
+        passes = timers[0][0] > self._now_s
+        if passes:
+            self._now_s = timers[0][0]
+        return passes
 
     def _waiting(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=hash)
@@ -288,6 +303,7 @@ def run(main: Coroutine[Any, Any, T], *, seed: int) -> T:
 
     Raises:
         DeadlockError: everything waits and nothing is scheduled.
+        LivelockError: something is always ready, and time never passes.
     """
     loop = VirtualLoop()
     with seeded(seed, loop.time), asyncio.Runner(loop_factory=lambda: loop) as runner:

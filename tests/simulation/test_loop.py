@@ -16,7 +16,15 @@ from typing import Any
 
 import pytest
 
-from testbed.simulation.loop import CANCELLED_TIMERS_MIN, DeadlockError, RealWorldError, VirtualLoop, run
+from testbed.simulation import loop as loop_module
+from testbed.simulation.loop import (
+    CANCELLED_TIMERS_MIN,
+    DeadlockError,
+    LivelockError,
+    RealWorldError,
+    VirtualLoop,
+    run,
+)
 
 
 def test_time_jumps_to_the_next_timer() -> None:
@@ -119,6 +127,36 @@ def test_a_deadlock_names_what_waits() -> None:
     assert "at 3.000000 s" in str(caught.value)
     assert "device 7 in" in str(caught.value)
     assert f"starving ({__file__}:" in str(caught.value)
+
+
+def test_a_livelock_is_told_from_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "TURNS_MAX", 1000)
+
+    async def main(rest_s: float) -> float:
+        loop = asyncio.get_running_loop()
+        for _ in range(10):
+            for _ in range(900):
+                await asyncio.sleep(0)
+            await asyncio.sleep(rest_s)
+        return loop.time()
+
+    assert run(main(0.5), seed=1) == 5.0
+    with pytest.raises(
+        LivelockError, match=r"livelock at 0\.000000 s: time does not pass; ready are: <_Handle .*; tasks"
+    ):
+        run(main(0.0), seed=1)
+
+
+def test_a_timer_that_does_not_move_the_clock_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "TURNS_MAX", 1000)
+
+    async def main() -> None:
+        await asyncio.sleep(100.0)
+        while asyncio.get_running_loop().time() < 100.1:  # noqa: ASYNC110 - as it is done by mistake
+            await asyncio.sleep(1e-16)
+
+    with pytest.raises(LivelockError, match=r"livelock at 100\.000000 s"):
+        run(main(), seed=1)
 
 
 def test_to_sleep_for_ever_is_to_wait_for_nothing() -> None:
