@@ -347,12 +347,15 @@ class Agents:
         def check() -> None:
             if stream.ended:
                 return
-            silent_s = min(loop.time() - stream.heard_at_s, _silence_s(stream.request.transport))
-            if silent_s >= timeout_s:
-                log.warning("device %s: no byte for %.0f s; ending its stream", stream.device, silent_s)
+            now_s = loop.time()
+            heard_at_s = max(stream.heard_at_s, now_s - _silence_s(stream.request.transport))
+            # Times are compared, not lengths: what is left of one may be too little to move a clock, again and again.
+            due_s = heard_at_s + timeout_s
+            if now_s >= due_s:
+                log.warning("device %s: no byte for %.0f s; ending its stream", stream.device, now_s - heard_at_s)
                 self._abort(stream)
             else:
-                loop.call_later(timeout_s - silent_s, check)
+                loop.call_at(due_s, check)
 
         loop.call_later(timeout_s, check)
 

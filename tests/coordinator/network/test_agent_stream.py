@@ -4,13 +4,17 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp import WSMsgType
 
+from coordinator.config import Limits
 from coordinator.history import read_history
+from coordinator.metrics import Metrics
+from coordinator.stream import Agents
 from skerry.protocol import frames, sparse
 from skerry.protocol.messages import (
     Drain,
@@ -24,6 +28,7 @@ from skerry.protocol.messages import (
     UpdateRejected,
 )
 from skerry.vector import Float32, SparseVector
+from testbed.simulation import loop
 
 Start = Callable[..., Awaitable[Any]]
 WriteBundle = Callable[[Path, Float32], Path]
@@ -256,6 +261,33 @@ async def test_a_silent_stream_is_ended(start: Start, caplog: pytest.LogCaptureF
     ended = await device.socket.receive(timeout=5)
     assert ended.type in {WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR}
     assert "pi-1: no byte for 0 s" in caplog.text
+
+
+def _no_thread(_: object) -> Any:
+    raise AssertionError("nothing here is for a thread")
+
+
+@pytest.mark.parametrize("timeout_s", [0.3, 4.0, 20.0])
+def test_the_watch_over_a_stream_ends_however_times_are_rounded(
+    timeout_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In virtual time, where no clock moves by itself: less than it resolves is left of the time-out now and then."""
+    monkeypatch.setattr(loop, "TURNS_MAX", 1000)
+
+    async def main(heard_at_s: float) -> float:
+        agents = Agents(Limits(progress_timeout_s=timeout_s), Metrics(), _no_thread)
+        cut = asyncio.Event()
+        transport = SimpleNamespace(get_extra_info=lambda _: None, abort=cut.set)  # nobody knows what the kernel has
+        stream = SimpleNamespace(ended=False, device="pi-1", request=SimpleNamespace(transport=transport))
+        agents._watch(stream)  # type: ignore[arg-type]  # as much of one as is looked at
+        await asyncio.sleep(heard_at_s)
+        stream.heard_at_s = heard_at_s
+        await cut.wait()
+        return asyncio.get_running_loop().time()
+
+    for number in range(1, 200):
+        heard_at_s = timeout_s * number / 200
+        assert loop.run(main(heard_at_s), seed=1) == pytest.approx(heard_at_s + timeout_s, abs=1e-6)
 
 
 async def test_a_heartbeat_keeps_a_stream_alive(start: Start) -> None:
