@@ -35,6 +35,12 @@ test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTAL
 	$(if $(INSTALL),apt-get install --yes --no-install-recommends mmdebstrap qemu-user-static)
 	$(VENV)/bin/python -m pytest -q -rs -s tests/arm64
 
+simulate: $(VENV)/.dev ## small worlds through random faults: SEEDS=1000 of them, FIRST=0; a failure says how to replay it
+	$(VENV)/bin/python -m tests.simulation.fault_runs --first $(or $(FIRST),0) --seeds $(or $(SEEDS),100)
+
+simulate-mutants: $(VENV)/.dev ## plant known defects and see which of SEEDS=50 runs notice them
+	$(VENV)/bin/python -m tests.simulation.fault_runs --mutants --seeds $(or $(SEEDS),50)
+
 format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -61,4 +67,4 @@ compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into buil
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test test-arm64 format bench compare-smoke clean
+.PHONY: help lab check test test-arm64 simulate simulate-mutants format bench compare-smoke clean
