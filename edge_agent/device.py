@@ -50,6 +50,7 @@ from edge_agent.events import (
 )
 from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.recipe_log import RecipeLog
+from edge_agent.recipe_text import SCHEDULE_OVER
 from edge_agent.repeated_warning import RepeatedWarning
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
 from skerry.policy import Decision
@@ -152,9 +153,14 @@ class Device:
             return None
         return learning_rate(self._plan.learning_rate, self._stages.schedule, self._task_steps)
 
+    @property
+    def _over(self) -> bool:
+        return (rate := self.learning_rate) is not None and rate.over
+
     def progress(self, now_s: float) -> Progress:
         """Return what there is to tell about the time since start."""
         self._count_time(now_s)
+        own = UNFIT if self._unfit else SCHEDULE_OVER if self._over else None
         return Progress(
             uptime_s=now_s - self._started_at_s,
             training_s=self._training_s,
@@ -167,7 +173,7 @@ class Device:
             outbox_updates=len(self._waiting) + len(self._storing),
             last_loss=self._last_loss,
             last_error=self._last_error or self._task_error,
-            decision=Decision("pause", (UNFIT, *self._decision.reasons)) if self._unfit else self._decision,
+            decision=self._decision if own is None else Decision("pause", (own, *self._decision.reasons)),
         )
 
     def note_error(self, text: str) -> None:
@@ -416,10 +422,11 @@ class Device:
         return [StartCycle(self._cycle, self._steps_per_cycle, rate, self._uploads, self._task_steps)]
 
     def _lacks_something(self) -> bool:
-        """Whether there is nothing to train on: no bundle, no model, no invitation, or no room in the outbox."""
+        """Whether there is nothing to train on: no bundle, model, invitation or rate, or no room in the outbox."""
         room = len(self._waiting) + len(self._storing) < self._bounds.outbox_updates_max
-        awaits_offer = self._stages.participation.waits and not self._invited
-        return not self._opened or self._model is None or awaits_offer or not room
+        waits = self._stages.participation.waits  # whoever invites is answered, also where there is nothing to learn
+        nothing = not self._invited if waits else self._over
+        return not self._opened or self._model is None or nothing or not room
 
     def _pace_decided(self, event: PaceDecided, now_s: float) -> list[Effect]:
         before, decision = self._decision, event.decision

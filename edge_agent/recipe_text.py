@@ -8,7 +8,7 @@ from edge_agent.learning_rate import LearningRate
 from skerry.algorithms.local_steps import Cycle
 from skerry.recipe import AgentStages
 
-SCHEDULE_OVER = "the schedule has ended: steps change nothing any more"
+SCHEDULE_OVER = "schedule has ended: a step would change nothing"  # as a reason to pause: its cause is "schedule"
 
 
 def line(stages: AgentStages, rate: LearningRate | None) -> str:

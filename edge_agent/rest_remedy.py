@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 REMEDY = "see `policy` in docs/agent.md: its thresholds may suit this board better elsewhere"
-REMEDIES = {  # by the policy's word for the reason; `task`: the device's own
+REMEDIES = {  # by the policy's word for the reason; `task` and `schedule`: the device's own
     "task": "see `last error`: give the coordinator a task of such data, or correct `data.source` (docs/data.md)",
+    "schedule": "give the region's recipe another schedule, or stop the agents: the model is as good as it gets",
     "temperature": "give it a heat sink or a fan, or a lower training.duty_cycle",
     "throttled": "give it a heat sink or a fan, or a lower training.duty_cycle",
     "under-voltage": "use the board's own power supply, and a short cable",

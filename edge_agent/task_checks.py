@@ -22,6 +22,7 @@ from edge_agent.learning_rate import LearningRate
 from edge_agent.link_speed import CHUNK_BYTES, CoordinatorStatus, LinkFailed, open_session
 from edge_agent.personal import OwnTensors
 from edge_agent.recipe_text import most_steps, most_steps_text, rate_text
+from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import Status
 from edge_agent.step_times import step_times
 from edge_agent.store import FILE_NAME, Store
@@ -274,8 +275,7 @@ def check_schedule(rate: LearningRate) -> Finding:
     """See that a running agent's steps still change something."""
     found = rate_text(rate)
     if rate.over:
-        remedy = "give the region's recipe another schedule, or stop the agents: the model is as good as it gets"
-        return warning("schedule", found, remedy)
+        return warning("schedule", found, REMEDIES["schedule"])
     return ok("schedule", found)
 
 

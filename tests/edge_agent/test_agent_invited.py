@@ -76,3 +76,14 @@ def test_a_restarted_device_waits_for_the_coordinator_to_invite_it() -> None:
     assert tell(device, BundleOpened(SHA), Calibrated(SHA, [0.1])) == []
     tell(device, Connected(), Received(greeting))
     assert tell(device, offer(4, base=4)) == [StartCycle(1, 10, 0.05, 0, 0)]
+
+
+def test_an_invitation_is_answered_also_where_the_schedule_has_ended() -> None:
+    """The coordinator may wait for the answer."""
+    device = new_device()
+    recipe = {"participation": {"rule": "on_offer"}, "schedule": {"rule": "cosine", "fall_steps": 5}}
+    told = (Connected(), Received(welcome(recipe=recipe)), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5))
+    tell(device, *told, offer(1), finished(1), stored(1))
+    assert device.progress(0.0).decision.causes == ("schedule",)
+    assert tell(device, offer(1, base=1)) == [StartCycle(2, 10, 0.05, 0, 10)]
+    assert not any(isinstance(effect, StartCycle) for effect in tell(device, finished(2)))

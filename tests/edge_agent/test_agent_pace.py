@@ -22,6 +22,7 @@ from edge_agent.events import (
     TakeDifference,
     Tick,
 )
+from edge_agent.recipe_text import SCHEDULE_OVER
 from skerry.policy import Decision
 from skerry.protocol.messages import UpdateAccepted
 from tests.edge_agent.device_core import (
@@ -136,3 +137,19 @@ def test_rest_by_policy_is_not_idleness(training: Device) -> None:
     tell(training, CycleStarted(2), now_s=9.0)
     progress = training.progress(10.0)
     assert (progress.training_s, progress.paused_s, progress.idle_s) == (4.0, 5.0, 0.0)
+
+
+def test_a_device_whose_schedule_has_ended_rests_says_why_and_goes_on_with_another() -> None:
+    device = new_device()
+    fading = welcome(recipe={"schedule": {"rule": "cosine", "fall_steps": 15}})
+    tell(device, Connected(), Received(fading), BundleOpened(SHA), Calibrated(SHA, [0.1] * 5), offer(1))
+    done = finished(1)
+    assert tell(device, done) == [TakeDifference(1, done, 0.1), StartCycle(2, 10, 0.05, 0, 10), StoreUpdate(1)]
+    assert device.progress(0.0).decision == Decision()
+    done = finished(2)
+    assert tell(device, done, HOT, now_s=1.0) == [SetPace("pause")]
+    assert device.progress(1.0).decision == Decision("pause", (SCHEDULE_OVER, *HOT.decision.reasons))
+    assert tell(device, stored(1), stored(2), COOL, offer(2, base=1)) == [SetModel(at(2), at(1), PAYLOAD)]
+    assert device.progress(4.0).decision == Decision("pause", (SCHEDULE_OVER,))
+    assert tell(device, Received(welcome()), now_s=5.0)[-1] == StartCycle(3, 10, 0.05, 0, 20)
+    assert device.progress(5.0).decision == Decision()

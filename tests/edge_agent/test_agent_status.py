@@ -248,4 +248,6 @@ def test_a_schedule_that_has_ended_is_a_warning(step: int, outcome: str) -> None
 
 
 def test_every_reason_to_rest_has_its_remedy() -> None:
-    assert {found.cause for found in _findings(Policy(), Reading(), 0)} | {UNFIT.partition(" ")[0]} == set(REMEDIES)
+    assert {found.cause for found in _findings(Policy(), Reading(), 0)} | {
+        one.partition(" ")[0] for one in (UNFIT, SCHEDULE_OVER)
+    } == set(REMEDIES)

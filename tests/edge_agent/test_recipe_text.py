@@ -49,8 +49,8 @@ def test_each_stage_is_told_with_all_its_keys() -> None:
         (Cosine(8), 0, "0.02 at step 0: 0.02 as planned times 1 by the schedule, which ends at step 8"),
         (Cosine(8), 4, "0.01 at step 4: 0.02 as planned times 0.5 by the schedule, which ends at step 8"),
         (Cosine(8, 0.1), 8, "0.002 at step 8: 0.02 as planned times 0.1 by the schedule, which ended at step 8"),
-        (Cosine(8), 9, "0 at step 9: the schedule has ended: steps change nothing any more"),
-        (Exponential(gamma=0.5), 2000, "0 at step 2000: the schedule has ended: steps change nothing any more"),
+        (Cosine(8), 9, "0 at step 9: schedule has ended: a step would change nothing"),
+        (Exponential(gamma=0.5), 2000, "0 at step 2000: schedule has ended: a step would change nothing"),
     ],
 )
 def test_the_rate_is_told_with_what_it_is_made_of(schedule: Schedule, step: int, told: str) -> None:
@@ -82,7 +82,5 @@ def test_the_end_of_a_schedule_is_logged_once(caplog: pytest.LogCaptureFixture) 
             again.tell(COSINE, rate_at(step))
     first, over, restarted = caplog.records
     assert "; rate 1.973e-05 at step 980: " in first.getMessage()
-    assert (over.levelname, over.getMessage()) == ("WARNING", "the schedule has ended: steps change nothing any more")
-    assert restarted.getMessage().endswith(
-        "; rate 0 at step 1020: the schedule has ended: steps change nothing any more"
-    )
+    assert (over.levelname, over.getMessage()) == ("WARNING", "schedule has ended: a step would change nothing")
+    assert restarted.getMessage().endswith("; rate 0 at step 1020: schedule has ended: a step would change nothing")
