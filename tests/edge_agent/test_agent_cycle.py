@@ -219,6 +219,29 @@ async def test_writes_happen_in_order_and_an_error_ends_the_queue() -> None:
     work.close()
 
 
+async def test_one_write_begins_when_the_one_before_has_ended_and_none_behind_a_stop() -> None:
+    asked: list[asyncio.Future[None]] = []
+
+    def ask(_: Callable[[], Any], /) -> asyncio.Future[Any]:
+        asked.append(asyncio.get_running_loop().create_future())
+        return asked[-1]
+
+    disk, seen = DiskQueue(ask), list[int]()
+    running = asyncio.create_task(disk.run())
+    await asyncio.sleep(0)
+    for number in range(3):
+        disk.submit(lambda: None, lambda number=number: seen.append(number))  # type: ignore[misc]
+    assert (len(asked), seen) == (1, [])
+    asked[0].set_result(None)
+    await asyncio.sleep(0)
+    assert (len(asked), seen) == (2, [0])
+    running.cancel()
+    asked[1].set_result(None)
+    await asyncio.wait([running])
+    disk.submit(lambda: None)
+    assert (len(asked), seen) == (2, [0])
+
+
 async def test_an_error_behind_a_write_ends_the_queue_too() -> None:
     work, seen = WorkThreads(), list[str]()
     disk = DiskQueue(work)

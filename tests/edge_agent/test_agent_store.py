@@ -96,6 +96,17 @@ def test_a_write_that_fails_changes_nothing(path: Path) -> None:
     np.testing.assert_array_equal(stored.residual, VECTOR)
 
 
+def test_a_commit_that_fails_leaves_no_transaction_open(path: Path) -> None:
+    store = Store(path)
+    database = store._database
+    database.connection.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+    database.connection.execute("CREATE TABLE child (parent REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(StorageError, match=r"state\.db: FOREIGN KEY"), database.transaction():
+        database.connection.execute("INSERT INTO child VALUES (1)")
+    store.put_update(update(1, 1), VECTOR)
+    assert database.connection.execute("SELECT count(*) FROM child").fetchone() == (0,)
+
+
 def test_a_database_of_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     Store(path).close()
     with sqlite3.connect(path) as db:

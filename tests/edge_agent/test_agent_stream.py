@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from edge_agent.backoff import Backoff
 from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
-from edge_agent.stream import Connection, Stream, StreamLimits
+from edge_agent.progress import ByteCounter
+from edge_agent.stream import Connection, Stream, StreamLimits, Traffic
 from skerry.protocol.messages import Hello, ModelVersion, UpdateAccepted, UpdateOffered, Welcome
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -96,6 +97,28 @@ async def slow_relay(url: str, bytes_per_s: float) -> AsyncIterator[str]:
         for link in links:
             link.cancel()
         await asyncio.gather(*links, return_exceptions=True)
+
+
+class EagerSocket:
+    """Takes every frame at once, as long as its buffers have room."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    async def send_bytes(self, _: bytes) -> None:
+        self.frames += 1
+
+
+async def test_frames_that_are_written_at_once_leave_the_reader_its_turn() -> None:
+    websocket: Any = EagerSocket()
+    connection = Connection(websocket, QUICK, Traffic(), ByteCounter(), Listener(), Backoff(0.1, 1.0, random.Random(1)))
+    for _ in range(100):
+        connection.send(HELLO)
+    writing = asyncio.create_task(connection._write())
+    for turn in range(1, 6):
+        await asyncio.sleep(0)
+        assert websocket.frames == turn
+    writing.cancel()
 
 
 async def test_a_large_update_over_a_slow_link_takes_long_and_is_no_dead_stream(serve: Serve) -> None:

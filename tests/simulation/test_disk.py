@@ -204,6 +204,7 @@ def test_the_files_that_a_service_makes_at_its_start_are_there_before_its_work(t
     disk = Disk(tmp_path / "a", lambda: 0.5, random.Random(1), files="checkpoints")
     folder = disk.folder / "checkpoints"
     folder.mkdir(parents=True)
+    open_store(disk).close()
     with writing(disk) as write:
         pass
     (folder / "1.safetensors").write_bytes(b"1")
@@ -216,6 +217,9 @@ def test_the_files_that_a_service_makes_at_its_start_are_there_before_its_work(t
     with writing(disk) as write:
         (folder / "3.safetensors").write_bytes(b"3")
     assert (write.write.made, write.due_s) == (["3.safetensors"], 1.0)
+    with writing(disk, 1.5) as write:
+        store.load()
+    assert (write.write.made, write.due_s) == ([], 1.5)
     with writing(disk, 2.0) as write:
         (folder / "3.safetensors").unlink()
         put(store, 2)

@@ -256,16 +256,28 @@ def test_the_random_sources_of_the_process_follow_the_seed_and_come_back() -> No
         drawn = random.random(), os.urandom(8), secrets.token_hex(4), uuid.uuid4(), random.SystemRandom().random()
         return *drawn, time.time() - 1_767_225_600.0, time.monotonic(), loop.time()
 
-    state, wall_s, collected = random.getstate(), time.time(), gc.get_threshold()
+    state, wall_s = random.getstate(), time.time()
     first, again, other = run(main(), seed=5), run(main(), seed=5), run(main(), seed=6)
     assert first == again
     assert all(one != two for one, two in zip(first[:5], other[:5], strict=True))
     assert first[5:] == (10.0, 10.0, 10.0)
     assert random.getstate() == state
-    assert gc.get_threshold() == collected
     assert 0.0 <= time.time() - wall_s < 60.0
     assert os.urandom(16) != os.urandom(16)
     assert os.urandom.__module__ == "posix"
+
+
+def test_garbage_is_collected_more_rarely_meanwhile() -> None:
+    async def main() -> tuple[int, int, int]:
+        return gc.get_threshold()
+
+    usual = gc.get_threshold()
+    gc.set_threshold(700, 11, 12)
+    try:
+        assert run(main(), seed=1) == (10_000, 11, 12)
+        assert gc.get_threshold() == (700, 11, 12)
+    finally:
+        gc.set_threshold(*usual)
 
 
 def test_the_random_sources_come_back_after_a_failure() -> None:
