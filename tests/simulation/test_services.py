@@ -58,7 +58,7 @@ def check(federation: SmallFederation, acknowledged: Acknowledged) -> None:
 
 
 def test_two_regions_learn_and_federate(tmp_path: Path, acknowledged: Acknowledged) -> None:
-    federation = small_federation.in_world(1, tmp_path, lambda _: asyncio.sleep(90.0))
+    federation = small_federation.in_world(1, tmp_path, lambda _: asyncio.sleep(90.0), slower=2.0)
     check(federation, acknowledged)
     assert {device for device, _ in acknowledged} == set(small_federation.STEP_S)
     for coordinator in federation.coordinators.values():
