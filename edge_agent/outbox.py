@@ -60,7 +60,7 @@ class Outbox:
         kept = fade(self.residual, self.learning_rate, update.learning_rate)
         sent, self.residual = compress_with_error_feedback(uplink, difference, kept, layout)
         self.learning_rate = update.learning_rate
-        return self._wait(update, sent, ValueEncoding(uplink.values))
+        return self._wait(update, sent, uplink.values.beside(layout.tail_size))
 
     def _wait(self, update: Update, sent: SparseVector, values: ValueEncoding) -> Update:
         self.events += 1

@@ -24,6 +24,13 @@ class ValueEncoding(StrEnum):
     FLOAT16 = "float16"  # nearest even; beyond +-65504 saturates, below 2**-25 becomes zero
     INT8 = "int8"  # one float32 scale for the whole vector; the largest magnitude becomes +-127
 
+    def beside(self, tail: int) -> "ValueEncoding":
+        """Return what a model with `tail` untrainable entries takes instead: of int8 float16, as of no tail itself.
+
+        Statistics and weights have no scale in common.
+        """
+        return ValueEncoding.FLOAT16 if tail and self is ValueEncoding.INT8 else self
+
 
 def int8_scale(values: Float32) -> np.float32:
     """Return the step between neighbouring int8 values: max|values| / 127, cut to 17 significant bits.

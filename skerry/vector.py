@@ -69,6 +69,11 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         """Number of entries of the trainable head."""
         return sum(tensor.size for tensor in self.tensors if tensor.trainable)
 
+    @property
+    def tail_size(self) -> int:
+        """Number of entries at its end that are not."""
+        return self.size - self.trainable_size
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:

@@ -33,7 +33,7 @@ def compress_with_error_feedback(
         total = difference + residual
     _check(total)
     chosen = uplink.compress(total, layout)
-    sent = SparseVector(chosen.size, chosen.indices, quantise(chosen.values, uplink.values))
+    sent = SparseVector(chosen.size, chosen.indices, quantise(chosen.values, uplink.values.beside(layout.tail_size)))
     if len(sent) == sent.size:
         return sent, total - sent.values  # not in place: where every entry is sent exactly, its values are `total`
     total[sent.indices] -= sent.values

@@ -211,3 +211,14 @@ def test_a_whole_model_leaves_the_residual_alone_whatever_becomes_of_it() -> Non
         again.replay([settled], after=0)
         np.testing.assert_array_equal(again.residual, before)
     np.testing.assert_array_equal(outbox.residual, before)
+
+
+def test_an_update_of_a_model_with_statistics_travels_as_float16() -> None:
+    """One scale for weights and statistics would round the smaller of them to nothing."""
+    layout = Layout((Tensor("weight", (4,), 0), Tensor("statistic", (1,), 4, trainable=False)))
+    outbox = Outbox(5)
+    learned = np.array([1e-4, -2e-4, 3e-4, 4e-4, 900.0], np.float32)
+    taken = outbox.take(new_update(1), learned, TopK(density=1.0, values=ValueEncoding.INT8), layout)
+    received = sparse.decode(taken.payload, size=5).dense()
+    np.testing.assert_allclose(received, learned, rtol=1e-3)
+    np.testing.assert_allclose(received + outbox.residual, learned, rtol=1e-6)

@@ -65,6 +65,12 @@ def test_decoders_take_no_scale_that_no_encoder_writes(bits: int) -> None:
     assert not is_int8_scale(np.array([bits], np.uint32).view(np.float32)[0])
 
 
+def test_statistics_beside_weights_are_no_case_for_one_scale() -> None:
+    assert [one.beside(0) for one in ValueEncoding] == list(ValueEncoding)
+    assert ValueEncoding.INT8.beside(1) is ValueEncoding.FLOAT16
+    assert ValueEncoding.FLOAT32.beside(1) is ValueEncoding.FLOAT32
+
+
 def test_float16_saturates() -> None:
     values = np.array([1e6, -1e6, 65519.0, 65520.0, 1e-8, 1.0], np.float32)
     expected = [FLOAT16_MAX, -FLOAT16_MAX, FLOAT16_MAX, FLOAT16_MAX, 0.0, 1.0]
