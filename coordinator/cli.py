@@ -221,7 +221,12 @@ def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset |
     """Return what matters most of a configuration that can be used."""
     recipe = config.recipe
     assert isinstance(recipe, Recipe), "config.load reads a recipe that is given as a path"
-    stages = {"arrival": recipe.arrival, "decay": recipe.decay, "federation": recipe.federation}
+    stages = {
+        "arrival": recipe.arrival,
+        "decay": recipe.decay,
+        "downlink": recipe.downlink,
+        "federation": recipe.federation,
+    }
     rules = ", ".join(f"{stage} {rule.__struct_config__.tag}" for stage, rule in stages.items())
     evaluation = "none: no held-out data here"
     if config.evaluation is not None and held_out is not None:

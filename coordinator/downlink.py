@@ -1,17 +1,11 @@
-"""What is known of a connected device; when it is offered the newest model, and against which base. Pure.
-
-Not after every update: a device that answers often would be sent one model per answer, each nearly the same. One offer
-per half cycle keeps a device about as fresh as its own training, and at most one is on its way at any time.
-"""
+"""What is known of a connected device; when it is offered a model, and against which base. Pure."""
 
 from collections import deque
 from dataclasses import dataclass, field
 
 from skerry.protocol.messages import Telemetry
 
-DUE_AFTER_CYCLES = 0.5  # since the last offer, when the device has just delivered an update
 REJECTED_MAX = 64  # that are remembered: more than a device has under way
-OVERDUE_AFTER_CYCLES = 1.0  # since the last offer, when it has not
 
 
 @dataclass(slots=True)
@@ -28,14 +22,11 @@ class Downlink:
     # device has taken its mass back.
     rejected: deque[int] = field(default_factory=lambda: deque(maxlen=REJECTED_MAX))
 
-    def due(self, version: int, cycle_s: float, now_s: float, *, answering: bool) -> bool:
-        """Say whether to offer `version` now; `answering`: an update of this device was just taken."""
+    def due(self, version: int, wait_s: float, now_s: float) -> bool:
+        """Say whether to offer `version` now, if `wait_s` have passed since the last offer; one at a time."""
         if self.in_flight is not None or self.base == version:
             return False
-        if self.offered_at_s is None:
-            return True
-        wait = DUE_AFTER_CYCLES if answering else OVERDUE_AFTER_CYCLES
-        return now_s - self.offered_at_s >= wait * cycle_s
+        return self.offered_at_s is None or now_s - self.offered_at_s >= wait_s
 
     def invite(self, round_number: int) -> bool:
         """Say whether to offer the model now as an invitation to a round; once for each."""

@@ -23,6 +23,7 @@ from coordinator.events import (
     Apply,
     Effect,
     Event,
+    FollowModel,
     Merge,
     OfferModel,
     PeerModelArrived,
@@ -37,14 +38,16 @@ from coordinator.events import (
 )
 from coordinator.group import Group, collect
 from coordinator.model_state import ModelState
+from coordinator.offered_model import OfferedModel
 from coordinator.outlet import Observer, Outlet
 from coordinator.publications import Prepared, publication_of
 from coordinator.region import Region
 from coordinator.region_state import RegionSettings
 from coordinator.state_dir import StateDir, open_state
 from coordinator.store import Batch, RegionRow
-from coordinator.threads import RunInThread
+from coordinator.threads import RunInThread, T
 from skerry.algorithms.age_weighting import federated_model
+from skerry.algorithms.downlink import TopK
 from skerry.algorithms.federation import NoFederation
 from skerry.database import Database, OpenDatabase
 from skerry.errors import StorageError
@@ -63,7 +66,7 @@ from skerry.vector import Float32, SparseVector
 __all__ = ["DeviceStatus", "Engine", "EngineStatus", "ModelSnapshot", "Observer", "Outlet", "ReplicaStatus"]
 
 GROUP_EVENTS_MAX = 1024  # bounds how long one group keeps the event loop from anything else
-ENCODE_INLINE_ENTRIES_MAX = 1 << 16  # what a device lacks of a larger model is encoded in a thread
+COMPUTE_INLINE_ENTRIES_MAX = 1 << 16  # what a device lacks of a larger model is found out in a thread
 REPORTS_S = 1.0  # telemetry and traffic wait so long for a commit that has to be made anyway
 TICK_S = 1.0
 TICK_MIN_S = 0.01  # however soon the federation wants to be woken
@@ -86,6 +89,7 @@ class Engine:
         backlog: Backlog,
         run_in_thread: RunInThread,
         wall_clock: Callable[[], float],
+        tail: int = 0,
         toll: Toll | None = None,
     ) -> None:
         """Put the parts together; `Engine.open` makes them."""
@@ -95,6 +99,9 @@ class Engine:
         self._state: ModelState = state_dir.recovered.vectors
         self._vectors: dict[int, SparseVector] = state_dir.recovered.held  # journalled, not in the model yet
         self._region = Region(settings, state_dir.recovered.region, self._loop.time())
+        self._tail = tail
+        downlink = settings.recipe.downlink
+        self._follower = OfferedModel(downlink, self._state, tail) if isinstance(downlink, TopK) else None
         self._checkpointer = checkpointer
         self._outlet = outlet
         self._observer = observer
@@ -140,6 +147,7 @@ class Engine:
         wall_clock: Callable[[], float],
         rng: random.Random,
         open_database: OpenDatabase = Database,
+        tail: int = 0,
         toll: Toll | None = None,
     ) -> "Engine":
         """Open or create the state of a region, and bring it to memory as it was. Synchronous, in a running loop.
@@ -154,6 +162,7 @@ class Engine:
             wall_clock: seconds since 1970, for stamps.
             rng: draws the lineage.
             open_database: the disk that the state is on.
+            tail: how many entries at the model's end are not trainable.
             toll: what each change of the model takes beyond the real work; None: nothing.
 
         Raises:
@@ -190,6 +199,7 @@ class Engine:
             backlog=Backlog(config.limits.commit_queue_updates_max, config.limits.commit_queue_bytes_max),
             run_in_thread=run_in_thread,
             wall_clock=wall_clock,
+            tail=tail,
             toll=toll,
         )
 
@@ -359,6 +369,8 @@ class Engine:
         for effect in effects:
             if isinstance(effect, OfferModel):
                 await self._offer_model(effect)
+            elif isinstance(effect, FollowModel):
+                await self._follow_model()
             elif (perform := self._perform.get(type(effect))) is not None:
                 if self._toll is not None and isinstance(effect, Apply | Merge):
                     await self._toll(effect)
@@ -389,7 +401,7 @@ class Engine:
     def _difference(self, state: ModelState) -> bytes:
         federation = self._settings.recipe.federation
         assert not isinstance(federation, NoFederation), "it never publishes"
-        return state.difference_to_publish(federation.density, federation.values)
+        return state.difference_to_publish(federation.density, federation.values.beside(self._tail))
 
     def _account(self, events: Sequence[Event], group: Group, started_s: float) -> None:
         updates = self._backlog.remove(events)
@@ -429,7 +441,7 @@ class Engine:
         self._state.take_peer_model(message.coordinator, publication_of(message), effect.arrived.values)
 
     def _merge(self, effect: Merge) -> None:
-        self._state.merge(effect.peer, effect.weight, effect.version, effect.age)
+        self._state.merge(effect.peer, effect.weight, effect.version, effect.age, effect.entries)
 
     def _publish(self, effect: Publish) -> None:
         prepared = self._prepared[effect.number]
@@ -443,13 +455,21 @@ class Engine:
     async def _offer_model(self, effect: OfferModel) -> None:
         """Encode what a device lacks, and give the event loop a turn: a region's devices may all come back at once."""
         base = None if effect.base is None else ModelVersion(self.lineage, effect.base)
-        which = self._state.version, effect.base
+        offered = self._follower or self._state
+        which = offered.version, effect.base
         if self._offered is None or self._offered[0] != which:  # many devices may come for the same one
-            encode = partial(self._state.changes_since, effect.base)
-            large = self._state.size > ENCODE_INLINE_ENTRIES_MAX
-            self._offered = which, await self._run_in_thread(encode) if large else encode()
+            self._offered = which, await self._compute(partial(offered.changes_since, effect.base))
             await asyncio.sleep(0)
-        self._outlet.offer_model(effect.device, self.version, base, self._state.age, self._offered[1])
+        version = ModelVersion(self.lineage, offered.version)
+        self._outlet.offer_model(effect.device, version, base, offered.age, self._offered[1])
+
+    async def _follow_model(self) -> None:
+        assert self._follower is not None, "only the downlink `top_k` has a model that follows"
+        await self._compute(partial(self._follower.follow, self._state))
+
+    async def _compute(self, work: Callable[[], T]) -> T:
+        """Return what `work` does; where the model is large, in a thread."""
+        return await self._run_in_thread(work) if self._state.size > COMPUTE_INLINE_ENTRIES_MAX else work()
 
     def _send_publication(self, effect: SendPublication) -> None:
         published = self._state.published

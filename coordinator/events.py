@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.gain import GainState
 from skerry.algorithms.rounds import RoundState
 from skerry.algorithms.token import TokenState
@@ -193,6 +194,7 @@ class JournalMerge(msgspec.Struct, frozen=True):
     publication: int  # which one of the peer the replica is
     weight: float
     age: float
+    entries: MergedEntries
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -258,12 +260,17 @@ class TakePeerModel(msgspec.Struct, frozen=True):
 
 
 class Merge(msgspec.Struct, frozen=True):
-    """Move the model towards the replica of `peer`; this makes `version`."""
+    """Move `entries` of the model towards the replica of `peer`; this makes `version`."""
 
     version: int
     peer: str
     weight: float
     age: float
+    entries: MergedEntries
+
+
+class FollowModel(msgspec.Struct, frozen=True):
+    """Bring the offered model nearer to the region's."""
 
 
 # --- effects: what leaves ---
@@ -277,7 +284,7 @@ class SendToDevice(msgspec.Struct, frozen=True):
 
 
 class OfferModel(msgspec.Struct, frozen=True):
-    """Send a device the model as it stands: what changed since version `base`, or all of it where that is None."""
+    """Send a device the offered model: what changed since version `base`, or all of it where that is None."""
 
     device: str
     base: int | None
@@ -316,6 +323,6 @@ Durable = (
     | SaveEvaluation
     | SaveTraffic
 )
-Change = Apply | TakePeerModel | Merge
+Change = Apply | TakePeerModel | Merge | FollowModel
 Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply
 Effect = Durable | Change | Outgoing

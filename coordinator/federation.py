@@ -132,8 +132,9 @@ class Federation:
                     self._counts.merges += 1
                     version = self._state.ages.append(age)
                     publication = self._state.peers[peer].publication
-                    effects.append(JournalMerge(self._state.position, version, peer, publication, weight, age))
-                    effects.append(Merge(version, peer, weight, age))
+                    entries = self._settings.recipe.federation.merge_entries
+                    effects.append(JournalMerge(self._state.position, version, peer, publication, weight, age, entries))
+                    effects.append(Merge(version, peer, weight, age, entries))
                 case ring.PassToken(to, broadcast, ages):
                     token = TokenPassed(self._settings.name, BroadcastId(*broadcast), dict(ages))
                     effects.append(SendToken(to, token))

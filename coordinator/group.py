@@ -126,6 +126,7 @@ def _merge_row(effect: JournalMerge, at_s: float) -> JournalRow:
         frame_bytes=0,
         received_at_s=at_s,
         payload=b"",
+        entries=effect.entries,
     )
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.top_k import entries_kept, largest
 from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId
 from skerry.values import ValueEncoding
-from skerry.vector import Float32, SparseVector
+from skerry.vector import Float32, Indices, SparseVector
 
 Versions = npt.NDArray[np.int64]
 
@@ -28,6 +29,7 @@ class Replica:
     broadcast: BroadcastId  # the exchange that it was part of
     age: float
     values: Float32  # shape (size,)
+    named: Indices | slice | None = None  # the entries of the last publication; None: it is older than a checkpoint
 
     def copy(self) -> "Replica":
         """Return a replica that shares nothing with this one."""
@@ -97,9 +99,20 @@ class ModelState:
         self.changed_at[update.indices] = version
         self.version, self.age = version, age
 
-    def merge(self, peer: str, weight: float, version: int, age: float) -> None:
-        """Move the model by `weight` towards the replica of `peer`, in float32; this makes `version`, of `age`."""
-        self._move(weight, self.replicas[peer].values, version, age)
+    def merge(self, peer: str, weight: float, version: int, age: float, entries: MergedEntries) -> None:
+        """Move the model by `weight` towards the replica of `peer`, in float32; this makes `version`, of `age`.
+
+        `entries`: "published": only those that the newest publication of the peer names, which came in the same group.
+        """
+        replica = self.replicas[peer]
+        if entries == "all":
+            self._move(weight, replica.values, version, age)
+            return
+        named = replica.named
+        assert named is not None, "a publication and its merge are written together"
+        self.model[named] += np.float32(weight) * (replica.values[named] - self.model[named])
+        self.changed_at[named] = version
+        self.version, self.age = version, age
 
     def _move(self, weight: float, towards: Float32, version: int, age: float) -> None:
         moved = self.model + np.float32(weight) * (towards - self.model)
@@ -114,11 +127,12 @@ class ModelState:
     def difference_to_publish(self, density: float, values: ValueEncoding) -> bytes:
         """Encode what the next publication adds to the last one.
 
-        The first is the whole model, exactly. Later ones name the `density` * size entries, at least one, that moved
-        furthest; the rest stays between model and publication and goes out with a later one.
+        The first is the whole model, at least as float16. Later ones name the `density` * size entries, at least one,
+        that moved furthest; the rest stays between model and publication and goes out with a later one.
         """
         if self.published is None:
-            return sparse.encode(SparseVector.full(self.model))
+            whole = values if values is ValueEncoding.FLOAT32 else ValueEncoding.FLOAT16
+            return sparse.encode(SparseVector.full(self.model), whole)
         difference = self.model - self.published.values
         indices = np.flatnonzero(difference)
         count = entries_kept(self.size, density)
@@ -144,4 +158,5 @@ class ModelState:
         # Added to zero, not set, where it is whole: -0.0 becomes 0.0 on both sides.
         total = np.zeros(self.size, np.float32) if before is None or publication.whole else before.values
         values.add_to(total)
-        return Replica(publication.lineage, publication.number, publication.broadcast, publication.age, total)
+        named = slice(None) if len(values) == self.size else values.indices
+        return Replica(publication.lineage, publication.number, publication.broadcast, publication.age, total, named)

@@ -54,8 +54,8 @@ def prepare(
                 ahead.apply(vectors[position], weight, version, age, whole=whole)
             case TakePeerModel(arrived):
                 ahead.take_peer_model(arrived.message.coordinator, publication_of(arrived.message), arrived.values)
-            case Merge(version, peer, weight, age):
-                ahead.merge(peer, weight, version, age)
+            case Merge(version, peer, weight, age, entries):
+                ahead.merge(peer, weight, version, age, entries)
             case Publish(_, number, broadcast, age):
                 whole = ahead.published is None
                 payload = difference(ahead)

@@ -124,7 +124,7 @@ def _replay(store: Store, start: Checkpoint, own: str, up_to: int) -> None:
             raise StorageError(f"{store.path}: version {state.version + 1} is missing; restore it from a backup")
         publications.up_to(row.position)
         if row.kind == "merge":
-            state.merge(row.sender, row.weight, row.version, row.age)
+            state.merge(row.sender, row.weight, row.version, row.age, row.entries)
         else:
             update = _vector(store, row.position, row.payload, state.size)
             state.apply(update, row.weight, row.version, row.age, whole=row.kind == "model")

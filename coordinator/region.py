@@ -17,6 +17,7 @@ from coordinator.events import (
     Effect,
     Evaluated,
     Event,
+    FollowModel,
     JournalUpdate,
     Malformed,
     OfferDone,
@@ -43,6 +44,7 @@ from coordinator.ledger import Ledger, LedgerEntry
 from coordinator.planner import Planner
 from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
 from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
+from skerry.algorithms.downlink import TopK
 from skerry.algorithms.gain import GainControl, GainState
 from skerry.algorithms.rounds import Rounds, RoundState
 from skerry.protocol.limits import AGE_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
@@ -68,12 +70,15 @@ class Region:
         self.counts = Counts()
         recipe = settings.recipe
         stages = recipe.agent_stages()
+        self._downlink = recipe.downlink
         self._arrival_rule = self._start_arrivals()
         self._planner = Planner(recipe.local_steps, recipe.decay)
         self._links: dict[str, Downlink] = {}
         self._federation = Federation(settings, state, self.counts, now_s)
         self._rounds = self._start_rounds(now_s)
         self._devices_wait = stages.participation.waits
+        self._offered = self._offered_first = self.version  # of the model that devices hold, where it follows
+        self._followed_at_s = now_s
         self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
         self._agent_stages: dict[str, Any] = on_wire(stages)
 
@@ -168,8 +173,10 @@ class Region:
 
     @property
     def wake_at_s(self) -> float | None:
-        """When the federation wants the next Tick; None: it does not mind."""
-        return self._federation.wake_at_s
+        """When the next Tick is wanted; None: it does not matter."""
+        follow_at_s = self._follow_at_s()
+        times = [at_s for at_s in (self._federation.wake_at_s, follow_at_s) if at_s is not None]
+        return min(times, default=None)
 
     def ledger_entries(self, devices: Iterable[str]) -> list[LedgerEntry]:
         """Return the lines of these devices, as they are to be written down."""
@@ -183,6 +190,14 @@ class Region:
 
     def handle(self, event: Event, now_s: float) -> list[Effect]:
         """Advance by one event and return what must be done, in order."""
+        effects = self._decide(event, now_s)
+        if (follow_at_s := self._follow_at_s()) is not None and now_s >= follow_at_s:
+            effects += self._follow(now_s)
+            for device in self._links:
+                effects += self._offer(device, now_s, answering=False)
+        return effects
+
+    def _decide(self, event: Event, now_s: float) -> list[Effect]:
         match event:
             case UpdateArrived():
                 return self._update_arrived(event, now_s)
@@ -220,7 +235,7 @@ class Region:
         self._hear_speed(device, hello.seconds_per_step, now_s)
         holds = hello.base is not None and hello.base.lineage == self.lineage
         base = hello.base.number if hello.base is not None and holds else None
-        if base is not None and self._state.ages.at(base) is None:
+        if base is not None and not self._may_build_on(base):
             base = None
         self._links[device] = Downlink(base)
         welcome = Welcome(
@@ -417,13 +432,37 @@ class Region:
         link = self._links.get(device)
         if link is None or not self._is_due(device, link, now_s, answering=answering):
             return []
-        base = link.offer(self.version, now_s)
-        return [OfferModel(device, None if base is None or self._state.ages.at(base) is None else base)]
+        followed = self._follow(now_s) if self._devices_wait and self._downlink.follows else []
+        base = link.offer(self._offered if self._downlink.follows else self.version, now_s)
+        return [*followed, OfferModel(device, None if base is None or self._state.ages.at(base) is None else base)]
+
+    def _may_build_on(self, base: int) -> bool:
+        """Say whether a device that brings version `base` of this lineage along can go on from there."""
+        if self._state.ages.at(base) is None:
+            return False
+        # Of the model that follows, a version is known that it had in this life; the first of a lineage is always so.
+        return not self._downlink.follows or base > self._offered_first or base == self._offered_first == 0
+
+    def _follow_at_s(self) -> float | None:
+        """When the offered model is to come nearer to the region's; None: there is nothing to bring it."""
+        if not isinstance(self._downlink, TopK) or self._devices_wait or self._offered == self.version:
+            return None
+        return self._followed_at_s + self._downlink.interval_cycles * self._planner.cycle_s(self._followed_at_s)
+
+    def _follow(self, now_s: float) -> list[Effect]:
+        """Bring the offered model nearer to the region's, if that has changed."""
+        if self._offered == self.version:
+            return []
+        self._offered, self._followed_at_s = self.version, now_s
+        return [FollowModel()]
 
     def _is_due(self, device: str, link: Downlink, now_s: float, *, answering: bool) -> bool:
         """Say whether to offer a device the model; one that waits for offers trains once for each."""
         if not self._devices_wait:
-            return link.due(self.version, self._planner.cycle_s(now_s), now_s, answering=answering)
+            if isinstance(self._downlink, TopK):
+                return link.due(self._offered, 0.0, now_s)
+            cycles = self._downlink.answer_cycles if answering else self._downlink.interval_cycles
+            return link.due(self.version, cycles * self._planner.cycle_s(now_s), now_s)
         if self._rounds is not None:
             return device in self._rounds.awaited and link.invite(self._rounds.number)
         if self._federation.blocks:

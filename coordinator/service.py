@@ -163,6 +163,7 @@ class Service:
             wall_clock=self._wall_clock,
             rng=self._rng,
             open_database=self._open_database,
+            tail=bundle.manifest.layout.tail_size,
             toll=self._toll,
         )
         self._parts.push_async_callback(self.engine.close)

@@ -13,6 +13,7 @@ import msgspec
 
 from coordinator.events import RuleState
 from coordinator.ledger import LedgerEntry, RecentUpdate
+from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.token import TokenState
 from skerry.database import Database, OpenDatabase
 from skerry.protocol.messages import Telemetry
@@ -49,6 +50,7 @@ class JournalRow(NamedTuple):
     frame_bytes: int
     received_at_s: float
     payload: bytes
+    entries: MergedEntries = "all"  # of a merge
 
 
 class ReleaseRow(NamedTuple):
@@ -128,6 +130,7 @@ class ReplayRow(NamedTuple):
     weight: float
     age: float
     payload: bytes
+    entries: MergedEntries
 
 
 class ReplayPublication(NamedTuple):

@@ -10,6 +10,8 @@ import msgspec
 
 from skerry.algorithms.arrival import ArrivalRule, GainControlled
 from skerry.algorithms.decay import Decay, Relative
+from skerry.algorithms.downlink import Downlink
+from skerry.algorithms.downlink import TopK as TopKDownlink
 from skerry.algorithms.federation import FederationRule, SpykerToken
 from skerry.algorithms.local_steps import Cycle, LocalSteps
 from skerry.algorithms.merge import CarryOver, Merge
@@ -37,6 +39,7 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
     description: str = ""
     arrival: ArrivalRule = GainControlled()
     decay: Decay = Relative()
+    downlink: Downlink = TopKDownlink()
     federation: FederationRule = SpykerToken()
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ The entries are settings; `start` gives the machine that decides, see `token`.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -19,10 +19,13 @@ PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 AgeGap = Annotated[float, Meta(gt=0.0, le=1e12)]
 
 Machine = Alone | TokenMachine | BarrierMachine
+MergedEntries = Literal["published", "all"]  # of a peer's model: those that its newest publication names, or every one
 
 
 class NoFederation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="none"):
     """Every region for itself."""
+
+    merge_entries: ClassVar[MergedEntries] = "all"
 
     def start(
         self,
@@ -42,15 +45,18 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     Source: Spyker (2024, arXiv:2406.01439) and its released code. Deviations, for a world with faults: see `token`.
     Deviation: `exchange_interval_min_s`. The token's ages are old by the time it is back, so the age rule fires at
     nearly every hop, and without a least interval latency alone would set the period.
+    Deviation: `merge_entries`. A replica is fresh in the entries that were just published and old in all others, which
+    would hold the own model back there (decision 9). With "all", density 1 and float32 this is Spyker's merge.
     """
 
     h_inter: AgeGap | None = None  # updates between youngest and oldest region; None: 0.2 per device, at least 1
     h_intra: AgeGap | None = None  # updates since the last merge; None: 10 per device
-    eta_a: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5  # rate of a merge
+    eta_a: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # rate of a merge; a peer of equal age counts half of it
     phi: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.5  # how sharply age tells in a merge
-    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # share of the entries in a difference to a peer's replica
-    values: ValueEncoding = ValueEncoding.FLOAT16
-    exchange_interval_min_s: Seconds = 1.0  # between two exchanges
+    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.07  # share of the entries in a difference to a peer's replica
+    values: ValueEncoding = ValueEncoding.INT8  # float16 where the model has an untrainable tail
+    merge_entries: MergedEntries = "published"  # of a peer's model that the own is moved towards
+    exchange_interval_min_s: Seconds = 0.5  # between two exchanges
     hold_min_s: Seconds = 0.1  # the token stays so long: bounds messages and disk syncs
     hold_max_s: PositiveSeconds = 1.0  # and no longer than that where no update comes
     peer_timeout_s: PositiveSeconds = 10.0  # without a sign of life a peer is dead; the longest an exchange waits
@@ -106,6 +112,8 @@ class SynchronousExchange(
     Source: HierFAVG (Liu et al. 2020, arXiv:1905.06641); with Spyker's arrivals the ablation of its token (2024,
     arXiv:2406.01439). Deviations: see `barrier`.
     """
+
+    merge_entries: ClassVar[MergedEntries] = "all"  # it is a mean of whole models
 
     every_rounds: Annotated[int, Meta(ge=1, le=1_000_000)] = 2  # times that the arrival rule applied updates
     interval_s: PositiveSeconds | None = None  # instead: so long after the last exchange, or when a peer begins one

@@ -5,7 +5,7 @@ import pytest
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.token import Alone, MergePeer, PassToken, Publish, TokenMachine, TokenState
 
-RULE = SpykerToken(h_inter=5.0, h_intra=100.0)
+RULE = SpykerToken(h_inter=5.0, h_intra=100.0, eta_a=0.5, exchange_interval_min_s=1.0)
 
 
 def machine(name: str, *peers: str, rule: SpykerToken = RULE, state: TokenState | None = None) -> TokenMachine:

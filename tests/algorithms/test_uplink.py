@@ -107,4 +107,4 @@ def test_flare_without_strength_is_top_k_bit_for_bit(total: Float32, residual: F
     left, right = flare.compress(total, layout), top_k.compress(total, layout)
     assert left.indices.tobytes() == right.indices.tobytes()
     assert left.values.tobytes() == right.values.tobytes()
-    assert flare.values == top_k.values == ValueEncoding.FLOAT16
+    assert (flare.values, top_k.values) == (ValueEncoding.FLOAT16, ValueEncoding.INT8)

@@ -29,7 +29,7 @@ def test_each_stage_is_told_with_all_its_keys() -> None:
             "adam (beta1 0.8, beta2 0.999, epsilon 1e-08, weight_decay 0, decoupled false, clip_norm 2)",
         ),
         ("schedule", "constant (warmup_steps 0)"),
-        ("uplink", "top_k (density 0.02, scope tensor, values float16, return_unapplied true)"),
+        ("uplink", "top_k (density 0.02, scope tensor, values int8, return_unapplied true)"),
         ("merge", "carry_over"),
     ]
     assert dict(rows_of(AgentStages(optimizer=Sgd())))["optimizer"].endswith("nesterov false, clip_norm none)")

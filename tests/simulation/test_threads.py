@@ -149,7 +149,7 @@ def test_a_slower_servers_work_takes_time_and_is_counted() -> None:
     async def main() -> None:
         work = ServerWork(0.01)
         for _ in range(3):
-            await work(Merge(1, "us-1", 0.5, 1.0))
+            await work(Merge(1, "us-1", 0.5, 1.0, "all"))
         assert asyncio.get_running_loop().time() == pytest.approx(0.03)
         assert work.busy_s == pytest.approx(0.03)
 
@@ -164,12 +164,12 @@ def test_changes_that_follow_at_once_are_one_mean() -> None:
         update = Apply(7, 7, 0.5, 1.0)
         for pause_s in (0.005, 0.0):
             for _ in range(3):
-                await work(Merge(1, "us-1", 0.5, 1.0))
+                await work(Merge(1, "us-1", 0.5, 1.0, "all"))
             await asyncio.sleep(pause_s)
         assert loop.time() == pytest.approx(0.205)
         await work(update)
         await work(update)
-        await work(Merge(1, "us-1", 0.5, 1.0))
+        await work(Merge(1, "us-1", 0.5, 1.0, "all"))
         assert work.busy_s == pytest.approx(0.1 + 0.1 + 0.01 + 0.01 + 0.1)
 
     run(main(), seed=1)

@@ -20,6 +20,7 @@ from coordinator.region import Region
 from coordinator.region_state import RegionSettings, RegionState
 from coordinator.threads import RunInThread, in_executor
 from skerry.algorithms.arrival import Spyker
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation
 from skerry.protocol import sparse
 from skerry.protocol.messages import (
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 SIZE = 64
 BUNDLE = BundleReference("0" * 64, 1000)
-LONE = Recipe(arrival=Spyker(), federation=NoFederation())
+LONE = Recipe(arrival=Spyker(), federation=NoFederation(), downlink=Newest())
 
 
 class Words:

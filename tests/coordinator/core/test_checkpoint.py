@@ -24,7 +24,7 @@ def example(words: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Check
     state.apply(words.vector(1), 0.5, 1, 1.0)
     state.take_peer_model("there-1", Publication("there/9", 4, BroadcastId(2, 3), 7.25, True), words.vector(2, 64))
     state.publish(Publication("here/1", 2, BroadcastId(2, 2), 1.5, True), words.vector(3, 64))
-    state.merge("there-1", 0.125, 2, 0.1 + 0.2)
+    state.merge("there-1", 0.125, 2, 0.1 + 0.2, "all")
     written = Checkpoint("here/1", 17, state)
     return written, checkpoint.write(tmp_path_factory.mktemp("checkpoints"), written)
 

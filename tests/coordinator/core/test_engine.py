@@ -17,6 +17,7 @@ from coordinator.events import Apply, DeviceDisconnected, Merge, PeerModelArrive
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
 from skerry.algorithms.arrival import Constant, FedBuff
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.errors import StorageError
 from skerry.protocol import sparse
@@ -26,7 +27,7 @@ from skerry.values import ValueEncoding
 
 T = TypeVar("T")
 
-PLAIN = Recipe(arrival=Constant(weight=0.5), federation=NoFederation())
+PLAIN = Recipe(arrival=Constant(weight=0.5), downlink=Newest(), federation=NoFederation())
 
 
 class Gate:
@@ -327,7 +328,7 @@ async def test_a_publication_is_the_model_at_its_place_among_the_effects(
 ) -> None:
     """One group: an update; a peer's exchange, answered before its merge; another one, answered behind that merge."""
     federation = SpykerToken(density=1.0, values=ValueEncoding.FLOAT32)
-    recipe = Recipe(arrival=Constant(weight=0.5), federation=federation)
+    recipe = Recipe(arrival=Constant(weight=0.5), downlink=Newest(), federation=federation)
     outlet, published = new_listener(), []
     outlet.on_peer = lambda _, message: published.append(message) if isinstance(message, PeerModel) else None
     config = config_of(recipe, peers={"there-1": "http://there"})

@@ -6,11 +6,12 @@ from typing import Any
 from coordinator.events import Evaluated, TelemetryArrived, TrafficCounted
 from coordinator.history import read_history
 from skerry.algorithms.arrival import Constant
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation
 from skerry.protocol.messages import ModelVersion, Telemetry
 from skerry.recipe import Recipe
 
-PLAIN = Recipe(arrival=Constant(weight=0.5), federation=NoFederation())
+PLAIN = Recipe(arrival=Constant(weight=0.5), downlink=Newest(), federation=NoFederation())
 
 
 async def test_telemetry_evaluations_and_traffic_are_kept(

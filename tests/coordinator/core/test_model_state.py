@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.model_state import ModelState, Publication
+from skerry.algorithms.federation import MergedEntries
 from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId
 from skerry.values import ValueEncoding
@@ -32,7 +33,7 @@ def test_the_changes_since_any_version_lead_to_the_newest(steps: Any, words: Any
     state.take_peer_model("there-1", peer_publication(1, whole=True), words.vector(5, SIZE))
     for version, (seed, entries, merge) in enumerate(steps, start=1):
         if merge:
-            state.merge("there-1", 0.3, version, float(version))
+            state.merge("there-1", 0.3, version, float(version), "all")
         else:
             state.apply(words.vector(seed, entries), 0.6, version, float(version))
         past.append(state.model.copy())
@@ -57,7 +58,7 @@ def test_a_whole_model_draws_the_model_towards_it_as_a_merge_does(words: Any) ->
     model = words.vector(3, SIZE)
     state.apply(model, 0.25, 1, 1.0, whole=True)
     other.take_peer_model("there-1", peer_publication(1, whole=True), model)
-    other.merge("there-1", 0.25, 1, 1.0)
+    other.merge("there-1", 0.25, 1, 1.0, "all")
     assert bits(state.model) == bits(other.model)
     assert (state.version, state.age) == (1, 1.0)
     np.testing.assert_allclose(state.model, 0.75 * words.initial() + 0.25 * model.values, atol=1e-6)
@@ -68,7 +69,7 @@ def test_a_merge_moves_the_model_by_the_weight_in_float32(words: Any) -> None:
     replica = words.vector(3, SIZE)
     state.take_peer_model("there-1", peer_publication(1, whole=True), replica)
     before = state.model.copy()
-    state.merge("there-1", 0.25, 1, 4.5)
+    state.merge("there-1", 0.25, 1, 4.5, "all")
     expected = before + np.float32(0.25) * (replica.dense() - before)
     assert bits(state.model) == bits(expected)
     assert (state.version, state.age) == (1, 4.5)
@@ -79,7 +80,7 @@ def test_a_merge_marks_only_what_it_moved(words: Any) -> None:
     same = np.ones(SIZE, np.float32)
     same[[3, 9]] = 2.0
     state.take_peer_model("there-1", peer_publication(1, whole=True), SparseVector.full(same))
-    state.merge("there-1", 0.5, 1, 1.0)
+    state.merge("there-1", 0.5, 1, 1.0, "all")
     assert list(np.flatnonzero(state.changed_at)) == [3, 9]
 
 
@@ -153,3 +154,29 @@ def test_an_update_is_added_with_its_weight_and_marked(words: Any, weight: float
     state.apply(update, weight, 1, 1.0)
     assert bits(state.model) == bits(expected)
     assert list(np.flatnonzero(state.changed_at)) == list(update.indices)
+
+
+def test_a_merge_of_what_was_published_leaves_all_other_entries_alone(words: Any) -> None:
+    """What the peer has not published lately is old in its replica, and would hold the own model back."""
+    state = ModelState.start(words.initial())
+    state.take_peer_model("there-1", peer_publication(1, whole=True), words.vector(3, SIZE))
+    newest = SparseVector(SIZE, np.array([2, 40], np.int64), np.array([0.5, -0.5], np.float32))
+    state.take_peer_model("there-1", peer_publication(2), newest)
+    before = state.model.copy()
+    state.merge("there-1", 0.25, 1, 4.5, "published")
+    expected = before.copy()
+    replica = state.replicas["there-1"].values
+    for entry in (2, 40):
+        expected[entry] = before[entry] + np.float32(0.25) * (replica[entry] - before[entry])
+    assert bits(state.model) == bits(expected)
+    assert list(np.flatnonzero(state.changed_at)) == [2, 40]
+    assert (state.version, state.age) == (1, 4.5)
+
+
+def test_a_whole_publication_names_every_entry(words: Any) -> None:
+    published, whole = ModelState.start(words.initial()), ModelState.start(words.initial())
+    cases: list[tuple[ModelState, MergedEntries]] = [(published, "published"), (whole, "all")]
+    for state, entries in cases:
+        state.take_peer_model("there-1", peer_publication(1, whole=True), words.vector(3, SIZE))
+        state.merge("there-1", 0.25, 1, 4.5, entries)
+    np.testing.assert_array_equal(published.model, whole.model)

@@ -29,6 +29,7 @@ from coordinator.events import (
 from coordinator.region_state import RegionState
 from skerry.algorithms.arrival import Constant, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import Relative
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation
 from skerry.algorithms.gain import GainState
 from skerry.algorithms.local_steps import Cycle
@@ -97,7 +98,7 @@ def test_a_whole_model_is_journalled_and_applied_as_one(new_region: Any, words: 
     effects = region.handle(update, 1.0)
     assert of(JournalUpdate, effects)[0].arrived.offered.whole
     assert of(Apply, effects)[0].whole
-    held = new_region(Recipe(arrival=FedBuff(2), federation=NoFederation()))
+    held = new_region(Recipe(arrival=FedBuff(2), downlink=Newest(), federation=NoFederation()))
     held.handle(update, 1.0)  # of an agent that still goes by another recipe
     effects = held.handle(words.update("tern", 1, version(0)), 1.0)
     assert [effect.whole for effect in of(Apply, effects)] == [True, False]
@@ -310,7 +311,7 @@ def test_every_acknowledged_update_is_journalled_exactly_once(
 
 
 def test_held_updates_are_acknowledged_at_once_and_applied_together(new_region: Any, words: Any) -> None:
-    region = new_region(Recipe(arrival=FedBuff(size=3), federation=NoFederation()))
+    region = new_region(Recipe(arrival=FedBuff(size=3), downlink=Newest(), federation=NoFederation()))
     held = [region.handle(words.update(device, 1, version(0)), 1.0) for device in ("kite", "tern")]
     for effects in held:
         assert [type(effect) for effect in effects] == [JournalUpdate, SendToDevice]
@@ -407,7 +408,11 @@ def test_a_device_that_holds_an_older_version_is_offered_the_difference(new_regi
 
 def test_one_offer_at_a_time_and_one_per_half_cycle(new_region: Any, words: Any) -> None:
     region = new_region(
-        Recipe(local_steps=Cycle(steps_median=20, cycle_min_s=1.0, cycle_max_s=1.0), federation=NoFederation())
+        Recipe(
+            local_steps=Cycle(steps_median=20, cycle_min_s=1.0, cycle_max_s=1.0),
+            downlink=Newest(),
+            federation=NoFederation(),
+        )
     )
 
     def offers(sequence: int, now_s: float) -> list[Any]:
@@ -424,7 +429,11 @@ def test_one_offer_at_a_time_and_one_per_half_cycle(new_region: Any, words: Any)
 
 def test_a_silent_device_that_is_behind_is_offered_the_model_once_a_cycle(new_region: Any, words: Any) -> None:
     region = new_region(
-        Recipe(local_steps=Cycle(steps_median=20, cycle_min_s=1.0, cycle_max_s=1.0), federation=NoFederation())
+        Recipe(
+            local_steps=Cycle(steps_median=20, cycle_min_s=1.0, cycle_max_s=1.0),
+            downlink=Newest(),
+            federation=NoFederation(),
+        )
     )
     region.handle(words.hello("kite"), 0.0)
     region.handle(OfferDone("kite", version(0)), 0.0)
@@ -460,7 +469,7 @@ def test_the_welcome_says_how_far_the_devices_updates_are_in_the_journal(new_reg
 
 
 def test_a_restart_goes_on_with_ledger_ages_and_held_updates(new_region: Any, words: Any) -> None:
-    recipe = Recipe(arrival=FedBuff(size=3), federation=NoFederation())
+    recipe = Recipe(arrival=FedBuff(size=3), downlink=Newest(), federation=NoFederation())
     state = RegionState(LINEAGE, AgeHistory(0, [0.0]))
     before = new_region(recipe, state=state)
     before.handle(words.update("kite", 1, version(0)), 0.0)

@@ -20,6 +20,7 @@ from coordinator.events import (
     Tick,
     TokenArrived,
 )
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import SpykerToken
 from skerry.protocol.limits import AGE_MAX
 from skerry.protocol.messages import (
@@ -61,7 +62,7 @@ def peer_model(
 
 @pytest.fixture
 def federated(new_region: Any) -> Any:
-    return new_region(Recipe(federation=TOKEN), ("there-1",))
+    return new_region(Recipe(downlink=Newest(), federation=TOKEN), ("there-1",))
 
 
 def arrived(message: PeerModel, words: Any, key: int = 5) -> PeerModelArrived:

@@ -26,6 +26,7 @@ from coordinator.events import (
 from coordinator.region_state import HeldUpdate, RegionState
 from skerry.algorithms.arrival import Arrival, FedAvg, FedBuff, Spyker
 from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation, SynchronousExchange
 from skerry.algorithms.participation import OnOffer
 from skerry.algorithms.rounds import RoundState
@@ -33,11 +34,13 @@ from skerry.protocol.messages import BroadcastId, ModelVersion, PeerModel, PeerS
 from skerry.recipe import Recipe
 
 DEVICES = ("crow", "kite", "wren")
-ROUNDS = Recipe(arrival=FedAvg(devices_min=3, round_timeout_s=60.0), federation=NoFederation())
+ROUNDS = Recipe(arrival=FedAvg(devices_min=3, round_timeout_s=60.0), downlink=Newest(), federation=NoFederation())
 HIERARCHICAL = Recipe(
-    arrival=FedAvg(devices_min=1), federation=SynchronousExchange(every_rounds=1, barrier_timeout_s=300.0)
+    arrival=FedAvg(devices_min=1),
+    downlink=Newest(),
+    federation=SynchronousExchange(every_rounds=1, barrier_timeout_s=300.0),
 )
-ANSWERED = Recipe(participation=OnOffer(), arrival=Spyker(), federation=NoFederation())
+ANSWERED = Recipe(participation=OnOffer(), arrival=Spyker(), downlink=Newest(), federation=NoFederation())
 
 
 def version(number: int) -> ModelVersion:
@@ -253,7 +256,9 @@ def test_a_peer_that_died_ends_the_wait(new_region: Any, words: Any) -> None:
 
 def test_updates_that_come_at_a_barrier_are_held_and_answered_behind_it(new_region: Any, words: Any) -> None:
     rule = SynchronousExchange(interval_s=5.0)
-    region = new_region(Recipe(participation=OnOffer(), arrival=Spyker(), federation=rule), ("there-1",))
+    region = new_region(
+        Recipe(participation=OnOffer(), arrival=Spyker(), downlink=Newest(), federation=rule), ("there-1",)
+    )
     join(region, words, "crow")
     assert of(Publish, region.handle(Tick(), 5.0))
     effects = region.handle(words.update("crow", 1, version(0)), 5.1)
@@ -271,7 +276,9 @@ def test_updates_that_a_former_rule_held_are_let_go_after_a_restart(new_region: 
     held = HeldUpdate(1, Arrival("crow", 1, 0.0, 100, 0.5, 20))
     state = RegionState("here/00000001", AgeHistory(0, [0.0]), position=1, held=[held])
     state.ledger.take("crow", 1, 0, None)
-    effects = new_region(Recipe(arrival=Spyker(), federation=NoFederation()), state=state).handle(Tick(), 1.0)
+    effects = new_region(Recipe(arrival=Spyker(), downlink=Newest(), federation=NoFederation()), state=state).handle(
+        Tick(), 1.0
+    )
     assert [type(effect) for effect in effects] == [ReleaseUpdate, Apply]
     assert effects[1].weight == pytest.approx(0.6)
 

@@ -117,7 +117,7 @@ async def test_regions_exchange_models_through_updates_restarts_and_cuts(
         history = read_history(configs[name].state_dir)
         assert len(history.merges) >= 3
         assert {merge.peer for merge in history.merges} == set(names) - {name}
-        assert all(0.0 < merge.weight <= 0.5 for merge in history.merges)
+        assert all(0.0 < merge.weight <= 1.0 for merge in history.merges)
 
 
 async def test_a_region_that_lost_its_disk_is_understood_again(

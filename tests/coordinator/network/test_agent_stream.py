@@ -27,6 +27,7 @@ from skerry.protocol.messages import (
     UpdateAccepted,
     UpdateRejected,
 )
+from skerry.values import ValueEncoding, quantise
 from skerry.vector import Float32, SparseVector
 from testbed.simulation import loop
 
@@ -52,7 +53,7 @@ async def test_a_device_is_welcomed_and_gets_the_whole_model(coordinator: Any, i
     assert device.welcome.partial is None
     version, values = await device.model()
     assert version.number == 0
-    assert np.array_equal(values, initial)
+    assert np.array_equal(values, quantise(initial, ValueEncoding.FLOAT16)), "the downlink's encoding"
 
 
 async def test_an_accepted_update_is_in_the_journal_and_in_the_model(coordinator: Any, initial: Float32) -> None:

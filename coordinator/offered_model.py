@@ -1,0 +1,51 @@
+"""The model that a region's devices hold. Arithmetic only, no I/O."""
+
+import numpy as np
+
+from coordinator.model_state import ModelState
+from skerry.algorithms.downlink import TopK
+from skerry.algorithms.top_k import entries_kept, largest
+from skerry.protocol import sparse
+from skerry.values import ValueEncoding, quantise
+from skerry.vector import Float32, SparseVector
+
+
+class OfferedModel:
+    """Follows the region's model a few entries at a time.
+
+    It lives as long as the process: after a restart it begins as the region's model, and what devices held of the one
+    before is of no use.
+    """
+
+    def __init__(self, rule: TopK, state: ModelState, tail: int) -> None:
+        """Begin as the model of `state`; its last `tail` entries are not trainable."""
+        self._trainable = state.size - tail
+        self._encoding = ValueEncoding.FLOAT32 if tail else rule.values
+        self._count = entries_kept(max(1, self._trainable), rule.density)
+        self._values: Float32 = quantise(state.model, self._encoding).copy()
+        self._changed_at = np.full(state.size, state.version, np.int64)
+        self.version = state.version
+        self.age = state.age
+
+    def follow(self, state: ModelState) -> None:
+        """Take over the entries that are furthest from the model of `state`: this makes the state's version of it."""
+        newest = quantise(state.model, self._encoding)
+        apart = newest - self._values
+        indices = np.flatnonzero(apart[: self._trainable])
+        if len(indices) > self._count:
+            indices = indices[largest(apart[indices], self._count)]
+        indices = np.concatenate((indices, self._trainable + np.flatnonzero(apart[self._trainable :])))
+        self._values[indices] = newest[indices]
+        self._changed_at[indices] = state.version
+        self.version, self.age = state.version, state.age
+
+    def changes_since(self, base: int | None) -> bytes:
+        """Encode the values of the entries that changed after version `base`, or all where that is smaller.
+
+        None: all of them.
+        """
+        if base is None:
+            return sparse.encode(SparseVector.full(self._values), self._encoding)
+        indices = np.flatnonzero(self._changed_at > base)
+        changes = SparseVector(len(self._values), indices, self._values[indices])
+        return sparse.encode(changes, self._encoding, background=self._values)
