@@ -123,4 +123,4 @@ def test_crashes_lose_nothing_that_was_acknowledged_and_all_go_on(
             for update in read_history(coordinator.disk.folder).updates
             if update.device == device
         )
-        assert last_s - START_S > federation.world.loop.time() - 12.0
+        assert last_s - START_S > federation.world.loop.time() - 15.0  # since the last restart
