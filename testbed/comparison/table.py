@@ -78,7 +78,7 @@ def _cells(results: Sequence[tuple[str, ComparisonSummary]]) -> tuple[int, list[
     words = len(head)
     for target in first.targets:
         head += [f"s to {percent(target, 0) if first.metric == 'accuracy' else f'{target:g}'}", "ratio"]
-    lines = [[*head, model, other, "updates", "bytes"]]
+    lines = [[*head, model, other, "updates", "bytes", "a second"]]
     for row in rows(results):
         cells = [*([row.source] if row.source else []), row.world, row.arm]
         for target in first.targets:
@@ -91,7 +91,9 @@ def _cells(results: Sequence[tuple[str, ComparisonSummary]]) -> tuple[int, list[
             cells.append(percent(final) if first.metric == "accuracy" else number(final))
         sent = [row.medians.get(f"bytes_{way}") for way in ("up", "down", "peers")]
         known = [value for value in sent if value is not None]
-        lines.append([*cells, number(row.medians.get("updates")), size(sum(known)) if known else MISSING])
+        elapsed_s = row.medians.get("elapsed_s")
+        cells += [number(row.medians.get("updates")), size(sum(known)) if known else MISSING]
+        lines.append([*cells, size(sum(known) / elapsed_s) if known and elapsed_s else MISSING])  # runs may end early
     return words, lines
 
 

@@ -121,7 +121,7 @@ def test_the_page_can_be_made_again_and_several_be_put_side_by_side(wish: Wish, 
     lines = result.output.splitlines()
     assert lines[0].split() == [
         "results", "world", "arm", "s", "to", "50", "%", "ratio", "s", "to", "90", "%", "ratio", "regional",
-        "federated", "updates", "bytes",
+        "federated", "updates", "bytes", "a", "second",
     ]  # fmt: skip
     assert [line.split()[:3] for line in lines[1:]] == [
         [str(folder), "near", arm] for folder in (outcome.folder, other.folder) for arm in ("plain", "tuned")
