@@ -21,7 +21,7 @@ class OfferedModel:
         """Begin as the model of `state`; its last `tail` entries are not trainable."""
         self._trainable = state.size - tail
         self._encoding = ValueEncoding.FLOAT32 if tail else rule.values
-        self._count = entries_kept(max(1, self._trainable), rule.density)
+        self._count = entries_kept(self._trainable, rule.density)
         self._values: Float32 = quantise(state.model, self._encoding).copy()
         self._changed_at = np.full(state.size, state.version, np.int64)
         self.version = state.version
@@ -31,10 +31,10 @@ class OfferedModel:
         """Take over the entries that are furthest from the model of `state`: this makes the state's version of it."""
         newest = quantise(state.model, self._encoding)
         apart = newest - self._values
-        indices = np.flatnonzero(apart[: self._trainable])
-        if len(indices) > self._count:
-            indices = indices[largest(apart[indices], self._count)]
-        indices = np.concatenate((indices, self._trainable + np.flatnonzero(apart[self._trainable :])))
+        furthest = largest(apart[: self._trainable], self._count)
+        tail = np.arange(self._trainable, state.size)
+        indices = np.concatenate((furthest, tail))
+        indices = indices[apart[indices] != 0.0]
         self._values[indices] = newest[indices]
         self._changed_at[indices] = state.version
         self.version, self.age = state.version, state.age

@@ -447,7 +447,7 @@ class Region:
         """When the offered model is to come nearer to the region's; None: there is nothing to bring it."""
         if not isinstance(self._downlink, TopK) or self._devices_wait or self._offered == self.version:
             return None
-        return self._followed_at_s + self._downlink.interval_cycles * self._planner.cycle_s(self._followed_at_s)
+        return self._followed_at_s + self._downlink.interval_s(self._planner.cycle_s(self._followed_at_s))
 
     def _follow(self, now_s: float) -> list[Effect]:
         """Bring the offered model nearer to the region's, if that has changed."""

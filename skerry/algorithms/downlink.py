@@ -11,6 +11,7 @@ from msgspec import Meta
 from skerry.values import ValueEncoding
 
 Cycles = Annotated[float, Meta(ge=0.0, le=1000.0)]
+Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 
 
 class Newest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="newest"):
@@ -42,6 +43,11 @@ class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.012  # share of the trainable entries that go each time
     values: ValueEncoding = ValueEncoding.FLOAT16
     interval_cycles: Cycles = 0.4  # of the region's cycle time, from one time to the next
+    interval_min_s: Seconds = 0.1  # however short the cycle: bounds messages, and the work of choosing entries
+
+    def interval_s(self, cycle_s: float) -> float:
+        """Return the seconds from one time to the next."""
+        return max(self.interval_cycles * cycle_s, self.interval_min_s)
 
     def __post_init__(self) -> None:
         """Check what one key alone cannot say."""
