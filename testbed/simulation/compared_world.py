@@ -17,7 +17,9 @@ from testbed.comparison.scenario import RoundTime
 from testbed.simulation.coordinator import PORT, SimulatedCoordinator
 from testbed.simulation.device import SimulatedDevice
 from testbed.simulation.machine import World
+from testbed.simulation.path import WINDOW_BYTES_FIRST
 from testbed.simulation.path import Path as NetworkPath
+from testbed.simulation.route import WINDOW_BYTES_MAX
 from testbed.simulation.rows import Rows
 from testbed.simulation.speed import NormalSpeed, Speed, StepTimes
 from testbed.simulation.threads import ServerWork
@@ -86,8 +88,10 @@ class ComparedWorld:
         return max(0, sent - self.bytes_down()) if len(self.coordinators) > 1 else 0
 
     def _set_path(self, one: str, other: str, latency_s: float) -> None:
+        window_bytes = WINDOW_BYTES_FIRST if self._spec.world.slow_start else WINDOW_BYTES_MAX
+        path = NetworkPath(latency_s=latency_s, window_bytes_first=window_bytes)
         for source, target in ((one, other), (other, one)):
-            self._world.network.set_path(source, target, NetworkPath(latency_s=latency_s))
+            self._world.network.set_path(source, target, path)
 
     def _coordinator(self, name: str, servers: list[str]) -> SimulatedCoordinator:
         address = self._world.network.address

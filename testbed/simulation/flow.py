@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from testbed.simulation.path import GIVE_UP_S, PACKET_BYTES, retried_at_s
 from testbed.simulation.route import Route
 
-WINDOW_BYTES_FIRST = 10 * PACKET_BYTES  # slow start (RFC 6928); grows by what is acknowledged: doubles a round trip
 UNSENT_BYTES = 64 << 10  # what the sender's kernel takes beyond what is under way
 
 
@@ -104,7 +103,7 @@ class Flow:
         self._ending = False  # END is to be sent behind what is queued
         self._ended = False  # and was
         self._aborted = False  # nothing is sent any more, not even again
-        self._window_bytes = WINDOW_BYTES_FIRST
+        self._window_bytes = self._first_window_bytes()
         self._flight_bytes = 0  # sent and not acknowledged
         self._sent_at_s = clock.time()
         # On the way.
@@ -135,7 +134,7 @@ class Flow:
         if self._aborted:
             return
         if not self._flight_bytes and self._clock.time() - self._sent_at_s > self.route.timeout_s:
-            self._window_bytes = WINDOW_BYTES_FIRST  # slow start again after idleness (RFC 5681, section 4.1)
+            self._window_bytes = self._first_window_bytes()  # slow start again after idleness (RFC 5681, section 4.1)
         size = len(data)
         if not self._queued_bytes and size <= min(self._room_bytes(), self.route.segment_bytes):
             self._send(data, size)  # what nearly all messages do
@@ -229,6 +228,9 @@ class Flow:
         if self._ending and not (self._ended or self._aborted):
             self._ended = True
             self._send(Mark.END)
+
+    def _first_window_bytes(self) -> int:
+        return min(self.route.path.window_bytes_first, self.route.window_bytes)
 
     def _room_bytes(self) -> int:
         """Return what may be sent now; 0 or less: nothing."""

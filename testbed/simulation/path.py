@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 PACKET_BYTES = 1448  # of payload in a TCP segment on Ethernet
+WINDOW_BYTES_FIRST = 10 * PACKET_BYTES  # of slow start (RFC 6928); grows by what is acknowledged: doubles a round trip
 RTO_MIN_S, RTO_MAX_S = 0.2, 120.0  # Linux' bounds of TCP's retransmission time-out
 GIVE_UP_S = 924.6  # without an acknowledgement: Linux' tcp_retries2 = 15
 SYN_RTO_S = 1.0  # the first retry of a connection's first packet (RFC 6298); doubles
@@ -19,10 +20,13 @@ class Path:
     jitter_s: float = 0.0  # mean of what a segment is late beyond that; exponential
     loss_share: float = 0.0  # of packets, each by itself, in [0, 1); shown as delay
     lifetime_s: float | None = None  # mean time after which a connection is reset, exponential; None: never
+    window_bytes_first: int = WINDOW_BYTES_FIRST  # what may be under way at first, and again after idleness, > 0
 
     def __post_init__(self) -> None:
         if not (self.latency_s >= 0.0 and self.jitter_s >= 0.0 and 0.0 <= self.loss_share < 1.0):
             raise ValueError(f"{self}: latency_s and jitter_s must be >= 0, loss_share in [0, 1)")
+        if self.window_bytes_first <= 0:
+            raise ValueError(f"{self}: window_bytes_first must be > 0")
         if self.lifetime_s is not None and not self.lifetime_s > 0.0:
             raise ValueError(f"{self}: lifetime_s must be > 0")
 

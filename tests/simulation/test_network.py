@@ -211,6 +211,19 @@ def test_the_digest_tells_time_ends_and_bytes_apart() -> None:
 # --- windows ---
 
 
+@pytest.mark.parametrize(("first", "round_trips"), [({}, 2), ({"window_bytes_first": 1 << 20}, 0)])
+def test_slow_start_takes_round_trips_unless_the_first_window_holds_everything(
+    first: dict[str, int], round_trips: int
+) -> None:
+    world, client, server = pair(Path(0.1, **first))
+    content = random.Random(1).randbytes(60_000)  # 10 packets, then 20, then the rest
+    began_s = world.clock.now_s
+    client.out.write(content)
+    world.clock.run()
+    assert server.data == content
+    assert server.arrived[-1][0] - began_s == pytest.approx(0.1 + round_trips * 0.2, abs=0.001)
+
+
 def test_a_tap_hears_the_data_that_arrives_and_of_which_flow() -> None:
     heard: list[tuple[str, bytes]] = []
     world, client, server = pair(Path(0.05))
