@@ -13,7 +13,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from coordinator import checkpoint, engine, federation, recovery, region
-from edge_agent import device, disk, outbox
+from edge_agent import device, outbox
 from skerry.algorithms import token
 
 
@@ -224,17 +224,6 @@ MUTANTS = (
         "no resume",
         "a device does not send again what was not answered before",
         (Edit(device, "Device._welcome_received", {"in sorted(self._waiting)": "in ()"}),),
-    ),
-    Mutant(
-        "send before the disk has it",
-        "a device sends its update while its disk is still writing",
-        (
-            Edit(
-                disk,
-                "DiskQueue._go_on",
-                {"(self._written, done))": "(self._written, None))\n    if done is not None:\n        done()"},
-            ),
-        ),
     ),
     Mutant(
         "drop what a weight left out",

@@ -11,8 +11,11 @@ from coordinator import recovery, state_dir
 from tests.simulation.fault_runs.campaign import caught_by
 from tests.simulation.fault_runs.mutants import MUTANTS, Edit, Mutant, MutantLostError
 
-NOTICED = {  # by the first seed of the table in docs/simulation.md that notices it
-    "replay without weight": (0, "a_vector_is_the_same_wherever_it_is"),
+SEEDS = range(5)
+NOTICED = {  # by one of these seeds, most of them
+    "replay without weight": "a_vector_is_the_same_wherever_it_is",
+    "age of the peer at a merge": "ages_follow_their_rules",
+    "drop what was not acknowledged": "no_update_waits_behind_its_successors",
 }
 
 
@@ -53,6 +56,6 @@ def test_whoever_has_imported_the_function_has_the_defect_too() -> None:
 
 
 @pytest.mark.parametrize("name", NOTICED)
-def test_some_are_noticed_by_the_seed_and_the_invariant_that_the_table_says(name: str) -> None:
-    seed, invariant = NOTICED[name]
-    assert caught_by(next(one for one in MUTANTS if one.name == name), seed) == invariant
+def test_some_are_noticed_by_what_should_notice_them(name: str) -> None:
+    mutant = next(one for one in MUTANTS if one.name == name)
+    assert NOTICED[name] in (caught_by(mutant, seed) for seed in SEEDS)  # as soon as one does
