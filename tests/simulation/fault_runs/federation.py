@@ -10,6 +10,7 @@ from coordinator.config import Limits as CoordinatorLimits
 from edge_agent.config import AgentConfig, Data, HeldOut, Limits, Training
 from skerry.algorithms.arrival import ArrivalRule, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import NoDecay
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import SpykerToken
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.uplink import TopK
@@ -17,6 +18,7 @@ from skerry.policy import Policy
 from skerry.profile import Jitter, Lab
 from skerry.recipe import Recipe
 from skerry.tasks.bundle import Bundle
+from skerry.values import ValueEncoding
 from testbed.simulation.coordinator import PORT, SimulatedCoordinator
 from testbed.simulation.device import SimulatedDevice
 from testbed.simulation.loop import VirtualLoop
@@ -36,6 +38,10 @@ PROGRESS_TIMEOUT_S = 4.0
 TOKEN = SpykerToken(
     h_inter=2.0,
     h_intra=3.0,
+    eta_a=0.5,
+    density=0.2,
+    values=ValueEncoding.FLOAT16,
+    merge_entries="all",
     exchange_interval_min_s=1.0,
     hold_min_s=0.2,
     hold_max_s=0.5,
@@ -46,11 +52,15 @@ ECHO = "echo"  # the host from which what was said before is said again
 
 
 def recipe_of(plan: Plan) -> Recipe:
-    """Return the recipe. The learning rate stays, so that a device's mass can be added up; see `invariants`."""
+    """Return the recipe. The learning rate stays, so that a device's mass can be added up, see `safety`.
+
+    What devices and peers are sent is the region's own model: each version is one vector, wherever it is.
+    """
     return Recipe(
         arrival=ARRIVALS[plan.arrival],
         decay=NoDecay(0.1),
-        uplink=TopK(density=0.25, scope="global"),
+        uplink=TopK(density=0.25, scope="global", values=ValueEncoding.FLOAT16),
+        downlink=Newest(),
         local_steps=Fixed(steps_per_cycle=2),
         federation=TOKEN,
     )
