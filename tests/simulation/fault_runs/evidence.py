@@ -77,7 +77,7 @@ def gather(
         if state.model is not None:
             version, values = state.model
             owner = version.lineage.partition("/")[0].removeprefix("region-")
-            witness.see(("model", owner, version.lineage, version.number), values, f"on {device}")
+            witness.see(witness.offered_by(owner, version.lineage, version.number), values, f"on {device}")
     uplink = federation.recipe.agent_stages().uplink
     return Evidence(
         plan=federation.plan,

@@ -5,12 +5,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from coordinator.config import Checkpoints, CoordinatorConfig
 from coordinator.config import Limits as CoordinatorLimits
 from edge_agent.config import AgentConfig, Data, HeldOut, Limits, Training
 from skerry.algorithms.arrival import ArrivalRule, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import NoDecay
 from skerry.algorithms.downlink import Newest
+from skerry.algorithms.downlink import TopK as Following
 from skerry.algorithms.federation import SpykerToken
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.uplink import TopK
@@ -35,34 +38,29 @@ ARRIVALS: dict[str, ArrivalRule] = {
     "fedbuff": FedBuff(size=3),
 }
 PROGRESS_TIMEOUT_S = 4.0
-TOKEN = SpykerToken(
+LITTLE_AND_OFTEN = SpykerToken(
+    density=0.4,
     h_inter=2.0,
     h_intra=3.0,
-    eta_a=0.5,
-    density=0.2,
-    values=ValueEncoding.FLOAT16,
-    merge_entries="all",
     exchange_interval_min_s=1.0,
     hold_min_s=0.2,
     hold_max_s=0.5,
     peer_timeout_s=2.5,
     token_timeout_s=4.0,
 )
+WHOLE = replace(LITTLE_AND_OFTEN, eta_a=0.5, density=0.2, values=ValueEncoding.FLOAT16, merge_entries="all")
 ECHO = "echo"  # the host from which what was said before is said again
 
 
 def recipe_of(plan: Plan) -> Recipe:
-    """Return the recipe. The learning rate stays, so that a device's mass can be added up, see `safety`.
-
-    What devices and peers are sent is the region's own model: each version is one vector, wherever it is.
-    """
+    """Return the recipe. The learning rate stays, so that a device's mass can be added up; see `safety`."""
     return Recipe(
         arrival=ARRIVALS[plan.arrival],
         decay=NoDecay(0.1),
-        uplink=TopK(density=0.25, scope="global", values=ValueEncoding.FLOAT16),
-        downlink=Newest(),
+        uplink=TopK(density=0.25, scope="global", values=ValueEncoding.INT8 if plan.follows else ValueEncoding.FLOAT16),
+        downlink=Following(density=0.25) if plan.follows else Newest(),
         local_steps=Fixed(steps_per_cycle=2),
-        federation=TOKEN,
+        federation=LITTLE_AND_OFTEN if plan.follows else WHOLE,
     )
 
 

@@ -171,6 +171,7 @@ class Plan:
 
     seed: int
     arrival: str  # the recipe's arrival rule
+    follows: bool  # devices and peers are sent a few entries at a time, as by default; else whole models, exactly
     coordinators: tuple[str, ...]
     homes: dict[str, tuple[str, ...]]  # by device: the coordinators that it tries, its own first
     step_s: dict[str, float]  # by device
@@ -203,6 +204,7 @@ def draw_plan(seed: int) -> Plan:
     return Plan(
         seed=seed,
         arrival=draws.choice(("spyker", "gain_controlled", "fedbuff")),
+        follows=bool(seed % 2),
         coordinators=coordinators,
         homes=homes,
         step_s={device: draws.uniform(0.25, 0.6) for device in homes},

@@ -65,7 +65,7 @@ def run_plan(plan: Plan) -> Outcome:
 async def _live(plan: Plan, folder: Path) -> tuple[Evidence, str]:
     federation = Federation(plan, folder)
     world = federation.world
-    witness = Witness(world.loop.time)
+    witness = Witness(world.loop.time, follows=plan.follows)
     world.network.tap = Tap(witness.hear)
     with witness.noting_differences():
         for machine in federation.machines.values():

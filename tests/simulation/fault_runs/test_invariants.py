@@ -33,7 +33,7 @@ def update(position: int, sender: str, sequence: int, age: float | None) -> Entr
 
 def in_order() -> Evidence:
     """Two regions, a device each, an update a second, one merge each; the token goes to and fro."""
-    witness = Witness(lambda: 0.0)
+    witness = Witness(lambda: 0.0, follows=False)
     witness.ages = {("c1", 1): 2.0, ("c2", 1): 2.0}
     journals: dict[str, list[Entry]] = {}
     for coordinator, device, peer in (("c1", "d1", "c2"), ("c2", "d2", "c1")):
@@ -192,7 +192,7 @@ def test_a_device_that_moved_before_it_was_answered_is_not_asked_for_its_mass() 
 
 
 def test_two_sights_of_a_vector_are_compared_to_the_last_bit() -> None:
-    seen = Witness(lambda: 1.5)
+    seen = Witness(lambda: 1.5, follows=False)
     seen.see(("model", "c1", "r/0", 3), LEARNED, "here")
     seen.see(("model", "c1", "r/0", 3), LEARNED.copy(), "there")
     seen.see(("model", "c1", "r/0", 4), LEARNED * 2, "there")
@@ -202,3 +202,14 @@ def test_two_sights_of_a_vector_are_compared_to_the_last_bit() -> None:
     seen.see(("model", "c1", "r/0", 3), other, "there")
     (told,) = seen.contradictions
     assert "model 3 of c1 (r/0) is one thing here and another there, at 1.500 s" in told
+
+
+def test_a_model_that_follows_is_another_after_each_start_of_its_coordinator() -> None:
+    seen = Witness(lambda: 1.5, follows=True)
+    for start in (1, 2):
+        seen.sightings.append(Sighting(1.0, "c1", start, 3, 3.0, (0, 0), holds_token=False, replicas={}))
+        seen.see(seen.offered_by("c1", "r/0", 3), LEARNED * start, f"after start {start}")
+    assert seen.contradictions == []
+    seen.see(seen.offered_by("c1", "r/0", 3), LEARNED, "on d1")
+    assert "offered 3 of c1 since its start 2 (r/0)" in seen.contradictions[0]
+    assert Witness(lambda: 1.5, follows=False).offered_by("c1", "r/0", 3) == ("model", "c1", "r/0", 3)

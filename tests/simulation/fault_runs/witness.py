@@ -97,14 +97,16 @@ class Sent:
     payload: bytes
 
 
-Which = tuple[Literal["model", "publication"], str, str, int]  # whose, of which lineage, of which number
+# Whose, of which lineage, of which number. A model that follows begins anew with each start of its coordinator.
+Which = tuple[Literal["model", "publication", "offered"], str, str, int]
 
 
 class Witness:
     """Writes everything down; judges nothing but whether two sights of one vector are the same."""
 
-    def __init__(self, time: Callable[[], float]) -> None:
-        self._time = time
+    def __init__(self, time: Callable[[], float], *, follows: bool) -> None:
+        """`follows`: what devices are sent is not the region's own model, but one that follows it."""
+        self._time, self._follows = time, follows
         self.acknowledged: list[Acknowledged] = []
         self.rejected: set[tuple[str, int]] = set()  # device and sequence: what devices were told
         self.told: list[Told] = []
@@ -141,7 +143,7 @@ class Witness:
             case ModelOffered():
                 self.offered_at_s[said.client] = at_s
                 self.told.append(Told(at_s, said.server, message.version.number))
-                if message.base is None:
+                if message.base is None and not self._follows:
                     values = sparse.decode(message.part.data, size=LAYOUT.size).dense()
                     which: Which = "model", said.server, message.version.lineage, message.version.number
                     self.see(which, values, f"as it was sent to {said.client}")
@@ -181,10 +183,20 @@ class Witness:
             )
         )
         self.see(("model", name, region.lineage, state.version), state.model, f"in the memory of {name}")
+        if (offered := engine._follower) is not None:
+            which = self.offered_by(name, region.lineage, offered.version)
+            self.see(which, offered._values, f"as {name} offers it")
         if (own := state.published) is not None:
             self.see(("publication", name, own.lineage, own.number), own.values, f"in the memory of {name}")
         for peer, replica in state.replicas.items():
             self.see(("publication", peer, replica.lineage, replica.number), replica.values, f"as {name} holds it")
+
+    def offered_by(self, coordinator: str, lineage: str, version: int) -> Which:
+        """Return the name of what devices hold that were last sent `version`."""
+        if not self._follows:
+            return "model", coordinator, lineage, version
+        start = next(one.start for one in reversed(self.sightings) if one.coordinator == coordinator)
+        return "offered", f"{coordinator} since its start {start}", lineage, version
 
     def version_of(self, coordinator: str) -> int:
         """Return the version that was last seen in a coordinator's memory, 0 before the first look."""
