@@ -82,7 +82,7 @@ class Inflicter:
                     await self._crash(holder, fault)
             case Restart(machine=name, down_s=down_s):
                 machine = self._machines[name]
-                with suppress(Exception):  # `_start` looks at it
+                with suppress(Exception, asyncio.CancelledError):  # killed meanwhile; or a defect: `_start` looks at it
                     await machine.stop()
                 await self._start_after(machine, down_s)
             case ClockJump(machine=name, seconds=seconds):
