@@ -34,7 +34,7 @@ def test_empty_file_is_the_default_recipe() -> None:
     assert recipe == Recipe()
     assert isinstance(recipe.local_steps, Cycle)
     assert isinstance(recipe.optimizer, Sgd)
-    assert recipe.uplink == TopK(density=0.025, scope="tensor", values=ValueEncoding.INT8, return_unapplied=True)
+    assert recipe.uplink == TopK(density=0.02, scope="tensor", values=ValueEncoding.INT8, return_unapplied=True)
     assert recipe.schedule == ConstantRate(warmup_steps=0)
     assert isinstance(recipe.merge, CarryOver)
     assert recipe.arrival == GainControlled(server_rate=0.6, gain_max=1.2)

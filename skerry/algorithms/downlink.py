@@ -42,7 +42,7 @@ class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
 
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.012  # share of the trainable entries that go each time
     values: ValueEncoding = ValueEncoding.FLOAT16
-    interval_cycles: Cycles = 0.4  # of the region's cycle time, from one time to the next
+    interval_cycles: Cycles = 0.5  # of the region's cycle time, from one time to the next
     interval_min_s: Seconds = 0.1  # however short the cycle: bounds messages, and the work of choosing entries
 
     def interval_s(self, cycle_s: float) -> float:

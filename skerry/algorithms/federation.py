@@ -53,7 +53,7 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     h_intra: AgeGap | None = None  # updates since the last merge; None: 10 per device
     eta_a: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # rate of a merge; a peer of equal age counts half of it
     phi: Annotated[float, Meta(ge=0.0, le=1000.0)] = 1.5  # how sharply age tells in a merge
-    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.07  # share of the entries in a difference to a peer's replica
+    density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # share of the entries in a difference to a peer's replica
     values: ValueEncoding = ValueEncoding.INT8  # float16 where the model has an untrainable tail
     merge_entries: MergedEntries = "published"  # of a peer's model that the own is moved towards
     exchange_interval_min_s: Seconds = 0.5  # between two exchanges

@@ -44,7 +44,7 @@ class TopK(_Unpushed, msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     Source: sparsified SGD with memory (Stich et al. 2018, arXiv:1809.07599).
     """
 
-    density: Density = 0.025  # share of the trainable entries that is sent
+    density: Density = 0.02  # share of the trainable entries that is sent
     scope: Scope = "tensor"  # the share of every tensor, at least one entry each, or of all together
     values: ValueEncoding = ValueEncoding.INT8  # float16 where the model has an untrainable tail
     return_unapplied: bool = True  # what the coordinator's weight left out returns to the residual
