@@ -3,9 +3,24 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from skerry.protocol.messages import Telemetry
 
 REJECTED_MAX = 64  # that are remembered: more than a device has under way
+
+
+class OfferedState(msgspec.Struct, frozen=True, tag="offered"):
+    """What a coordinator must not forget of the model that devices are offered. Plain: it was always the region's."""
+
+    follows: bool = False  # it is not the region's, but one that follows that, and is lost when the process ends
+    after: int = -1  # only of later versions is known what a device holds
+
+    def start(self, version: int, *, follows: bool) -> "OfferedState":
+        """Return the state of a process that begins at `version`; `follows`: as its recipe has it."""
+        if not (self.follows or follows):
+            return self
+        return OfferedState(follows, -1 if follows and version == 0 else version)  # each such model begins alike at 0
 
 
 @dataclass(slots=True)

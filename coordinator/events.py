@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from coordinator.downlink import OfferedState
 from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.gain import GainState
@@ -32,7 +33,7 @@ from skerry.protocol.messages import (
 )
 from skerry.vector import SparseVector
 
-RuleState = RoundState | BarrierState | GainState  # what rules must not forget
+RuleState = RoundState | BarrierState | GainState | OfferedState  # what rules must not forget
 RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
 
 

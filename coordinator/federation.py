@@ -38,8 +38,7 @@ class Federation:
         self._settings = settings
         self._state = state
         self._counts = counts
-        barrier = state.rules.get(BarrierState)
-        assert barrier is None or isinstance(barrier, BarrierState)
+        barrier = state.remembered(BarrierState)
         rule = settings.recipe.federation
         self._machine = rule.start(settings.name, settings.peers, now_s, state.token, barrier)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
-from coordinator.downlink import Downlink
+from coordinator.downlink import Downlink, OfferedState
 from coordinator.events import (
     Apply,
     DeviceConnected,
@@ -77,8 +77,11 @@ class Region:
         self._federation = Federation(settings, state, self.counts, now_s)
         self._rounds = self._start_rounds(now_s)
         self._devices_wait = stages.participation.waits
-        self._offered = self._offered_first = self.version  # of the model that devices hold, where it follows
+        self._offered = self.version  # of the model that devices hold, where it follows
         self._followed_at_s = now_s
+        before = state.remembered(OfferedState) or OfferedState()
+        self._known = state.rules[OfferedState] = before.start(self.version, follows=self._downlink.follows)
+        self._unsaved: list[Effect] = [] if self._known == before else [SaveRuleState(self._known)]
         self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
         self._agent_stages: dict[str, Any] = on_wire(stages)
 
@@ -86,18 +89,14 @@ class Region:
         rule = self._settings.recipe.arrival
         if not isinstance(rule, GainControlled):
             return rule
-        remembered = self._state.rules.get(GainState)
-        assert remembered is None or isinstance(remembered, GainState)
-        return GainControl(rule, remembered)
+        return GainControl(rule, self._state.remembered(GainState))
 
     def _start_rounds(self, now_s: float) -> Rounds | None:
         rule = self._settings.recipe.arrival
         if not isinstance(rule, FedAvg):
             return None
-        remembered = self._state.rules.get(RoundState)
-        assert remembered is None or isinstance(remembered, RoundState)
         held = (one.arrival.device for one in self._state.held)
-        return Rounds(rule, self._state.lineage, now_s, remembered, held)
+        return Rounds(rule, self._state.lineage, now_s, self._state.remembered(RoundState), held)
 
     # --- queries ---
 
@@ -195,6 +194,8 @@ class Region:
             effects += self._follow(now_s)
             for device in self._links:
                 effects += self._offer(device, now_s, answering=False)
+        effects += self._unsaved
+        self._unsaved = []
         return effects
 
     def _decide(self, event: Event, now_s: float) -> list[Effect]:
@@ -235,7 +236,7 @@ class Region:
         self._hear_speed(device, hello.seconds_per_step, now_s)
         holds = hello.base is not None and hello.base.lineage == self.lineage
         base = hello.base.number if hello.base is not None and holds else None
-        if base is not None and not self._may_build_on(base):
+        if base is not None and (base <= self._known.after or self._state.ages.at(base) is None):
             base = None
         self._links[device] = Downlink(base)
         welcome = Welcome(
@@ -435,13 +436,6 @@ class Region:
         followed = self._follow(now_s) if self._devices_wait and self._downlink.follows else []
         base = link.offer(self._offered if self._downlink.follows else self.version, now_s)
         return [*followed, OfferModel(device, None if base is None or self._state.ages.at(base) is None else base)]
-
-    def _may_build_on(self, base: int) -> bool:
-        """Say whether a device that brings version `base` of this lineage along can go on from there."""
-        if self._state.ages.at(base) is None:
-            return False
-        # Of the model that follows, a version is known that it had in this life; the first of a lineage is always so.
-        return not self._downlink.follows or base > self._offered_first or base == self._offered_first == 0
 
     def _follow_at_s(self) -> float | None:
         """When the offered model is to come nearer to the region's; None: there is nothing to bring it."""

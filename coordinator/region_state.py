@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -12,6 +13,8 @@ from skerry.algorithms.arrival import Arrival
 from skerry.algorithms.token import TokenState
 from skerry.protocol.messages import BundleReference
 from skerry.recipe import Recipe
+
+R = TypeVar("R", bound=RuleState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,12 @@ class RegionState:
     peers: dict[str, PeerHeld] = field(default_factory=dict)
     token: TokenState | None = None  # None: nothing was decided about it yet
     rules: dict[type[RuleState], RuleState] = field(default_factory=dict)  # of those rules that remember something
+
+    def remembered(self, kind: type[R]) -> R | None:
+        """Return the state of one rule; None: it has nothing to remember."""
+        found = self.rules.get(cast("type[RuleState]", kind))
+        assert found is None or isinstance(found, kind)
+        return found
 
 
 @dataclass(slots=True)

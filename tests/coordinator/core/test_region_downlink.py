@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from coordinator.age_history import AgeHistory
+from coordinator.downlink import OfferedState
 from coordinator.events import (
     Apply,
     DeviceDisconnected,
@@ -13,11 +14,12 @@ from coordinator.events import (
     OfferDone,
     OfferModel,
     PeerModelArrived,
+    SaveRuleState,
     Tick,
 )
 from coordinator.region_state import RegionState
 from skerry.algorithms.arrival import Spyker
-from skerry.algorithms.downlink import TopK
+from skerry.algorithms.downlink import Newest, TopK
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle
 from skerry.algorithms.participation import OnOffer
@@ -118,3 +120,33 @@ def test_devices_that_wait_for_their_answer_get_the_newest_there_is(new_region: 
     assert isinstance(applied, Apply)
     assert then == [FollowModel(), OfferModel("kite", 0)]
     assert region.wake_at_s is None
+
+
+def restarted(new_region: Any, recipe: Recipe, versions: int, before: Any = None) -> tuple[Any, RegionState]:
+    """A region that goes on at version `versions`, and from what it remembered in its life `before`."""
+    state = RegionState(LINEAGE, AgeHistory(0, [float(number) for number in range(versions + 1)]))
+    if before is not None:
+        state.rules = dict(before.rules)
+    return new_region(recipe, state=state), state
+
+
+def test_what_followed_is_no_base_for_exact_values_in_any_later_life(new_region: Any, words: Any) -> None:
+    """A device that got a few entries would miss all others for good, if only what changes since were sent."""
+    exact = Recipe(local_steps=SECOND, downlink=Newest(), federation=NoFederation())
+    following, first = restarted(new_region, FOLLOWING, 0)
+    saved = [effect for effect in following.handle(words.hello("kite"), 0.0) if isinstance(effect, SaveRuleState)]
+    assert saved == [SaveRuleState(first.rules[OfferedState])], "on disk before anything is offered"
+    _, second = restarted(new_region, exact, 3, first)
+    for versions, before in ((3, first), (5, second)):
+        region, _ = restarted(new_region, exact, versions, before)
+        assert left(region.handle(words.hello("kite", version(3)), 0.0)) == [OfferModel("kite", None)]
+    assert left(region.handle(words.hello("tern", version(4)), 0.0)) == [OfferModel("tern", 4)]
+
+
+@pytest.mark.parametrize("held", [0, 3, 5])
+def test_exact_values_stay_a_base_where_nothing_ever_followed(held: int, new_region: Any, words: Any) -> None:
+    exact = Recipe(local_steps=SECOND, downlink=Newest(), federation=NoFederation())
+    region, state = restarted(new_region, exact, 6)
+    assert left(region.handle(words.hello("kite", version(held)), 0.0)) == [OfferModel("kite", held)]
+    region, _ = restarted(new_region, exact, 6, state)
+    assert left(region.handle(words.hello("kite", version(held)), 0.0)) == [OfferModel("kite", held)]

@@ -153,7 +153,8 @@ def test_a_device_whose_update_is_malformed_does_not_hold_up_the_round(in_round:
 
 
 def test_a_selected_device_that_comes_back_is_invited_again_and_another_is_not(new_region: Any, words: Any) -> None:
-    region = new_region(Recipe(arrival=FedAvg(fraction=0.5, devices_min=4), federation=NoFederation()))
+    rule = FedAvg(fraction=0.5, devices_min=4)
+    region = new_region(Recipe(arrival=rule, downlink=Newest(), federation=NoFederation()))
     effects = join(region, words, "crow", "kite", "wren", "dove")
     selected = of(SaveRuleState, effects)[0].state.selected
     assert len(selected) == len(offered(effects)) == 2
