@@ -190,10 +190,8 @@ class Region:
     def handle(self, event: Event, now_s: float) -> list[Effect]:
         """Advance by one event and return what must be done, in order."""
         effects = self._decide(event, now_s)
-        if (follow_at_s := self._follow_at_s()) is not None and now_s >= follow_at_s:
-            effects += self._follow(now_s)
-            for device in self._links:
-                effects += self._offer(device, now_s, answering=False)
+        if self._is_to_follow(now_s):
+            effects += [*self._follow(now_s), *self._offer_to_all(now_s)]
         effects += self._unsaved
         self._unsaved = []
         return effects
@@ -343,8 +341,7 @@ class Region:
         effects += self._remember_arrivals()
         if begun or self._deferred:
             self._deferred = False
-            for device in self._links:
-                effects += self._offer(device, now_s, answering=False)
+            effects += self._offer_to_all(now_s)
         return effects
 
     def _begin_round(self, now_s: float) -> bool:
@@ -422,12 +419,18 @@ class Region:
         )
 
     def _tick(self, now_s: float) -> list[Effect]:
-        effects = [*self._federation.tick(len(self._links), now_s), *self._proceed(now_s)]
-        for device in self._links:
-            effects += self._offer(device, now_s, answering=False)
-        return effects
+        federated = self._federation.tick(len(self._links), now_s)
+        return [*federated, *self._proceed(now_s), *self._offer_to_all(now_s)]
 
     # --- parts of answers ---
+
+    def _offer_to_all(self, now_s: float) -> list[Effect]:
+        """Offer the model to all that are due; what a base lacks is encoded once, where its devices come in a row."""
+        bases = {device: self.version + 1 if link.base is None else link.base for device, link in self._links.items()}
+        effects: list[Effect] = []
+        for device in sorted(bases, key=bases.__getitem__):
+            effects += self._offer(device, now_s, answering=False)
+        return effects
 
     def _offer(self, device: str, now_s: float, *, answering: bool) -> list[Effect]:
         link = self._links.get(device)
@@ -443,6 +446,11 @@ class Region:
             return None
         return self._followed_at_s + self._downlink.interval_s(self._planner.cycle_s(self._followed_at_s))
 
+    def _is_to_follow(self, now_s: float) -> bool:
+        """Say whether the offered model is to come nearer to the region's when the event at hand has been handled."""
+        follow_at_s = self._follow_at_s()
+        return follow_at_s is not None and now_s >= follow_at_s
+
     def _follow(self, now_s: float) -> list[Effect]:
         """Bring the offered model nearer to the region's, if that has changed."""
         if self._offered == self.version:
@@ -454,7 +462,7 @@ class Region:
         """Say whether to offer a device the model; one that waits for offers trains once for each."""
         if not self._devices_wait:
             if isinstance(self._downlink, TopK):
-                return link.due(self._offered, 0.0, now_s)
+                return not self._is_to_follow(now_s) and link.due(self._offered, 0.0, now_s)
             cycles = self._downlink.answer_cycles if answering else self._downlink.interval_cycles
             return link.due(self.version, cycles * self._planner.cycle_s(now_s), now_s)
         if self._rounds is not None:

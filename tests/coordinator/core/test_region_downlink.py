@@ -150,3 +150,32 @@ def test_exact_values_stay_a_base_where_nothing_ever_followed(held: int, new_reg
     assert left(region.handle(words.hello("kite", version(held)), 0.0)) == [OfferModel("kite", held)]
     region, _ = restarted(new_region, exact, 6, state)
     assert left(region.handle(words.hello("kite", version(held)), 0.0)) == [OfferModel("kite", held)]
+
+
+def test_a_device_that_was_busy_is_not_offered_an_older_model_when_a_newer_is_due(region: Any, words: Any) -> None:
+    """It would be busy with that one then, and behind all others for ever."""
+    region.handle(words.update("kite", 1, version(0)), 0.5)
+    region.handle(OfferDone("tern", version(1)), 0.6)
+    region.handle(words.update("tern", 1, version(1)), 1.0)
+    region.handle(OfferDone("kite", version(1)), 1.1)
+    region.handle(OfferDone("tern", version(2)), 1.1)
+    region.handle(words.update("tern", 2, version(2)), 1.2)
+    assert left(region.handle(Tick(), 1.5)) == [FollowModel(), OfferModel("kite", 1), OfferModel("tern", 2)]
+    assert region.links["kite"].in_flight == 3
+
+
+def test_offers_against_one_base_follow_each_other(region: Any, words: Any) -> None:
+    """What that base lacks is found out once for all of them."""
+    for device in ("lark", "wren"):
+        region.handle(words.hello(device), 0.0)
+    region.handle(words.update("kite", 1, version(0)), 0.5)
+    for device, number in (("kite", 1), ("lark", 0), ("tern", 1), ("wren", 0)):
+        region.handle(OfferDone(device, version(number)), 0.6)
+    _, followed, *offers = left(region.handle(words.update("kite", 2, version(1)), 1.0))
+    assert followed == FollowModel()
+    assert offers == [
+        OfferModel("lark", 0),
+        OfferModel("wren", 0),
+        OfferModel("kite", 1),
+        OfferModel("tern", 1),
+    ]
