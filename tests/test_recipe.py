@@ -9,6 +9,7 @@ import pytest
 from skerry import toml_file
 from skerry.algorithms.arrival import ArrivalRule, Constant, FedAvg, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import Relative
+from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.merge import CarryOver
@@ -96,6 +97,7 @@ def test_every_stage_is_chosen_by_name() -> None:
         ('[arrival]\nrule = "spyker"\nserver_rate = inf', ["arrival.server_rate"]),
         ('[arrival]\nrule = "fedbuff"\nsize = 1.5', ["arrival.size", "int"]),
         ('[uplink]\nrule = "whole_model"\n[arrival]\nrule = "fedbuff"', ["whole_model", "fedbuff", "dense"]),
+        ('[uplink]\nrule = "whole_model"\n[downlink]\nrule = "top_k"', ["whole_model", "top_k", "newest"]),
         ('[arrival]\nrule = "fedavg"\nfraction = 0.0', ["arrival.fraction"]),
         ('[arrival]\nrule = "gain_controlled"\ngain_max = 0.0', ["arrival.gain_max"]),
         ('[federation]\nrule = "synchronous_exchange"\ninterval_s = 0.0', ["federation.interval_s"]),
@@ -119,7 +121,7 @@ def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
         Recipe(),
         Recipe(uplink=Dense(), arrival=Constant()),
         Recipe(uplink=Flare(), federation=NoFederation()),
-        Recipe(participation=OnOffer(), uplink=WholeModel()),
+        Recipe(participation=OnOffer(), uplink=WholeModel(), downlink=Newest()),
         Recipe(optimizer=Adam(decoupled=True, clip_norm=5.0)),
     ],
 )
