@@ -99,9 +99,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     devices: Annotated[int, Meta(ge=1, le=100_000)]  # of all regions together, the same number in each
     device_latency_ms: Milliseconds = 10.0  # to the region's own coordinator, one way
     device_mbit_per_s: Rate | None = None  # of each device, each way; None: not limited
-    slow_start: bool = (
-        True  # of TCP, after each pause; False: a message takes its latency and no more, however long it is
-    )
+    slow_start: bool = True  # of TCP, after each pause; False: a message takes its latency, however long it is
     merge_ms: Milliseconds = 2.0  # server work for one update or one peer's model; work waits its turn
     aggregate_ms: Milliseconds = 15.0  # server work for one mean over a round
     speed: Speed = RoundTime()
