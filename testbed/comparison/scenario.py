@@ -190,6 +190,8 @@ class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         for world in self.worlds:
             if arm.home is not None and arm.home not in world.regions:
                 raise ValueError(f"arms: home of {arm.name!r} is {arm.home!r}, no region of {world.name!r}")
+        if arm.home is not None and arm.servers != "one":
+            raise ValueError(f'arms: home of {arm.name!r} means nothing without servers = "one"')
 
     def grid_of(self, arm: Arm) -> dict[str, tuple[GridValue, ...]]:
         """Return what is tried for an arm before it is compared; nothing: it is taken as it is."""

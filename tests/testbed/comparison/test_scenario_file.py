@@ -99,6 +99,7 @@ WORLD: dict[str, Any] = {
         ({"worlds": [{"name": "a", "sky": "blue"}]}, "worlds[0]: Object contains unknown field `sky`"),
         ({"arms": [{"name": "a"}, {"name": "a"}]}, "arms.name: 'a' is used twice"),
         ({"arms": [{"name": "a", "home": "moon"}]}, "home of 'a' is 'moon', no region of 'near'"),
+        ({"arms": [{"name": "a", "home": "north"}]}, """home of 'a' means nothing without servers = "one\""""),
         ({"arms": [{"name": "a", "grid": {"arrival.server_rate": []}}]}, "the grid of 'a' has 0 points"),
         ({"arms": [{"name": "a", "grid": {"x": [1.0] * 9, "y": [1.0] * 9}}]}, "the grid of 'a' has 81 points"),
     ],
