@@ -44,7 +44,12 @@ def recipe_of(arm: Arm, folder: Path) -> Recipe:
     Raises:
         ConfigError: there is no such recipe, or an override does not fit it; names the arm.
     """
-    return changed(load_recipe(arm.recipe, folder), arm.overrides, f"arm {arm.name!r}")
+    who = f"arm {arm.name!r}"
+    try:
+        recipe = load_recipe(arm.recipe, folder)
+    except ConfigError as error:
+        raise ConfigError(f"{who}: {error}") from error
+    return changed(recipe, arm.overrides, who)
 
 
 def at_point(recipe: Recipe, point: Mapping[str, Any], who: str) -> Recipe:

@@ -149,5 +149,5 @@ def test_a_wrong_key_of_a_grid_is_named_with_its_arm(point: dict[str, Any], said
 def test_a_recipes_path_is_relative_to_the_scenario(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('name = "mine"')
     assert scenario_file.recipe_of(Arm(name="a", recipe="mine.toml"), tmp_path).name == "mine"
-    with pytest.raises(ConfigError, match="no recipe 'mine'; there are"):
+    with pytest.raises(ConfigError, match="arm 'a': no recipe 'mine'; there are"):
         scenario_file.recipe_of(Arm(name="a", recipe="mine"), tmp_path)
