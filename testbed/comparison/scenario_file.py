@@ -14,12 +14,14 @@ from testbed.comparison.scenario import Arm, Comparison
 from testbed.scenario import load_recipe
 
 SMOKE = "smoke"
+ONLY_WORLD = "base"  # the name of a world that is alone in its file and has none
 
 
 def comparison(tables: Mapping[str, Any], origin: str, *, smoke: bool) -> Comparison:
     """Return the comparison that a TOML file says.
 
-    Every table of `[[worlds]]` is laid over `[world]`, key by key; a file without `[[worlds]]` has the one `[world]`.
+    Every table of `[[worlds]]` is laid over `[world]`, key by key; a file without `[[worlds]]` has the one `[world]`,
+    which needs no name.
     With `smoke`, `[smoke]` is laid over the whole file before that.
 
     Raises:
@@ -32,9 +34,10 @@ def comparison(tables: Mapping[str, Any], origin: str, *, smoke: bool) -> Compar
         whole = laid_over(whole, tables[SMOKE])
     base = whole.pop("world", {})
     worlds = whole.get("worlds", [{}])
+    only = {} if "worlds" in whole else {"name": ONLY_WORLD}
     if not isinstance(base, dict) or not isinstance(worlds, list) or not all(isinstance(one, dict) for one in worlds):
         raise ConfigError(f"{origin}: world must be a table, and worlds an array of tables")
-    whole["worlds"] = [laid_over(base, world) for world in worlds]
+    whole["worlds"] = [laid_over(only | base, world) for world in worlds]
     return toml_file.convert(whole, Comparison, origin)
 
 

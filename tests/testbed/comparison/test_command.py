@@ -154,7 +154,7 @@ def test_a_folder_without_a_comparison_is_named(tmp_path: Path) -> None:
         ("small.toml", ["--recipe", "quick"], "--recipe: means nothing for small.toml, which is a comparison"),
         ("small.toml", ["--duration", "3"], "--duration: means nothing"),
         ("small.toml", ["--smoke"], "small.toml: has no table [smoke], so no smoke form"),
-        ("small.toml", [], "small.toml: worlds[0]: Object missing required field `name`"),
+        ("small.toml", [], "small.toml: worlds[0]: Object missing required field `regions`"),
         ("spyker", [], "no scenario 'spyker'; there are "),
     ],
 )

@@ -20,6 +20,13 @@ def test_a_file_without_worlds_has_the_one_world(make: Make) -> None:
     assert [world.name for world in make().worlds] == ["near"]
 
 
+def test_only_a_world_that_is_alone_needs_no_name(make: Make) -> None:
+    nameless = {key: value for key, value in WORLD.items() if key != "name"}
+    assert [world.name for world in make(world=nameless).worlds] == ["base"]
+    with pytest.raises(ConfigError, match=r"worlds\[1\]: Object missing required field `name`"):
+        make(world=nameless, worlds=[{"name": "near"}, {"distance": 2.0}])
+
+
 def test_worlds_are_laid_over_what_they_have_in_common(make: Make) -> None:
     far = {
         "name": "far",
