@@ -89,7 +89,7 @@ class Engine:
         backlog: Backlog,
         run_in_thread: RunInThread,
         wall_clock: Callable[[], float],
-        tail: int = 0,
+        tail: int,
         toll: Toll | None = None,
     ) -> None:
         """Put the parts together; `Engine.open` makes them."""
@@ -146,8 +146,8 @@ class Engine:
         run_in_thread: RunInThread,
         wall_clock: Callable[[], float],
         rng: random.Random,
+        tail: int,
         open_database: OpenDatabase = Database,
-        tail: int = 0,
         toll: Toll | None = None,
     ) -> "Engine":
         """Open or create the state of a region, and bring it to memory as it was. Synchronous, in a running loop.
@@ -161,8 +161,8 @@ class Engine:
             run_in_thread: runs what waits for the disk.
             wall_clock: seconds since 1970, for stamps.
             rng: draws the lineage.
-            open_database: the disk that the state is on.
             tail: how many entries at the model's end are not trainable.
+            open_database: the disk that the state is on.
             toll: what each change of the model takes beyond the real work; None: nothing.
 
         Raises:

@@ -201,6 +201,7 @@ def open_engine(in_threads: RunInThread) -> Callable[..., AbstractAsyncContextMa
             run_in_thread=run_in_thread,
             wall_clock=lambda: 1_700_000_000.0,
             rng=random.Random(fields.pop("rng_seed", 7)),
+            tail=fields.pop("tail", 0),
             **fields,
         )
         outlet.engine = engine

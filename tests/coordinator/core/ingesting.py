@@ -96,6 +96,7 @@ async def main(state_dir: Path, updates: int) -> None:
             run_in_thread=in_executor(executor),
             wall_clock=time.time,
             rng=random.Random(),
+            tail=0,
         )
         running = asyncio.ensure_future(engine.run())
         await asyncio.gather(*(_offer(engine, mouth, device, updates) for device in DEVICES))

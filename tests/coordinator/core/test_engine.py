@@ -16,7 +16,7 @@ from coordinator.engine import Engine
 from coordinator.events import Apply, DeviceDisconnected, Merge, PeerModelArrived, TelemetryArrived, TrafficCounted
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
-from skerry.algorithms.arrival import Constant, FedBuff
+from skerry.algorithms.arrival import Constant, FedBuff, Spyker
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.errors import StorageError
@@ -161,6 +161,7 @@ async def test_a_refused_write_ends_the_engine_and_acknowledges_nothing(
         run_in_thread=gate.over(in_threads),
         wall_clock=lambda: 0.0,
         rng=random.Random(1),
+        tail=0,
     )
     running = asyncio.ensure_future(engine.run())
     gate.refuse = True
@@ -441,3 +442,19 @@ async def test_an_idle_region_takes_no_second_checkpoint(
     async with open_engine(config, new_listener()):
         pass
     assert (config.state_dir / "checkpoints" / "000000000000.safetensors").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(("tail", "values"), [(0, ValueEncoding.INT8), (2, ValueEncoding.FLOAT16)])
+async def test_a_model_with_statistics_is_not_published_in_one_scale(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any, inline: Any, tail: int, values: ValueEncoding
+) -> None:
+    config = config_of(Recipe(arrival=Spyker()), peers={"there-1": "http://there"})
+    outlet, published = new_listener(), []
+    outlet.on_peer = lambda _peer, message: published.append(message.values)
+    async with open_engine(config, outlet, inline, tail=tail) as engine:
+        for number in (1, 2):
+            vector = words.vector(number, words.size)
+            message = PeerModel("there-1", "there/1", BroadcastId(40, number), 1.0, number, None, sparse.encode(vector))
+            await engine.ask(PeerModelArrived(message, vector))
+    named = sparse.decode(published[1], size=words.size)
+    assert published[1] == sparse.encode(named, values)
