@@ -70,7 +70,7 @@ def line(state: State, now_s: float, jobs: int) -> str:
     """Return the whole comparison in one line."""
     total = state.plan.total(state.failed)
     left = left_s(state, now_s, jobs)
-    rest = "" if left is None else f", about {duration(left)} left"
+    rest = f", about {duration(left)} left" if left else ""
     parts = [f"{len(state.results)} of {total} runs{rest}"]
     for key, job in state.running.items():
         done = f" {100.0 * job.progress.at_s / job.progress.duration_s:.0f} %" if job.progress else ""

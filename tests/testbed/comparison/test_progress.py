@@ -9,7 +9,7 @@ from testbed.comparison.crew import Job, State
 from testbed.comparison.estimate import left_s
 from testbed.comparison.plan import Plan, RunKey
 from testbed.comparison.run_spec import Progress, RunResult, RunSpec
-from testbed.comparison.view import LINE_EVERY_S, View
+from testbed.comparison.view import LINE_EVERY_S, View, line
 from testbed.comparison.worker import Failed
 
 PlanOf = Callable[..., Plan]
@@ -46,6 +46,7 @@ def test_when_everything_is_done_nothing_is_left(plan_of: PlanOf, simulated: Sim
     plan = plan_of(seeds=[1])
     state = State(plan, {key: simulated(plan.spec(key)) for key in (PLAIN[0], *TUNED)})
     assert left_s(state, 0.0, 2) == 0.0
+    assert line(state, 0.0, 2) == "3 of 3 runs"
 
 
 class Clock:
