@@ -99,12 +99,19 @@ def _list(seeds: Sequence[int]) -> str:
     return f": {', '.join(map(str, seeds))}" if seeds else ""
 
 
+def _at_least_one(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word}: must be at least 1")
+    return number
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.fault_runs", description=__doc__)
     parser.add_argument("--first", type=int, default=0, help="seed")
-    parser.add_argument("--seeds", type=int, default=None, help="how many; 100, or for mutants 50")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    parser.add_argument("--seeds", type=_at_least_one, default=None, help="how many; 100, or for mutants 50")
+    parser.add_argument("--jobs", type=_at_least_one, default=len(os.sched_getaffinity(0)), help="processes")
     parser.add_argument("--mutants", action="store_true", help="plant every known defect and see who notices")
     options = parser.parse_args(arguments)
     if options.mutants:

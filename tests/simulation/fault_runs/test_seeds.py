@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.fault_runs.campaign import report
+from tests.simulation.fault_runs.campaign import main, report
 from tests.simulation.fault_runs.run import run_seed
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,6 +31,14 @@ def test_nor_under_seeds_that_nobody_has_run_before() -> None:
     for seed in random.SystemRandom().sample(range(FRESH_FROM, FRESH_BELOW), FRESH):
         outcome = run_seed(seed)
         assert not outcome.violations, report(outcome)
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--jobs"])
+def test_no_seeds_and_no_processes_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, "0"])
+    assert ended.value.code == 2
+    assert f"argument {option}: 0: must be at least 1" in capsys.readouterr().err
 
 
 def test_a_seed_replays_to_the_last_bit_in_another_process() -> None:
