@@ -74,7 +74,7 @@ class Flow:
 
     __slots__ = (
         *("heard_at_s", "name", "reader", "route", "unsent_bytes_max", "writer"),
-        *("_accept", "_clock", "_record", "_rng", "_seed"),
+        *("_accept", "_clock", "_power_cuts", "_record", "_rng", "_seed"),
         *("_aborted", "_ended", "_ending", "_flight_bytes", "_queue", "_queued_bytes", "_sent_at_s", "_window_bytes"),
         *("_flying", "_lost", "_lost_since_s", "_unheard_bytes", "_unheard_since_s"),
         *("_paused", "_unread", "_unread_bytes"),
@@ -103,6 +103,7 @@ class Flow:
         self._ending = False  # END is to be sent behind what is queued
         self._ended = False  # and was
         self._aborted = False  # nothing is sent any more, not even again
+        self._power_cuts = route.power_cuts  # before the writer
         self._window_bytes = self._first_window_bytes()
         self._flight_bytes = 0  # sent and not acknowledged
         self._sent_at_s = clock.time()
@@ -219,6 +220,7 @@ class Flow:
 
     def _pump(self) -> None:
         """Send what the windows of both ends allow."""
+        self._notice_power_cut()
         while self._queued_bytes:
             room = self._room_bytes()
             if room <= 0:
@@ -288,7 +290,13 @@ class Flow:
         self._lost.append(segment)
         self.route.waiting[self] = None
 
+    def _notice_power_cut(self) -> None:
+        """Forget what the writer's kernel kept, if it is no more: of a closed connection nobody else says so."""
+        if self.route.power_cuts != self._power_cuts:
+            self.abort(tell=False)
+
     def _send_again(self) -> None:
+        self._notice_power_cut()
         if not self.route.is_open:
             self.route.waiting[self] = None
             return

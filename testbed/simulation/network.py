@@ -186,9 +186,12 @@ class SimulatedNetwork:
             connection.kill(host, tell=True)
 
     def power_off(self, name: str) -> None:
-        """Take a host's power: no reset, no answer; it just falls silent."""
+        """Take a host's power: no reset, no answer; it just falls silent, and its kernel repeats nothing any more."""
         host = self.host(name)
         host.on = False
+        for route in host.routes:
+            if route.source == host.name:
+                route.power_cuts += 1
         self._refresh((name,))
         host.listeners.clear()
         for connection in list(host.connections):

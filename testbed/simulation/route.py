@@ -26,7 +26,7 @@ class Route:
     """One directed pair of hosts."""
 
     __slots__ = (
-        *("back", "down", "is_open", "path", "source", "target", "up", "waiting", "was_cut"),
+        *("back", "down", "is_open", "path", "power_cuts", "source", "target", "up", "waiting", "was_cut"),
         *("round_trip_s", "segment_bytes", "timeout_s", "window_bytes"),
     )
 
@@ -40,6 +40,7 @@ class Route:
         self.source, self.target = source, target
         self.up, self.down = up, down
         self.path = path
+        self.power_cuts = 0  # of the source: a flow older than the last has lost what its kernel kept
         self.is_open = True
         self.was_cut = False  # not just stalled, since it was last open or, if it is now, before
         self.waiting: dict[Flow, None] = {}  # for the route to open again, in the order in which they began to

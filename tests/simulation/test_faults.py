@@ -11,12 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.simulation.path import Path, retried_at_s
-from tests.simulation.model_world import World, pair
+from tests.simulation.model_world import Pipe, World, pair
 from tests.simulation.test_connector import LATENCY_S, in_world
 from tests.simulation.test_connector import World as HttpWorld
 
 ROUND_TRIP_S = 0.1
 TIMEOUT_S = ROUND_TRIP_S + 0.2
+
+
+def close(*ends: Pipe) -> None:
+    """Both processes are done with their connection; what they have sent is their kernels' business now."""
+    for end in ends:
+        end.out.end()
+        end.into.leave()
+        end.connection.end_left()
 
 
 def test_what_is_sent_into_a_partition_arrives_with_the_first_repeat_after_it() -> None:
@@ -252,6 +260,51 @@ def test_a_host_without_power_is_silent_and_resets_the_connections_of_its_past_w
     world.network.heal()
     world.listen("s")
     world.joined("d", "s")
+
+
+@pytest.mark.parametrize("power_back_s", [12.0, 70.0])
+@pytest.mark.parametrize("heals_s", [11.0, 40.0])
+def test_what_the_kernel_repeats_of_a_closed_connection_is_lost_with_the_power(
+    heals_s: float, power_back_s: float
+) -> None:
+    """It may wait for the way to open, or, when that is open again, for TCP's next repeat."""
+    world, client, server = pair(Path(0.05))
+    world.network.partition("s", "d", one_way=True)
+    server.out.write(b"answer")
+    close(client, server)
+    world.clock.call_at(heals_s, world.network.heal)
+    world.clock.call_at(11.5, world.network.power_off, "s")
+    world.clock.call_at(power_back_s, world.network.power_on, "s")
+    world.clock.run(10.0)
+    arrived = world.network.arrivals
+    world.clock.run()
+    assert world.network.arrivals == arrived
+
+
+def test_what_waits_for_the_window_of_a_closed_connection_is_lost_with_the_power() -> None:
+    world, client, server = pair(Path(0.05))
+    heard = bytearray()
+    world.network.tap = lambda _, data: heard.extend(data)
+    world.clock.run(10.0)
+    server.out.write(bytes(60_000))
+    close(client, server)
+    world.network.power_off("s")
+    world.network.power_on("s")
+    world.clock.run()
+    assert len(heard) == 10 * 1448, "what was on its way, and nothing behind it"
+
+
+def test_a_killed_process_leaves_its_closed_connections_to_the_kernel() -> None:
+    world, client, server = pair(Path(0.05))
+    heard = bytearray()
+    world.network.tap = lambda _, data: heard.extend(data)
+    world.network.partition("s", "d", one_way=True)
+    server.out.write(b"answer")
+    close(client, server)
+    world.network.kill("s")
+    world.network.heal()
+    world.clock.run()
+    assert heard == b"answer"
 
 
 def test_a_connection_that_comes_when_its_server_has_just_died_is_reset() -> None:
