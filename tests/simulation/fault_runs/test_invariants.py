@@ -191,6 +191,16 @@ def test_a_device_that_moved_before_it_was_answered_is_not_asked_for_its_mass() 
     assert not list(safety.mass_is_conserved(evidence))
 
 
+def test_an_answer_that_comes_late_is_no_hand_over_of_now() -> None:
+    evidence = in_order()
+    old = HandedOver(5.0, "c1", "c2", (0, 9), taken=False, frame=b"token")
+    evidence.witness.handed_over += [old, replace(old, at_s=29.0, taken=True)]
+    assert not list(liveness.the_token_lives(evidence))
+    new = replace(old, at_s=28.0, to="c1", sender="c2")
+    evidence.witness.handed_over += [new, replace(new, at_s=29.0, taken=True)]
+    assert list(liveness.the_token_lives(evidence))
+
+
 def test_two_sights_of_a_vector_are_compared_to_the_last_bit() -> None:
     seen = Witness(lambda: 1.5, follows=False)
     seen.see(("model", "c1", "r/0", 3), LEARNED, "here")
