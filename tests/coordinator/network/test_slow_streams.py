@@ -29,8 +29,8 @@ PAYLOAD = sparse.encode(SparseVector(64, np.array([3, 40]), np.array([1.0, -2.0]
 
 @pytest.fixture
 async def busy(start: Start, tmp_path: Path, write_bundle: Callable[[Path, Float32], Path]) -> Any:
-    """A coordinator whose model, 16 MB, is more than the sockets hold: who does not read blocks the way to itself."""
-    large = write_bundle(tmp_path / "large.skerry", np.zeros(4_000_000, np.float32))
+    """A coordinator whose model, 16 MB as float16, is more than the sockets hold: who does not read blocks the way to itself."""
+    large = write_bundle(tmp_path / "large.skerry", np.zeros(8_000_000, np.float32))
     return await start(bundle=str(large))
 
 
