@@ -58,7 +58,7 @@ def test_a_comparison_leaves_its_summary_its_page_and_its_runs(wish: Wish) -> No
     lines = progress.getvalue().splitlines()
     assert lines[:2] == ["small: 5 runs, 2 at a time, seeds 1, 2", "repeat or go on with: skerry-lab run small"]
     assert sum(line.startswith("done   ") for line in lines) == 5
-    assert lines[-1].startswith("5 of 5 runs, about 0.0 s left")
+    assert lines[-1].startswith("5 of 5 runs")
     assert outcome.summary.versions["source"]
 
 

@@ -22,7 +22,7 @@ def test_every_arm_of_the_comparison_on_mnist_runs(tmp_path: Path) -> None:
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = summary.read(tmp_path / "out")
-    assert told.runs_finished == told.runs_total == 7
+    assert told.runs_finished == told.runs_total == 6
     for arm in told.worlds[0].arms:
         values = arm.runs[0].values
         assert values["updates_rejected"] == 0.0, arm.name
