@@ -29,7 +29,7 @@ PAYLOAD = sparse.encode(SparseVector(64, np.array([3, 40]), np.array([1.0, -2.0]
 
 @pytest.fixture
 async def busy(start: Start, tmp_path: Path, write_bundle: Callable[[Path, Float32], Path]) -> Any:
-    """A coordinator whose model, 16 MB as float16, is more than the sockets hold: who does not read blocks the way to itself."""
+    """A coordinator whose model, 16 MB as sent, is more than the sockets hold: who does not read blocks its own way."""
     large = write_bundle(tmp_path / "large.skerry", np.zeros(8_000_000, np.float32))
     return await start(bundle=str(large))
 
