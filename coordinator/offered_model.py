@@ -9,6 +9,8 @@ from skerry.protocol import sparse
 from skerry.values import ValueEncoding, quantise
 from skerry.vector import Float32, SparseVector
 
+ENTRIES_MIN = 16  # that go each time, if there are so many: they weigh less than what they are sent in
+
 
 class OfferedModel:
     """Follows the region's model a few entries at a time.
@@ -21,7 +23,7 @@ class OfferedModel:
         """Begin as the model of `state`; its last `tail` entries are not trainable."""
         self._trainable = state.size - tail
         self._encoding = ValueEncoding.FLOAT32 if tail else rule.values
-        self._count = entries_kept(self._trainable, rule.density)
+        self._count = min(self._trainable, max(ENTRIES_MIN, entries_kept(self._trainable, rule.density)))
         self._values: Float32 = quantise(state.model, self._encoding).copy()
         self._changed_at = np.full(state.size, state.version, np.int64)
         self.version = state.version

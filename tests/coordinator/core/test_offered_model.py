@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.model_state import ModelState
-from coordinator.offered_model import OfferedModel
+from coordinator.offered_model import ENTRIES_MIN, OfferedModel
 from skerry.algorithms.downlink import TopK
 from skerry.protocol import sparse
 from skerry.values import ValueEncoding, quantise
@@ -47,16 +47,25 @@ def test_every_device_ends_at_the_same_model_whichever_versions_it_saw(
 
 
 def test_no_more_than_the_share_goes_each_time_and_the_furthest_first(words: Any) -> None:
-    state = ModelState.start(np.zeros(SIZE, np.float32))
-    offered = OfferedModel(TopK(density=0.05), state, 0)
-    state.model[:] = np.arange(SIZE, dtype=np.float32)
+    size = 1000
+    state = ModelState.start(np.zeros(size, np.float32))
+    offered = OfferedModel(TopK(density=0.02), state, 0)
+    state.model[:] = np.arange(size, dtype=np.float32)
     state.version = 1
     offered.follow(state)
-    assert list(sparse.decode(offered.changes_since(0), size=SIZE).indices) == [61, 62, 63]
+    assert list(sparse.decode(offered.changes_since(0), size=size).indices) == list(range(980, 1000))
     state.version = 2
     offered.follow(state)
-    assert list(sparse.decode(offered.changes_since(1), size=SIZE).indices) == [58, 59, 60]
-    assert list(sparse.decode(offered.changes_since(0), size=SIZE).indices) == [58, 59, 60, 61, 62, 63]
+    assert list(sparse.decode(offered.changes_since(1), size=size).indices) == list(range(960, 980))
+    assert list(sparse.decode(offered.changes_since(0), size=size).indices) == list(range(960, 1000))
+
+
+def test_a_tiny_model_goes_whole_each_time() -> None:
+    state = ModelState.start(np.zeros(5, np.float32))
+    offered = OfferedModel(TopK(density=0.01), state, 0)
+    state.model[:], state.version = 1.0, 1
+    offered.follow(state)
+    assert len(sparse.decode(offered.changes_since(0), size=5)) == 5
 
 
 @pytest.mark.parametrize(("tail", "encoding"), [(0, HALF), (1, ValueEncoding.FLOAT32)])
@@ -84,5 +93,5 @@ def test_the_whole_tail_goes_every_time_as_it_is() -> None:
     changes = sparse.decode(offered.changes_since(0), size=SIZE)
     assert list(changes.indices[-2:]) == [62, 63]
     assert changes.values[-2:].tobytes() == state.model[-2:].tobytes()
-    assert len(changes) == 3
+    assert len(changes) == ENTRIES_MIN + 2
     assert (offered.version, offered.age) == (3, 7.5)
