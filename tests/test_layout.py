@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "skerry.algorithms": ("skerry.algorithms", "skerry.errors", "skerry.vector", "skerry.values"),
     "skerry.errors": (),
     "skerry.vector": (),
+    "skerry.identity": ("skerry.identity", "skerry.errors"),
     "skerry.values": ("skerry.vector",),
     "skerry.refusal": (),
     "skerry.extras": ("skerry.errors",),

@@ -1,0 +1,1 @@
+"""Who is who: join tokens, the federation's authorities, certificates, and TLS that demands them."""
