@@ -11,7 +11,7 @@ from skerry.identity.errors import InvalidJoinTokenError
 
 PREFIX = "skerry1-"
 TEXT_CHARS_MAX = 256  # an own one has 92
-ROOT_SHA256_BYTES, ID_BYTES, SECRET_BYTES = 32, 8, 16
+ROOT_SHA256_BYTES, IDENTIFIER_BYTES, SECRET_BYTES = 32, 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class JoinToken:
 
     def __post_init__(self) -> None:
         """Check the lengths."""
-        if (len(self.root_sha256), len(self.identifier), len(self.secret)) != (ROOT_SHA256_BYTES, ID_BYTES, SECRET_BYTES):
+        lengths = len(self.root_sha256), len(self.identifier), len(self.secret)
+        if lengths != (ROOT_SHA256_BYTES, IDENTIFIER_BYTES, SECRET_BYTES):
             raise ValueError("a part of the join token has another length")
 
     def text(self) -> str:
