@@ -37,6 +37,7 @@ Positive = Annotated[int, Meta(ge=1, le=1 << 62)]
 Pace = Literal["train", "slow", "pause"]  # of a device, see skerry/policy.py
 Seconds = Annotated[float, Meta(ge=0.0, le=1e12)]
 Age = Annotated[float, Meta(ge=0.0, le=AGE_MAX)]  # Spyker's measure of how much training a model holds
+Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=TEXT_CHARS_MAX)]  # a base, without a path
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
@@ -115,6 +116,8 @@ class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered", omit_defa
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)]
     part: Part  # sparse vector, see `sparse`
     whole: bool = False  # every entry of the model that was trained, not what to add to the base
+    base_age: Age | None = None  # of the base, where its lineage is of another region; None: not known, or of no use
+    moves: Count = 0  # how often the device has changed coordinators since it made this update
 
 
 class Telemetry(msgspec.Struct, frozen=True, tag="telemetry", omit_defaults=True):
@@ -150,8 +153,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 # --- coordinator to agent ---
 
 
-class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """The answer to Hello: the task, the recipe and the plan."""
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
+    """The answer to Hello: the task, the recipe and the plan. A field that has a default may be absent."""
 
     protocol_major: Count
     protocol_minor: Count
@@ -163,6 +166,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     last_sequence: Count  # highest update of this device that is in the journal; 0: none
     partial: PartialUpdate | None
     part_bytes_max: Positive  # what the coordinator takes in one part
+    coordinators: Annotated[dict[Name, Url], Meta(max_length=MAP_ENTRIES_MAX)] = {}  # that live and serve agents
 
 
 class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
@@ -269,8 +273,8 @@ class TokenTaken(msgspec.Struct, frozen=True, tag="token_taken"):
     broadcast: BroadcastId
 
 
-class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status"):
-    """What a coordinator tells any peer that asks; also the sign of life."""
+class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status", omit_defaults=True):
+    """What a coordinator tells any peer that asks; also the sign of life. A field that has a default may be absent."""
 
     coordinator: Name
     region: Name
@@ -280,8 +284,19 @@ class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status"):
     bundle: Sha256
     broadcast: BroadcastId
     devices: Count  # connected now
+    url: Url | None = None  # where agents reach it; None: they are not to be sent there
+    ledger: Text = ""  # up to where there are lines to ask for, see PeerLedger; "": there are none
+
+
+class PeerLedger(msgspec.Struct, frozen=True, tag="peer_ledger"):
+    """Updates that a coordinator has on its disk: those behind the place that it was asked for, the oldest first."""
+
+    coordinator: Name
+    lines: bytes  # see `ledger_lines`
+    up_to: Text  # the place behind them: what to ask for next time
+    more: bool  # there are further lines
 
 
 FromAgent = Hello | UpdateOffered | Telemetry | Heartbeat
 FromCoordinator = Welcome | UpdateAccepted | UpdateRejected | ModelOffered | Heartbeat | Refused | Drain
-FromPeer = PeerModel | PeerModelTaken | PeerModelNeeded | TokenPassed | TokenTaken | PeerStatus
+FromPeer = PeerModel | PeerModelTaken | PeerModelNeeded | TokenPassed | TokenTaken | PeerStatus | PeerLedger

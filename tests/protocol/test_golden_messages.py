@@ -6,8 +6,9 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from skerry.protocol import frames
+from skerry.protocol import frames, ledger_lines
 from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.limits import FRAME_BYTES_MAX
 from skerry.protocol.messages import (
     BroadcastId,
@@ -22,6 +23,7 @@ from skerry.protocol.messages import (
     ModelVersion,
     Part,
     PartialUpdate,
+    PeerLedger,
     PeerModel,
     PeerModelNeeded,
     PeerModelTaken,
@@ -48,6 +50,9 @@ EXAMPLES: dict[str, frames.Message] = {
     "hello.first_time": Hello(1, 0, "d", "0.1.0", "", None, None, 0, None),
     "update_offered": UpdateOffered(18, VERSION, 12, 480, 0.6931471805599453, 0.0125, PART),
     "update_offered.whole": UpdateOffered(18, VERSION, 12, 480, 0.6931471805599453, 0.0125, PART, whole=True),
+    "update_offered.moved": UpdateOffered(
+        18, VERSION, 12, 480, 0.6931471805599453, 0.0125, PART, base_age=1180.25, moves=2
+    ),
     "telemetry": Telemetry(3600.0, 3500.5, 0.25, 400, 4800, 0.75, 80_000_000, 123_456, 654_321, 2, 61.5),
     "telemetry.held_out": Telemetry(
         3600.0,
@@ -124,6 +129,19 @@ EXAMPLES: dict[str, frames.Message] = {
         None,
         262_144,
     ),
+    "welcome.coordinators": Welcome(
+        1,
+        1,
+        "coordinator-north",
+        "north",
+        BundleReference(SHA256, 654_321),
+        {},
+        PLAN,
+        17,
+        None,
+        262_144,
+        {"coordinator-north": "https://north.example:8470", "coordinator-south": "https://south.example:8470"},
+    ),
     "update_accepted": UpdateAccepted(18, 1235, 0.6, PLAN),
     "update_accepted.held": UpdateAccepted(18, 1234, None, PLAN),
     "update_rejected": UpdateRejected(18, "not_finite", "NaN or infinite values"),
@@ -139,6 +157,24 @@ EXAMPLES: dict[str, frames.Message] = {
     "token_taken": TokenTaken(BroadcastId(1, 7)),
     "peer_status": PeerStatus(
         "coordinator-north", "north", "north/0a1b2c3d", 1234, 1180.25, SHA256, BroadcastId(1, 7), 3
+    ),
+    "peer_status.roaming": PeerStatus(
+        "coordinator-north",
+        "north",
+        "north/0a1b2c3d",
+        1234,
+        1180.25,
+        SHA256,
+        BroadcastId(1, 7),
+        3,
+        url="https://north.example:8470",
+        ledger="5e6f7081:42",
+    ),
+    "peer_ledger": PeerLedger(
+        "coordinator-north",
+        ledger_lines.encode([LedgerLine("pi-4.kitchen", 18, 0.5, 1), LedgerLine("d", 1, None, 0)]),
+        "5e6f7081:42",
+        more=False,
     ),
 }
 KINDS: dict[type, Any] = {member: kind for kind in (FromAgent, FromCoordinator, FromPeer) for member in get_args(kind)}
@@ -179,7 +215,11 @@ def test_fields_of_a_newer_minor_version_are_ignored(name: str) -> None:
     fields = msgspec.msgpack.decode(golden(name))
 
     def add_unknown(node: Any, path: tuple[str, ...]) -> None:
-        if not isinstance(node, dict) or path[-1:] in {("recipe",), ("ages",)}:  # maps with free keys
+        if not isinstance(node, dict) or path[-1:] in {
+            ("recipe",),
+            ("ages",),
+            ("coordinators",),
+        }:  # maps with free keys
             return
         for key, value in node.items():
             add_unknown(value, (*path, key))
