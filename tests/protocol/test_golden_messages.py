@@ -44,6 +44,7 @@ SHA256 = "0123456789abcdef" * 4
 VERSION = ModelVersion("north/0a1b2c3d", 1234)
 PART = Part(number=1, of=3, payload_bytes=10, crc32=0xDEADBEEF, data=b"\x00\x01\xfe\xff")
 PLAN = Plan(cycle_s=2.5, learning_rate=0.05)
+TELLS = (3600.0, 3500.5, 0.25, 400, 4800, 0.75, 80_000_000, 123_456, 654_321, 2, 61.5)  # every telemetry message
 
 EXAMPLES: dict[str, frames.Message] = {
     "hello": Hello(1, 0, "pi-4.kitchen", "0.1.0", "raspberry-pi-4", SHA256, VERSION, 17, 0.0125),
@@ -53,53 +54,23 @@ EXAMPLES: dict[str, frames.Message] = {
     "update_offered.moved": UpdateOffered(
         18, VERSION, 12, 480, 0.6931471805599453, 0.0125, PART, base_age=1180.25, moves=2
     ),
-    "telemetry": Telemetry(3600.0, 3500.5, 0.25, 400, 4800, 0.75, 80_000_000, 123_456, 654_321, 2, 61.5),
+    "telemetry": Telemetry(*TELLS),
     "telemetry.held_out": Telemetry(
-        3600.0,
-        3500.5,
-        0.25,
-        400,
-        4800,
-        0.75,
-        80_000_000,
-        123_456,
-        654_321,
-        2,
-        61.5,
+        *TELLS,
         held_out_examples=256,
         held_out_correct=201,
         held_out_loss_sum=153.5,
         personal_correct=230,
     ),
     "telemetry.held_out_version": Telemetry(
-        3600.0,
-        3500.5,
-        0.25,
-        400,
-        4800,
-        0.75,
-        80_000_000,
-        123_456,
-        654_321,
-        2,
-        61.5,
+        *TELLS,
         held_out_examples=256,
         held_out_correct=201,
         held_out_loss_sum=153.5,
         held_out_version=17,
     ),
     "telemetry.paused": Telemetry(
-        3600.0,
-        3500.5,
-        0.25,
-        400,
-        4800,
-        0.75,
-        80_000_000,
-        123_456,
-        654_321,
-        2,
-        61.5,
+        *TELLS,
         pace="slow",
         reasons=("temperature 81.0 C, slows at 75.0 C",),
         written_bytes=7_654_321,

@@ -8,10 +8,16 @@ from testbed.simulation.path import Path
 from tests.simulation.model_world import PORT, World, pair
 
 
-def test_connecting_takes_a_round_trip_and_the_server_hears_half_a_round_trip_later() -> None:
-    world = World(Path(0.1))
+def _two_hosts(path: Path) -> World:
+    """Return a world of a device, `d`, and a server, `s`, that nobody listens on yet."""
+    world = World(path)
     world.network.add_host("d")
     world.network.add_host("s")
+    return world
+
+
+def test_connecting_takes_a_round_trip_and_the_server_hears_half_a_round_trip_later() -> None:
+    world = _two_hosts(Path(0.1))
     world.listen("s")
     times: list[float] = []
     world.dial("d", "s", lambda _: times.append(world.clock.now_s))
@@ -21,9 +27,7 @@ def test_connecting_takes_a_round_trip_and_the_server_hears_half_a_round_trip_la
 
 
 def test_further_round_trips_can_be_asked_for() -> None:
-    world = World(Path(0.1))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1))
     world.listen("s")
     times: list[float] = []
     world.network.connect("d", "s", PORT, lambda _: times.append(world.clock.now_s), world.failed.append, 3)  # type: ignore[arg-type]
@@ -32,9 +36,7 @@ def test_further_round_trips_can_be_asked_for() -> None:
 
 
 def test_a_closed_port_refuses_and_a_host_that_is_off_says_nothing_for_two_minutes() -> None:
-    world = World(Path(0.1))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1))
     world.dial("d", "s")
     world.clock.run()
     (at_s, error) = world.failed.pop()
@@ -49,9 +51,7 @@ def test_a_closed_port_refuses_and_a_host_that_is_off_says_nothing_for_two_minut
 
 
 def test_connecting_succeeds_with_the_next_retry_after_a_partition() -> None:
-    world = World(Path(0.1))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1))
     world.listen("s")
     world.network.partition("d")
     times: list[float] = []
@@ -64,9 +64,7 @@ def test_connecting_succeeds_with_the_next_retry_after_a_partition() -> None:
 
 def test_lost_first_packets_are_repeated_after_1_2_and_4_seconds() -> None:
     took: list[float] = []
-    world = World(Path(0.1, loss_share=0.4))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1, loss_share=0.4))
     world.listen("s")
     for _ in range(300):
         began_s = world.clock.now_s
@@ -78,9 +76,7 @@ def test_lost_first_packets_are_repeated_after_1_2_and_4_seconds() -> None:
 
 
 def test_a_first_packet_that_meets_a_partition_on_its_way_is_repeated_on_time() -> None:
-    world = World(Path(0.1))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1))
     world.listen("s")
     times: list[float] = []
     world.dial("d", "s", lambda _: times.append(world.clock.now_s))
@@ -93,9 +89,7 @@ def test_a_first_packet_that_meets_a_partition_on_its_way_is_repeated_on_time() 
 
 
 def test_a_connection_that_comes_when_its_server_has_just_stopped_to_listen_is_reset() -> None:
-    world = World(Path(0.1))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1))
     world.listen("s")
     made = world.dial("d", "s")
     world.clock.run(0.25)
@@ -107,9 +101,7 @@ def test_a_connection_that_comes_when_its_server_has_just_stopped_to_listen_is_r
 
 
 def test_a_connection_that_has_ended_is_not_reset_any_more() -> None:
-    world = World(Path(0.1, lifetime_s=1e6))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1, lifetime_s=1e6))
     world.listen("s")
     client, _ = world.joined("d", "s")
     client.connection.end_left()
@@ -137,9 +129,7 @@ def test_a_path_can_change_under_a_connection() -> None:
 
 
 def test_an_attempt_can_be_cancelled() -> None:
-    world = World(Path(0.1))
-    world.network.add_host("d")
-    world.network.add_host("s")
+    world = _two_hosts(Path(0.1))
     world.listen("s")
     attempt = world.network.connect("d", "s", PORT, pytest.fail, pytest.fail)  # type: ignore[arg-type]
     world.clock.run(0.15)
