@@ -80,7 +80,7 @@ class Region:
         self._offered = self.version  # of the model that devices hold, where it follows
         self._followed_at_s = now_s
         before = state.remembered(OfferedState) or OfferedState()
-        self._known = state.rules[OfferedState] = before.start(self.version, follows=self._downlink.follows)
+        self._known = state.rules[OfferedState] = before.start(self.version, follows=isinstance(self._downlink, TopK))
         self._unsaved: list[Effect] = [] if self._known == before else [SaveRuleState(self._known)]
         self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
         self._agent_stages: dict[str, Any] = on_wire(stages)
@@ -436,8 +436,9 @@ class Region:
         link = self._links.get(device)
         if link is None or not self._is_due(device, link, now_s, answering=answering):
             return []
-        followed = self._follow(now_s) if self._devices_wait and self._downlink.follows else []
-        base = link.offer(self._offered if self._downlink.follows else self.version, now_s)
+        follows = isinstance(self._downlink, TopK)
+        followed = self._follow(now_s) if self._devices_wait and follows else []
+        base = link.offer(self._offered if follows else self.version, now_s)
         return [*followed, OfferModel(device, None if base is None or self._state.ages.at(base) is None else base)]
 
     def _follow_at_s(self) -> float | None:

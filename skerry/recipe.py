@@ -50,7 +50,7 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
                 f"uplink.rule is whole_model: models are mixed in one by one, but arrival.rule, {rule}, takes the mean "
                 'of differences; set uplink.rule = "dense"'
             )
-        if self.uplink.whole and self.downlink.follows:
+        if self.uplink.whole and isinstance(self.downlink, TopKDownlink):
             raise ValueError(
                 "uplink.rule is whole_model: a device's model takes back whatever it was not sent yet, and under "
                 'downlink.rule, top_k, that is most of what others learned; set downlink.rule = "newest"'

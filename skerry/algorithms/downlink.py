@@ -3,7 +3,7 @@
 The devices of a region hold one *offered model*: under `newest` the region's own, under `top_k` one that follows it.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -20,8 +20,6 @@ class Newest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     Not after every update: a device that answers often would be sent one model per answer, each nearly the same.
     """
 
-    follows: ClassVar[bool] = False
-
     answer_cycles: Cycles = 0.5  # since the last offer, when the device has just delivered an update
     interval_cycles: Cycles = 1.0  # since the last offer, when it has not
 
@@ -37,8 +35,6 @@ class TopK(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="r
     al. 2021, arXiv:2110.03294) and MCM (Philippenko and Dieuleveut 2021, arXiv:2102.12528). Deviations: it is one for
     all devices of a region, it moves by time instead of by rounds, and entries are set, not added to.
     """
-
-    follows: ClassVar[bool] = True
 
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.012  # share of the trainable entries that go each time
     values: ValueEncoding = ValueEncoding.FLOAT16
