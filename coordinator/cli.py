@@ -1,12 +1,13 @@
 """`skerry-coordinator`: run a regional coordinator, look at it, take its model."""
 
 import asyncio
+import faulthandler
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +17,12 @@ import msgspec
 from coordinator import config as configuration
 from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
-from skerry import __version__, logging_setup
+from skerry import __version__, logging_setup, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
 from skerry.extras import require
 from skerry.recipe import Recipe
+from skerry.reload import Reloads
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
 
@@ -69,16 +71,24 @@ def coordinator() -> None:
 def run(config_path: Path) -> None:
     """Run until SIGTERM or SIGINT; then say goodbye to the agents, write a checkpoint, and exit with 0.
 
+    SIGHUP: read the configuration again; docs/coordinator.md lists what of it is taken without a restart.
+
     \b
     Examples:
       skerry-coordinator run
       skerry-coordinator run --config lab/eu.toml
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require("coordinator", "this command")
-    config = configuration.load(config_path)
-    logging_setup.configure(config.log_json)
+    faulthandler.enable()  # where every thread was, should the watchdog end a process that hangs
+
+    def load() -> CoordinatorConfig:
+        config = configuration.load(config_path)
+        logging_setup.configure(config.log_json)
+        return config
+
+    config = load()
     with naming(config_path):
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, load))
 
 
 @coordinator.command(epilog=EXIT_CODES)
@@ -195,15 +205,16 @@ def config_check(config_path: Path, as_json: bool) -> None:
         click.echo(f"{config_path}: fine\n{_config_text(loaded, bundle, held_out)}")
 
 
-async def _serve(config: CoordinatorConfig) -> None:
+async def _serve(config: CoordinatorConfig, load: Callable[[], CoordinatorConfig]) -> None:
     """Run the service until a signal comes or a part fails."""
     from coordinator.service import Service
 
-    stopping = asyncio.Event()
+    stopping, reloads = asyncio.Event(), Reloads(asyncio.Event(), load)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    service = Service(config)
+    loop.add_signal_handler(signal.SIGHUP, reloads.wished.set)
+    service = Service(config, manager=service_manager.of_this_process(), reloads=reloads)
     await service.start()
     working = asyncio.create_task(service.run())
     waiting = asyncio.create_task(stopping.wait())

@@ -51,7 +51,7 @@ class Evaluator:
         self._held_out = held_out
         self._metrics = metrics
         self._run_in_thread = run_in_thread
-        self._every_s = every_s
+        self.every_s = every_s  # may be changed at any time
         self._evaluated: dict[Kind, bytes] = {}  # digest of the model that was evaluated last
         self.latest: dict[Kind, Evaluated] = {}
 
@@ -59,7 +59,7 @@ class Evaluator:
         """Evaluate until cancelled."""
         while True:
             await self.once()
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self.every_s)
 
     async def once(self) -> None:
         """Evaluate what has changed since the last time."""

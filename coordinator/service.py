@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from coordinator import reload
 from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
 from coordinator.engine import Engine, Toll
@@ -37,9 +39,12 @@ from skerry.protocol.messages import (
     Welcome,
 )
 from skerry.protocol.sparse import HEADER_BYTES as VECTOR_HEADER_BYTES
+from skerry.reload import Differences, Reloads, follow
+from skerry.service_manager import ServiceManager
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
 from skerry.training.trainer import OpenTrainer, open_trainer
+from skerry.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -88,14 +93,25 @@ class Service:
         open_trainer: OpenTrainer = open_trainer,
         toll: Toll | None = None,
         metrics: Metrics | None = None,
+        manager: ServiceManager | None = None,
+        reloads: Reloads[CoordinatorConfig] | None = None,
     ) -> None:
-        """`toll` is what a change of the model takes beyond the real work: see `Engine`."""
+        """`toll` is what a change of the model takes beyond the real work: see `Engine`.
+
+        `manager` is told how the service is doing, and ends it where it hangs; `reloads` says when to read the
+        configuration again, and how.
+        """
         self._config = config
         self._network = network or Sockets()
         # Disk writes have their own threads: they must not wait behind an evaluation.
         names = ("disk", "work") if run_in_thread is None else ()
         self._executors = [ThreadPoolExecutor(2, name) for name in names]
-        self._disk, self._work = map(in_executor, self._executors) if run_in_thread is None else (run_in_thread,) * 2
+        self._under_way = under_way = UnderWay(time.monotonic)  # an event loop's own clock
+        if run_in_thread is None:
+            both = zip(self._executors, ("a write to the disk", "an evaluation, or the like"), strict=True)
+            self._disk, self._work = (in_executor(executor, under_way, what) for executor, what in both)
+        else:
+            self._disk = self._work = run_in_thread
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter and a name, no secret
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +120,7 @@ class Service:
         self._ready = False
         self._open_database, self._open_trainer, self._toll = open_database, open_trainer, toll
         self._started_at_s = 0.0
+        self._manager, self._reloads = manager or ServiceManager(), reloads
         self.metrics = metrics or Metrics()
         self.engine: Engine  # from `start` on
         self.port = 0
@@ -134,6 +151,7 @@ class Service:
             StorageError: the last checkpoint could not be written.
         """
         self._ready = False
+        self._manager.stopping()
         await self._parts.aclose()
         log.info("stopped")
 
@@ -197,6 +215,10 @@ class Service:
             self._begin(evaluator.run(), "evaluation")
         self._housekeepers = (agents.housekeep, peers.housekeep)
         self._begin(self._housekeep(), "housekeeping")
+        if self._manager.watchdog_s is not None:
+            self._begin(self._manager.keep(self._under_way), "watchdog")
+        if self._reloads is not None:
+            self._begin(follow(self._reloads, self._manager, partial(self._take, agents, evaluator)), "reload")
 
         api = Api(
             self.engine,
@@ -212,6 +234,7 @@ class Service:
         await self._listen(api.application(agents))
         self._parts.push_async_callback(agents.drain)
         self._ready = True
+        self._manager.ready(f"region {config.region}, listening on {config.listen.host}:{self.port}")
         log.info(
             "coordinator %s, region %s: %s at version %d, listening on %s:%d",
             config.name,
@@ -221,6 +244,14 @@ class Service:
             config.listen.host,
             self.port,
         )
+
+    def _take(self, agents: Agents, evaluator: Evaluator | None, wanted: CoordinatorConfig) -> Differences:
+        """Take what can be taken of another configuration without a restart."""
+        self._config, differences = reload.taken(self._config, wanted)
+        agents.connections_max = self._config.limits.connections_max
+        if evaluator is not None and self._config.evaluation is not None:
+            evaluator.every_s = self._config.evaluation.every_s
+        return differences
 
     async def _listen(self, application: web.Application) -> None:
         """Open the port and write it down."""

@@ -106,6 +106,7 @@ class Agents:
 
     def __init__(self, limits: Limits, metrics: Metrics, run_in_thread: RunInThread) -> None:
         self._limits = limits
+        self.connections_max = limits.connections_max  # may be changed at any time; streams that stand stay
         self._metrics = metrics
         self._run_in_thread = run_in_thread
         self._streams: dict[str, _Stream] = {}
@@ -173,8 +174,8 @@ class Agents:
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         """Take one of the places, if there is one."""
-        if self._draining or self._open >= self._limits.connections_max:
-            detail = "is stopping" if self._draining else f"already has {self._limits.connections_max} connections"
+        if self._draining or self._open >= self.connections_max:
+            detail = "is stopping" if self._draining else f"already has {self.connections_max} connections"
             raise _Refusal(Refused("busy", f"this coordinator {detail}", retry=True))
         self._open += 1
         try:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar
 
+from skerry.under_way import UnderWay
+
 T = TypeVar("T")
 
 
@@ -15,10 +17,11 @@ class RunInThread(Protocol):
         """Start it."""
 
 
-def in_executor(executor: Executor) -> RunInThread:
-    """Return the real one."""
+def in_executor(executor: Executor, under_way: UnderWay | None = None, what: str = "") -> RunInThread:
+    """Return the real one; what it runs is noted in `under_way`, if there is one, as `what`."""
 
     def run(function: Callable[[], T], /) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(executor, function)
+        noted = function if under_way is None else under_way.noting(what, function)
+        return asyncio.get_running_loop().run_in_executor(executor, noted)
 
     return run

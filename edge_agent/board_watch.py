@@ -33,6 +33,11 @@ class BoardWatch:
         self.flash = flash
         self.temperature_c: float | None = None  # of the hottest sensor at the latest look; None: there is none
 
+    def follow(self, policy: Policy) -> None:
+        """Decide by `policy` from the next look on. It is as enabled as the one before."""
+        self._policy = policy
+        self._decider = Decider(policy)
+
     async def run(
         self,
         report: Callable[[Event], None],

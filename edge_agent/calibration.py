@@ -40,13 +40,17 @@ class DutyCycle:
 
     def __init__(self, share: float, slow_share: float = 1.0) -> None:
         """Both are in (0, 1]; 1 never rests. `slow_share` is of `share`, for as long as `slow` is set."""
-        assert 0.0 < share <= 1.0
-        assert 0.0 < slow_share <= 1.0
-        self._share, self._slow_share = share, slow_share
+        self.set(share, slow_share)
         self.slow = False  # another thread may set it: it counts from the next step on
         self._owed_s = 0.0
         self._block_s = 0.0  # computing since the last rest
         self._block_steps = 0
+
+    def set(self, share: float, slow_share: float) -> None:
+        """Take other shares, from the next step on; another thread than that of the steps may ask for it."""
+        assert 0.0 < share <= 1.0
+        assert 0.0 < slow_share <= 1.0
+        self._share, self._slow_share = share, slow_share
 
     def worked(self, seconds: float, *, computed_s: float | None = None, last: bool = False) -> float | None:
         """Take one step's time; return how long to rest now, then call `rested`. None: go on at once.

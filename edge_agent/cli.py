@@ -1,12 +1,13 @@
 """`skerry-agent`: the commands of those who look after a device."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,9 +19,10 @@ from edge_agent import config as config_file
 from edge_agent import status as status_file
 from edge_agent import status_text, vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
-from skerry import __version__, logging_setup, profile
+from skerry import __version__, logging_setup, profile, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import DataError, SkerryError, StorageError
+from skerry.reload import Reloads
 
 if TYPE_CHECKING:
     from edge_agent.examples_file import Format
@@ -61,22 +63,29 @@ def cli() -> None:
 @cli.command(epilog="\b\nExample:\n  skerry-agent run --config /etc/skerry/agent.toml")
 @_config
 def run(path: Path) -> None:
-    """Run the agent until SIGTERM or SIGINT."""
-    with _errors():
+    """Run the agent until SIGTERM or SIGINT. SIGHUP: read the configuration again; docs/agent.md says what it takes."""
+    faulthandler.enable()  # where every thread was, should the watchdog end a process that hangs
+
+    def load() -> AgentConfig:
         config = config_file.load(path)
         logging_setup.configure(config.log_json)
+        return config
+
+    with _errors():
+        config = load()
         with naming(path):
-            asyncio.run(_run(config))
+            asyncio.run(_run(config, load))
 
 
-async def _run(config: AgentConfig) -> None:
+async def _run(config: AgentConfig, load: Callable[[], AgentConfig]) -> None:
     from edge_agent import service
 
-    stop = asyncio.Event()
+    stop, reloads = asyncio.Event(), Reloads(asyncio.Event(), load)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await service.run(config, stop)
+    loop.add_signal_handler(signal.SIGHUP, reloads.wished.set)
+    await service.run(config, stop, manager=service_manager.of_this_process(), reloads=reloads)
 
 
 @cli.command(epilog="\b\nExamples:\n  skerry-agent status\n  skerry-agent status --json | jq .seconds_per_step")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from edge_agent import status
+from edge_agent import reload, status
 from edge_agent.board import Board
 from edge_agent.board_watch import BoardWatch
 from edge_agent.bundle_file import FOLDER as BUNDLE_FOLDER
@@ -39,8 +40,11 @@ from skerry import __version__
 from skerry.database import Database, OpenDatabase
 from skerry.disk_remedy import disk_remedy
 from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.reload import Differences, Reloads, follow
+from skerry.service_manager import ServiceManager
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import check_source
+from skerry.under_way import UnderWay
 
 if TYPE_CHECKING:
     import aiohttp
@@ -71,6 +75,8 @@ async def run(
     process: ThisProcess | None = None,
     open_database: OpenDatabase = Database,
     open_task: Callable[[Bundle, AgentConfig], OpenTask] | None = None,
+    manager: ServiceManager | None = None,
+    reloads: Reloads[AgentConfig] | None = None,
 ) -> None:
     """Run the agent until `stop` is set.
 
@@ -91,6 +97,8 @@ async def run(
         process: what the agent says of its own process.
         open_database: the disk that its state is on.
         open_task: loads engine and data, in a thread of `run_in_thread`.
+        manager: is told how the agent is doing, and ends it where it hangs.
+        reloads: when to read the configuration again, and how; None: never.
 
     Raises:
         StorageError: the disk refused a read or a write.
@@ -100,9 +108,10 @@ async def run(
     process = process or ThisProcess()
     rng = rng or random.Random()  # noqa: S311 - no secret
     config = _with_seed(config, rng)
-    work = WorkThreads() if run_in_thread is None else None
-    thread = TrainingThread(config.training.nicer) if training is None else None
-    side = WorkThreads(1, "skerry-side", NICEST) if run_in_thread is None else None
+    under_way = UnderWay(asyncio.get_running_loop().time)
+    work = WorkThreads(under_way=under_way) if run_in_thread is None else None
+    thread = TrainingThread(config.training.nicer, under_way) if training is None else None
+    side = WorkThreads(1, "skerry-side", NICEST, under_way) if run_in_thread is None else None
     _make_folders(config)
     try:
         with _only_agent(config.state_dir), _last_words(config, process, wall_clock):
@@ -118,7 +127,8 @@ async def run(
                     time_zone,
                 )
                 opener = open_task or _open_in_nicer_thread
-                machine = _Machine(connector, rng, wall_clock, process, watch, opener)
+                supervision = _Supervision(manager or ServiceManager(), under_way, reloads)
+                machine = _Machine(connector, rng, wall_clock, process, watch, opener, supervision)
                 agent = _Agent(config, store, machine)
                 try:
                     await agent.run(stop, work or run_in_thread, thread or training, side or run_in_thread)
@@ -137,6 +147,15 @@ async def run(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Supervision:
+    """Who looks after the agent's process, see `run`."""
+
+    manager: ServiceManager
+    under_way: UnderWay
+    reloads: Reloads[AgentConfig] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Machine:
     """What is beneath the agent, see `run`."""
 
@@ -146,6 +165,7 @@ class _Machine:
     process: ThisProcess
     watch: BoardWatch
     open_task: Callable[[Bundle, AgentConfig], OpenTask]
+    supervision: _Supervision
 
 
 def _with_seed(config: AgentConfig, rng: random.Random) -> AgentConfig:
@@ -180,6 +200,8 @@ class _Agent:
         config, limits, in_force = self._config, self._config.limits, with_profile(self._config)
         stored = self._store.load()
         device = self._device(stored)
+        supervision = self._machine.supervision
+        duty = DutyCycle(config.training.duty_cycle, config.policy.slow_duty_cycle)
         bundles = BundleFiles(
             config.state_dir / BUNDLE_FOLDER,
             in_force.bundle_bytes_max,
@@ -217,7 +239,7 @@ class _Agent:
                     stored,
                     surroundings,
                     ResidualWear(in_force.residual_bytes_per_s),
-                    DutyCycle(config.training.duty_cycle, config.policy.slow_duty_cycle),
+                    duty,
                     config.training.calibration_steps,
                 )
                 stream = self._stream(performer)
@@ -232,6 +254,11 @@ class _Agent:
                 tasks.create_task(_every(TICK_S, lambda: performer.report(Tick())))
                 tasks.create_task(_every(limits.status_s, lambda: self._write_status(device, stream)))
                 tasks.create_task(_raise_on(stop))
+                tasks.create_task(supervision.manager.keep(supervision.under_way))
+                if supervision.reloads is not None:
+                    taking = partial(self._take, duty)
+                    tasks.create_task(follow(supervision.reloads, supervision.manager, taking))
+                supervision.manager.ready(f"device {config.device}")
         except BaseExceptionGroup as group:
             cause = _cause(group)
             if isinstance(cause, SkerryError):
@@ -239,11 +266,19 @@ class _Agent:
             if not isinstance(cause, _Stopped):
                 raise  # a defect, with all that it ended
         finally:
+            supervision.manager.stopping()
             training.stop()
             if predicting is not None:
                 predicting.close()
             if stream is not None:
                 self._write_status(device, stream, running=False)
+
+    def _take(self, duty: DutyCycle, config: AgentConfig) -> Differences:
+        """Take what can be taken of another configuration without a restart."""
+        self._config, differences = reload.taken(self._config, config)
+        duty.set(self._config.training.duty_cycle, self._config.policy.slow_duty_cycle)
+        self._watch.follow(self._config.policy)
+        return differences
 
     def save_model(self) -> None:
         """Write the model down, and the own head: the last thing before a stop in good order."""

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from skerry.under_way import UnderWay
+
 T = TypeVar("T")
 
 NICEST = 19  # the lowest priority there is
@@ -37,13 +39,17 @@ class TrainingRunner(Protocol):
 class WorkThreads:
     """Threads for one kind of short work; for disk and arithmetic two: a slow write does not hold up a merge."""
 
-    def __init__(self, count: int = 2, name: str = "skerry-work", nicer: int = 0) -> None:
+    def __init__(
+        self, count: int = 2, name: str = "skerry-work", nicer: int = 0, under_way: UnderWay | None = None
+    ) -> None:
         """Make `count` of them, at a priority that is `nicer` levels below the process's."""
         self._executor = ThreadPoolExecutor(count, name, _be_nicer, (nicer,))
+        self._name, self._under_way = name, under_way
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]:
         """Run `work` in one of them."""
-        return asyncio.get_running_loop().run_in_executor(self._executor, work)
+        noted = work if self._under_way is None else self._under_way.noting(f"work of {self._name}", work)
+        return asyncio.get_running_loop().run_in_executor(self._executor, noted)
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -53,15 +59,16 @@ class WorkThreads:
 class TrainingThread:
     """One thread that takes local steps; numpy and the engine let go of the interpreter while they compute."""
 
-    def __init__(self, nicer: int = 0) -> None:
-        """Train at a priority that is `nicer` levels below the process's."""
+    def __init__(self, nicer: int = 0, under_way: UnderWay | None = None) -> None:
+        """Train at a priority that is `nicer` levels below the process's; each step is noted in `under_way`."""
         self._executor = ThreadPoolExecutor(1, "skerry-training", _be_nicer, (nicer,))
+        self._under_way = under_way or UnderWay(time.monotonic)
         self._stop = threading.Event()
 
     async def run(self, pauses: Iterator[float | None]) -> bool:
         """See TrainingRunner."""
         self._stop = stop = threading.Event()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, _exhaust, pauses, stop)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, _exhaust, pauses, stop, self._under_way)
 
     def computed_s(self) -> float:
         """See TrainingRunner. What an engine computes in further threads is not seen."""
@@ -77,11 +84,15 @@ class TrainingThread:
         self._executor.shutdown()
 
 
-def _exhaust(pauses: Iterator[float | None], stop: threading.Event) -> bool:
-    for rest_s in pauses:  # noqa: SIM110 - plainer than all()
+def _exhaust(pauses: Iterator[float | None], stop: threading.Event, under_way: UnderWay) -> bool:
+    while True:
+        with under_way.doing("a local step"):
+            try:
+                rest_s = next(pauses)
+            except StopIteration:
+                return True
         if stop.wait(rest_s) if rest_s else stop.is_set():
             return False  # the generator is left where it stands
-    return True
 
 
 def in_nicer_thread(work: Callable[[], T], levels: int) -> T:

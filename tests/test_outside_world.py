@@ -71,6 +71,8 @@ SHELLS = {
     "edge_agent/status.py": {"psutil"},  # of another process: `skerry-agent status`
     "edge_agent/task_checks.py": {"st_ino"},
     "skerry/logging_setup.py": {"time"},
+    "skerry/restart_delay.py": {"time"},
+    "skerry/service_manager.py": {"os.getpid", "socket", "time"},
     # the type, or a generator that was handed in or seeded
     "edge_agent/backoff.py": {"random"},
     "edge_agent/bundle_file.py": {"random"},

@@ -58,10 +58,12 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @asynccontextmanager
-async def agent(config: Path, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+async def agent(
+    config: Path, environment: dict[str, str] = ENVIRONMENT, **options: Any
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A running agent; killed at the end if it still lives."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "run", "--config", str(config), env=ENVIRONMENT, stderr=asyncio.subprocess.PIPE, **options
+        *COMMAND, "run", "--config", str(config), env=environment, stderr=asyncio.subprocess.PIPE, **options
     )
     try:
         yield process
