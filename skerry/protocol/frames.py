@@ -15,14 +15,14 @@ import msgspec
 
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import CONTAINERS_MAX, MAP_ENTRIES_MAX, TEXT_CHARS_MAX
-from skerry.protocol.messages import FromAgent, FromCoordinator, FromPeer, Welcome
+from skerry.protocol.messages import Enrolling, FromAgent, FromCoordinator, FromPeer, Welcome
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
 C = TypeVar("C")
-Message = FromAgent | FromCoordinator | FromPeer
+Message = FromAgent | FromCoordinator | FromPeer | Enrolling
 
 _TEXT_BYTES_MAX = 4 * TEXT_CHARS_MAX  # UTF-8
 
@@ -36,8 +36,8 @@ def encode(message: Message) -> bytes:
 def decode(frame: bytes, kind: "TypeForm[T]", *, bytes_max: int) -> T:
     """Parse one frame of at most `bytes_max` bytes from an untrusted peer.
 
-    `kind` is one of the unions FromAgent, FromCoordinator and FromPeer, or one message type. Unknown fields are
-    ignored: a newer minor version may add them.
+    `kind` is one of the unions FromAgent, FromCoordinator, FromPeer and Enrolling, or one message type. Unknown fields
+    are ignored: a newer minor version may add them.
 
     Raises:
         MalformedMessage: too long, truncated, or of no known shape; no other error.

@@ -1,7 +1,8 @@
 """Every message on the wire. Defined here and nowhere else; `frames` turns them into bytes and back.
 
 Agents and their coordinator exchange `FromAgent` and `FromCoordinator` over one WebSocket; coordinators post
-`FromPeer` to each other over HTTP. Fields that a newer minor version adds are ignored by an older one.
+`FromPeer` to each other over HTTP, and whoever joins exchanges `Enrolling` with one of them. Fields that a newer minor
+version adds are ignored by an older one.
 
 Every float has bounds on both sides, which keep NaN and infinity out too; `UpdateOffered.loss` alone may be either, so
 that an update of a run that diverged is answered with a reason instead of ending the stream.
@@ -41,6 +42,9 @@ Url = Annotated[str, Meta(pattern=r"^https?://[!-~]+\Z", max_length=TEXT_CHARS_M
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Crc32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
+Certificate = Annotated[bytes, Meta(max_length=8192)]  # DER
+CertificateRequest = Annotated[bytes, Meta(max_length=4096)]  # PKCS #10, DER
+Addresses = Annotated[tuple[Annotated[str, Meta(max_length=253)], ...], Meta(max_length=32)]
 
 LOSS_SUM_MAX = 1e30  # of a model that diverged
 
@@ -208,7 +212,7 @@ class ModelOffered(msgspec.Struct, frozen=True, tag="model_offered"):
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The stream ends here; `retry` says whether coming back later can help."""
 
-    reason: Literal["protocol", "malformed", "superseded", "busy"]
+    reason: Literal["protocol", "malformed", "superseded", "busy", "revoked"]
     detail: Text
     retry: bool
 
@@ -286,6 +290,7 @@ class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status", omit_defaults=T
     devices: Count  # connected now
     url: Url | None = None  # where agents reach it; None: they are not to be sent there
     ledger: Text = ""  # up to where there are lines to ask for, see PeerLedger; "": there are none
+    revocations: Sha256 | None = None  # of those that it knows, see Revocations; None: there are none
 
 
 class PeerLedger(msgspec.Struct, frozen=True, tag="peer_ledger"):
@@ -297,6 +302,65 @@ class PeerLedger(msgspec.Struct, frozen=True, tag="peer_ledger"):
     more: bool  # there are further lines
 
 
+class Revocations(msgspec.Struct, frozen=True, tag="revocations"):
+    """Certificates that count no more, whoever issued them: those behind the one that was asked for, in order.
+
+    Each is text, `ROLE/NAME/KEY`: KEY is the SHA-256 of the public key, and covers every certificate for that key.
+    """
+
+    revoked: Annotated[tuple[Annotated[str, Meta(max_length=160)], ...], Meta(max_length=MAP_ENTRIES_MAX)]
+    more: bool  # there are further ones
+
+
+# --- enrolment: over HTTP, from whoever has no certificate yet or wants a new one ---
+
+
+class JoinRequested(msgspec.Struct, frozen=True, tag="join_requested", omit_defaults=True):
+    """To become a party of the federation. A field that has a default may be absent."""
+
+    join_token: Annotated[bytes, Meta(min_length=8, max_length=8)]  # its identifier
+    secret: Annotated[bytes, Meta(min_length=16, max_length=16)]  # of the join token
+    role: Literal["agent", "coordinator"]
+    name: Name | None  # None: as the join token says, or the coordinator chooses
+    request: CertificateRequest
+    issuer_request: CertificateRequest | None = None  # of a coordinator: for the key that it will sign devices with
+    addresses: Addresses = ()  # of a coordinator: host names and IP addresses that it is reached by
+
+    def __repr__(self) -> str:
+        """Leave the secret out: this may end up in a log."""
+        return f"JoinRequested({self.join_token.hex()}, {self.role}, {self.name})"
+
+
+class RenewalRequested(msgspec.Struct, frozen=True, tag="renewal_requested", omit_defaults=True):
+    """For another certificate like the one that the connection shows. A field that has a default may be absent."""
+
+    request: CertificateRequest  # for the same key
+    issuer_request: CertificateRequest | None = None  # of a coordinator
+    addresses: Addresses = ()  # of a coordinator
+
+
+class Joined(msgspec.Struct, frozen=True, tag="joined", omit_defaults=True):
+    """The answer to both. A field that has a default may be absent."""
+
+    name: Name
+    region: Name
+    certificates: Annotated[tuple[Certificate, ...], Meta(min_length=1, max_length=4)]  # own one, then who signed it
+    issuer: Certificate | None = None  # of a coordinator: for its `issuer_request`
+    coordinators: Annotated[dict[Name, Url], Meta(max_length=MAP_ENTRIES_MAX)] = {}  # that live and serve agents
+
+
+class JoinRefused(msgspec.Struct, frozen=True, tag="join_refused"):
+    """The other answer to both; `detail` names cause and remedy."""
+
+    reason: Literal[
+        "malformed", "unknown", "expired", "used", "revoked", "wrong_role", "name", "name_taken", "no_root", "busy"
+    ]
+    detail: Text
+
+
 FromAgent = Hello | UpdateOffered | Telemetry | Heartbeat
 FromCoordinator = Welcome | UpdateAccepted | UpdateRejected | ModelOffered | Heartbeat | Refused | Drain
-FromPeer = PeerModel | PeerModelTaken | PeerModelNeeded | TokenPassed | TokenTaken | PeerStatus | PeerLedger
+FromPeer = (
+    PeerModel | PeerModelTaken | PeerModelNeeded | TokenPassed | TokenTaken | PeerStatus | PeerLedger | Revocations
+)
+Enrolling = JoinRequested | RenewalRequested | Joined | JoinRefused

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from skerry.protocol import frames, sparse
 from skerry.protocol.errors import MalformedMessage, MalformedVector
 from skerry.protocol.limits import FRAME_BYTES_MAX, PARTS_MAX, PAYLOAD_BYTES_MAX
-from skerry.protocol.messages import FromAgent, FromCoordinator, FromPeer, Part
+from skerry.protocol.messages import Enrolling, FromAgent, FromCoordinator, FromPeer, Part
 from skerry.protocol.parts import Assembler, split
 
 GOLDEN = Path(__file__).parent.parent / "protocol" / "golden"
 FRAMES = [bytes.fromhex(path.read_text()) for path in sorted((GOLDEN / "messages").glob("*.hex"))]
 VECTORS = [bytes.fromhex(path.read_text()) for path in sorted((GOLDEN / "vectors").glob("*.hex"))]
-KINDS: tuple[Any, ...] = (FromAgent, FromCoordinator, FromPeer)
+KINDS: tuple[Any, ...] = (FromAgent, FromCoordinator, FromPeer, Enrolling)
 FRAME_OBJECTS_BYTES_MAX = 8 << 20  # for a frame, besides 5 bytes for each of its own: see docs/wire_format.md
 LARGE_FRAME_BYTES_MAX = 8 << 20  # a peer's
 FUZZ = settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])

@@ -14,11 +14,15 @@ from skerry.protocol.messages import (
     BroadcastId,
     BundleReference,
     Drain,
+    Enrolling,
     FromAgent,
     FromCoordinator,
     FromPeer,
     Heartbeat,
     Hello,
+    Joined,
+    JoinRefused,
+    JoinRequested,
     ModelOffered,
     ModelVersion,
     Part,
@@ -30,6 +34,8 @@ from skerry.protocol.messages import (
     PeerStatus,
     Plan,
     Refused,
+    RenewalRequested,
+    Revocations,
     Telemetry,
     TokenPassed,
     TokenTaken,
@@ -147,8 +153,25 @@ EXAMPLES: dict[str, frames.Message] = {
         "5e6f7081:42",
         more=False,
     ),
+    "peer_status.revocations": PeerStatus(
+        "coordinator-north", "north", "north/0a1b2c3d", 1234, 1180.25, SHA256, BroadcastId(1, 7), 3, revocations=SHA256
+    ),
+    "refused.revoked": Refused("revoked", "the certificate of pi-4.kitchen was revoked", retry=False),
+    "revocations": Revocations((f"agent/pi-4.kitchen/{SHA256}", f"coordinator/south/{SHA256}"), more=False),
+    "join_requested": JoinRequested(bytes(8), bytes(range(16)), "agent", "pi-4.kitchen", b"\x30\x00"),
+    "join_requested.coordinator": JoinRequested(
+        bytes(8), bytes(range(16)), "coordinator", None, b"\x30\x00", b"\x30\x01\x00", ("south.example", "10.0.0.7")
+    ),
+    "renewal_requested": RenewalRequested(b"\x30\x00"),
+    "joined": Joined(
+        "pi-4.kitchen", "north", (b"\x30\x00", b"\x30\x01\x00"), coordinators={"north": "https://north.example:8470"}
+    ),
+    "joined.coordinator": Joined("south", "south", (b"\x30\x00",), issuer=b"\x30\x01\x00"),
+    "join_refused": JoinRefused("expired", "the join token expired: ask for another one"),
 }
-KINDS: dict[type, Any] = {member: kind for kind in (FromAgent, FromCoordinator, FromPeer) for member in get_args(kind)}
+KINDS: dict[type, Any] = {
+    member: kind for kind in (FromAgent, FromCoordinator, FromPeer, Enrolling) for member in get_args(kind)
+}
 EVERY_EXAMPLE = pytest.mark.parametrize("name", EXAMPLES)
 
 

@@ -11,6 +11,7 @@ from skerry.protocol import limits
 from skerry.protocol.messages import (
     BroadcastId,
     BundleReference,
+    Enrolling,
     FromAgent,
     FromCoordinator,
     FromPeer,
@@ -21,7 +22,9 @@ from skerry.protocol.messages import (
 )
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire_format.md").read_text()
-MESSAGES = sorted({*get_args(FromAgent), *get_args(FromCoordinator), *get_args(FromPeer)}, key=str)
+MESSAGES = sorted(
+    {*get_args(FromAgent), *get_args(FromCoordinator), *get_args(FromPeer), *get_args(Enrolling)}, key=str
+)
 
 
 def row(name: str) -> str:
