@@ -49,7 +49,6 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
             setattr(module, name, virtual)
         yield
     finally:
-        gc.unfreeze()
         gc.set_threshold(*threshold)
         for module, name, before_it in real:
             setattr(module, name, before_it)
@@ -58,9 +57,13 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
 
 
 def _begin_collecting_anew() -> None:
-    """Let what comes alone decide when garbage is collected: finalizers may close connections."""
+    """Let what comes alone decide when garbage is collected: finalizers may close connections.
+
+    What was there before counts no more, nor in the worlds that come later: looking through all of a large process
+    before each of many small worlds would take longer than they do.
+    """
     gc.collect()
-    gc.freeze()  # what was there before counts no more
+    gc.freeze()
     gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
     gc.collect()
 
