@@ -21,6 +21,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus, describe
 from coordinator.events import (
     Apply,
+    ApplyBuffer,
     Effect,
     Event,
     FollowModel,
@@ -37,7 +38,7 @@ from coordinator.events import (
     TokenArrived,
 )
 from coordinator.group import Group, collect
-from coordinator.model_state import ModelState
+from coordinator.model_state import ModelState, buffered
 from coordinator.offered_model import OfferedModel
 from coordinator.outlet import Observer, Outlet
 from coordinator.publications import Prepared, publication_of
@@ -54,7 +55,6 @@ from skerry.errors import StorageError
 from skerry.protocol.messages import (
     BundleReference,
     ModelVersion,
-    PeerModel,
     PeerModelNeeded,
     PeerModelTaken,
     PeerStatus,
@@ -71,7 +71,7 @@ REPORTS_S = 1.0  # telemetry and traffic wait so long for a commit that has to b
 TICK_S = 1.0
 TICK_MIN_S = 0.01  # however soon the federation wants to be woken
 
-Toll = Callable[[Apply | Merge], Awaitable[None]]  # takes time before a change of the model: a simulated server's work
+Toll = Callable[[Apply | ApplyBuffer | Merge], Awaitable[None]]  # a simulated server's work before such a change
 Answer = PeerModelTaken | PeerModelNeeded | TokenTaken
 
 
@@ -125,6 +125,7 @@ class Engine:
         self._commits = 0
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             Apply: self._apply,
+            ApplyBuffer: self._apply_buffer,
             TakePeerModel: self._take_peer_model,
             Merge: self._merge,
             Publish: self._publish,
@@ -372,7 +373,7 @@ class Engine:
             elif isinstance(effect, FollowModel):
                 await self._follow_model()
             elif (perform := self._perform.get(type(effect))) is not None:
-                if self._toll is not None and isinstance(effect, Apply | Merge):
+                if self._toll is not None and isinstance(effect, Apply | ApplyBuffer | Merge):
                     await self._toll(effect)
                 perform(effect)
         self._prepared.clear()
@@ -436,6 +437,10 @@ class Engine:
         vector = self._vectors.pop(effect.position)
         self._state.apply(vector, effect.weight, effect.version, effect.age, whole=effect.whole)
 
+    def _apply_buffer(self, effect: ApplyBuffer) -> None:
+        updates = buffered(effect.members, self._vectors.pop)
+        self._state.apply_buffer(updates, effect.trim, effect.version, effect.age)
+
     def _take_peer_model(self, effect: TakePeerModel) -> None:
         message = effect.arrived.message
         self._state.take_peer_model(message.coordinator, publication_of(message), effect.arrived.values)
@@ -474,20 +479,8 @@ class Engine:
     def _send_publication(self, effect: SendPublication) -> None:
         published = self._state.published
         assert published is not None
-        if effect.whole:
-            base, payload = None, published.whole()
-        else:
-            prepared = self._prepared[published.number]
-            base, payload = None if prepared.publication.whole else published.number - 1, prepared.payload
-        message = PeerModel(
-            coordinator=self._settings.name,
-            lineage=self.lineage,
-            broadcast=published.broadcast,
-            age=published.age,
-            publication=published.number,
-            base=base,
-            values=payload,
-        )
+        prepared = None if effect.whole else self._prepared[published.number]
+        message = publications.message_of(self._settings.name, published, prepared)
         for peer in effect.peers:
             self._outlet.send_to_peer(peer, message)
 

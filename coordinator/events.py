@@ -157,8 +157,18 @@ Event = (
 # All of a group's are written in one transaction before any other effect of the group is performed.
 
 
+class Buffer(msgspec.Struct, frozen=True):
+    """Updates that change the model together, as their robust mean: those with the versions up to `version`."""
+
+    version: int  # of the model that holds them; those before it are the same model
+    trim: float  # share of the devices left out at either end
+
+
 class JournalUpdate(msgspec.Struct, frozen=True):
-    """Append an update. `version`, `weight` and `age` are None while the arrival rule holds it."""
+    """Append an update. `version`, `weight` and `age` are None while the arrival rule holds it.
+
+    `buffer`: it counts only together with others.
+    """
 
     position: int
     arrived: UpdateArrived
@@ -167,6 +177,7 @@ class JournalUpdate(msgspec.Struct, frozen=True):
     version: int | None
     weight: float | None
     age: float | None
+    buffer: Buffer | None = None
 
 
 class ReleaseUpdate(msgspec.Struct, frozen=True):
@@ -177,6 +188,7 @@ class ReleaseUpdate(msgspec.Struct, frozen=True):
     version: int
     weight: float
     age: float
+    buffer: Buffer | None = None
 
 
 class JournalPeerModel(msgspec.Struct, frozen=True):
@@ -254,6 +266,18 @@ class Apply(msgspec.Struct, frozen=True):
     whole: bool = False
 
 
+class ApplyBuffer(msgspec.Struct, frozen=True):
+    """Add the robust mean of updates to the model; this makes `version`.
+
+    `members`: (position in the journal, device, weight) of each.
+    """
+
+    members: tuple[tuple[int, str, float], ...]
+    trim: float
+    version: int
+    age: float
+
+
 class TakePeerModel(msgspec.Struct, frozen=True):
     """Bring the replica of a peer to what it published."""
 
@@ -324,6 +348,6 @@ Durable = (
     | SaveEvaluation
     | SaveTraffic
 )
-Change = Apply | TakePeerModel | Merge | FollowModel
+Change = Apply | ApplyBuffer | TakePeerModel | Merge | FollowModel
 Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply
 Effect = Durable | Change | Outgoing

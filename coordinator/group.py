@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.events import (
+    Buffer,
     Effect,
     JournalMerge,
     JournalPeerModel,
@@ -49,8 +50,8 @@ def collect(effects: Sequence[Effect], ledger: Callable[[Iterable[str]], list[Le
                 assert isinstance(vector, SparseVector)
                 group.vectors[effect.position] = vector
                 devices.add(effect.arrived.device)
-            case ReleaseUpdate(position, device, version, weight, age):
-                batch.releases.append(ReleaseRow(version, weight, age, position))
+            case ReleaseUpdate(position, device, version, weight, age, buffer):
+                batch.releases.append(ReleaseRow(version, weight, age, *_buffer(buffer), position))
                 devices.add(device)
             case JournalMerge():
                 batch.journal.append(_merge_row(effect, at_s))
@@ -105,7 +106,13 @@ def _update_row(effect: JournalUpdate, at_s: float) -> JournalRow:
         effect.arrived.frame_bytes,
         at_s,
         effect.arrived.payload,
+        "all",
+        *_buffer(effect.buffer),
     )
+
+
+def _buffer(buffer: Buffer | None) -> tuple[int | None, float | None]:
+    return (None, None) if buffer is None else (buffer.version, buffer.trim)
 
 
 def _merge_row(effect: JournalMerge, at_s: float) -> JournalRow:

@@ -4,13 +4,14 @@ The engine and the replay after a restart change these vectors through the same 
 what makes a replayed model equal to the lost one, bit for bit.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from skerry.algorithms.federation import MergedEntries
+from skerry.algorithms.robust_mean import robust_mean
 from skerry.algorithms.top_k import entries_kept, largest
 from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId
@@ -18,6 +19,13 @@ from skerry.values import ValueEncoding
 from skerry.vector import Float32, Indices, SparseVector
 
 Versions = npt.NDArray[np.int64]
+
+
+def buffered(
+    members: Sequence[tuple[int, str, float]], vector_at: Callable[[int], SparseVector]
+) -> list[tuple[str, SparseVector, float]]:
+    """Return the updates of a buffer, as `ModelState.apply_buffer` takes them, from their places in the journal."""
+    return [(device, vector_at(position), weight) for position, device, weight in members]
 
 
 @dataclass(slots=True)
@@ -97,6 +105,15 @@ class ModelState:
             return
         update.add_to(self.model, weight)
         self.changed_at[update.indices] = version
+        self.version, self.age = version, age
+
+    def apply_buffer(
+        self, updates: Sequence[tuple[str, SparseVector, float]], trim: float, version: int, age: float
+    ) -> None:
+        """Add the robust mean of `updates`, (device, update, weight) each; this makes `version`, of `age`."""
+        mean = robust_mean(updates, trim)
+        self.model += mean
+        self.changed_at[mean != 0.0] = version
         self.version, self.age = version, age
 
     def merge(self, peer: str, weight: float, version: int, age: float, entries: MergedEntries) -> None:

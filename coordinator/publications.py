@@ -7,9 +7,9 @@ only behind the commit, so that nobody sees what may still be lost. So the group
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from coordinator.events import Apply, Merge, Publish, TakePeerModel
+from coordinator.events import Apply, ApplyBuffer, Merge, Publish, TakePeerModel
 from coordinator.group import Group
-from coordinator.model_state import ModelState, Publication
+from coordinator.model_state import ModelState, Publication, Replica, buffered
 from coordinator.store import PublicationRow
 from skerry.protocol import sparse
 from skerry.protocol.messages import PeerModel
@@ -29,6 +29,23 @@ def publication_of(message: PeerModel) -> Publication:
     """Return what a peer's message says of its publication."""
     whole = message.base is None
     return Publication(message.lineage, message.publication, message.broadcast, message.age, whole=whole)
+
+
+def message_of(coordinator: str, published: Replica, prepared: Prepared | None) -> PeerModel:
+    """Return what peers are sent of the newest publication; `prepared`: as what it adds; None: whole."""
+    if prepared is None:
+        base, payload = None, published.whole()
+    else:
+        base, payload = None if prepared.publication.whole else published.number - 1, prepared.payload
+    return PeerModel(
+        coordinator=coordinator,
+        lineage=published.lineage,
+        broadcast=published.broadcast,
+        age=published.age,
+        publication=published.number,
+        base=base,
+        values=payload,
+    )
 
 
 def prepare(
@@ -52,6 +69,8 @@ def prepare(
         match effect:
             case Apply(position, version, weight, age, whole):
                 ahead.apply(vectors[position], weight, version, age, whole=whole)
+            case ApplyBuffer(members, trim, version, age):
+                ahead.apply_buffer(buffered(members, vectors.__getitem__), trim, version, age)
             case TakePeerModel(arrived):
                 ahead.take_peer_model(arrived.message.coordinator, publication_of(arrived.message), arrived.values)
             case Merge(version, peer, weight, age, entries):

@@ -9,12 +9,12 @@ INSERT INTO region (id, coordinator, region, bundle_sha256, lineage, created_at_
 -- name: append_journal
 INSERT INTO journal
     (position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss, seconds_per_step,
-     staleness, frame_bytes, received_at_s, payload, entries)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+     staleness, frame_bytes, received_at_s, payload, entries, buffer_version, trim)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: release_update
 -- The arrival rule lets an update go that it held.
-UPDATE journal SET version = ?, weight = ?, age = ? WHERE position = ?;
+UPDATE journal SET version = ?, weight = ?, age = ?, buffer_version = ?, trim = ? WHERE position = ?;
 
 -- name: append_publication
 INSERT INTO publication
@@ -71,7 +71,7 @@ FROM journal WHERE version IS NULL ORDER BY position;
 
 -- name: replay
 -- What made the versions after the first parameter, up to the second.
-SELECT position, version, kind, sender, weight, age, payload, entries
+SELECT position, version, kind, sender, weight, age, payload, entries, buffer_version, trim
 FROM journal WHERE version > ? AND version <= ? ORDER BY version;
 
 -- name: publications

@@ -119,6 +119,7 @@ def _replay(store: Store, start: Checkpoint, own: str, up_to: int) -> None:
     """Bring the vectors of `start` to version `up_to`, or as far as the journal goes."""
     state = start.state
     publications = _Publications(store, start.position, own, state)
+    buffer: list[tuple[str, SparseVector, float]] = []
     for row in store.replay(state.version, up_to):
         if row.version != state.version + 1:
             raise StorageError(f"{store.path}: version {state.version + 1} is missing; restore it from a backup")
@@ -127,7 +128,15 @@ def _replay(store: Store, start: Checkpoint, own: str, up_to: int) -> None:
             state.merge(row.sender, row.weight, row.version, row.age, row.entries)
         else:
             update = _vector(store, row.position, row.payload, state.size)
-            state.apply(update, row.weight, row.version, row.age, whole=row.kind == "model")
+            if row.trim is None:
+                state.apply(update, row.weight, row.version, row.age, whole=row.kind == "model")
+                continue
+            buffer.append((row.sender, update, row.weight))
+            if row.version == row.buffer_version:
+                state.apply_buffer(buffer, row.trim, row.version, row.age)
+                buffer = []
+            else:  # still the same model
+                state.version, state.age = row.version, row.age
     publications.up_to(VERSION_MAX)
 
 

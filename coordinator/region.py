@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from coordinator.downlink import Downlink, OfferedState
 from coordinator.events import (
-    Apply,
     DeviceConnected,
     DeviceDisconnected,
     Effect,
@@ -25,7 +24,6 @@ from coordinator.events import (
     PeerModelArrived,
     PeerSeen,
     PublicationNeeded,
-    ReleaseUpdate,
     RuleState,
     SaveEvaluation,
     SaveRuleState,
@@ -43,11 +41,12 @@ from coordinator.federation import Federation
 from coordinator.ledger import Ledger, LedgerEntry
 from coordinator.planner import Planner
 from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
+from coordinator.release import release
 from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
 from skerry.algorithms.downlink import TopK
 from skerry.algorithms.gain import GainControl, GainState
 from skerry.algorithms.rounds import Rounds, RoundState
-from skerry.protocol.limits import AGE_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
+from skerry.protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
     BroadcastId,
     ModelVersion,
@@ -58,6 +57,8 @@ from skerry.protocol.messages import (
     Welcome,
 )
 from skerry.recipe import on_wire
+
+BUFFERED_MAX = 4  # updates of one device that wait for a robust mean: a fast one must not fill the memory
 
 
 class Region:
@@ -72,6 +73,7 @@ class Region:
         stages = recipe.agent_stages()
         self._downlink = recipe.downlink
         self._arrival_rule = self._start_arrivals()
+        self._trim = recipe.arrival.trim
         self._planner = Planner(recipe.local_steps, recipe.decay)
         self._links: dict[str, Downlink] = {}
         self._federation = Federation(settings, state, self.counts, now_s)
@@ -281,19 +283,15 @@ class Region:
         if self._rounds is not None:
             self._rounds.delivered(device)
         weights = self._weights(now_s, arrival)
+        journal = JournalUpdate(newest.position, event, offered.base.number, staleness, None, None, None)
         if weights is None:
             self._state.held.append(newest)
             ledger.take(device, offered.sequence, self.version, None)
-            journal = JournalUpdate(newest.position, event, offered.base.number, staleness, None, None, None)
             return [journal, *self._accept(device, offered.sequence, None, now_s)]
 
-        effects, applied = self._release(weights[:-1])
-        version, age, weight = self._next_version(self._older()), self.age, weights[-1]
-        ledger.take(device, offered.sequence, version, weight)
-        effects.append(JournalUpdate(newest.position, event, offered.base.number, staleness, version, weight, age))
-        applied.append(Apply(newest.position, version, weight, age, newest.whole))
-        effects += applied
-        effects += self._accept(device, offered.sequence, weight, now_s)
+        effects = release(self._state, [*self._state.held, newest], weights, self._trim, journal)
+        self._state.held.clear()
+        effects += self._accept(device, offered.sequence, weights[-1], now_s)
         effects += self._federation.updated(len(self._links), now_s)
         effects += self._proceed(now_s)
         return effects
@@ -314,18 +312,6 @@ class Region:
             arrivals.append(newest)
         return self._arrival_rule.decide(arrivals) if arrivals else None
 
-    def _release(self, weights: Sequence[float]) -> tuple[list[Effect], list[Effect]]:
-        """Let all updates go that were held; return what goes to disk, and what changes the model."""
-        effects: list[Effect] = []
-        applied: list[Effect] = []
-        for held, weight in zip(self._state.held, weights, strict=True):
-            version, age, name = self._next_version(self._older()), self.age, held.arrival.device
-            self.ledger.release(name, held.arrival.sequence, version, weight)
-            effects.append(ReleaseUpdate(held.position, name, version, weight, age))
-            applied.append(Apply(held.position, version, weight, age, held.whole))
-        self._state.held.clear()
-        return effects, applied
-
     def _proceed(self, now_s: float) -> list[Effect]:
         """Do what had to wait for the federation or for time: apply what is held, begin a round, make offers."""
         if self._rounds is None and not self._deferred:
@@ -333,8 +319,9 @@ class Region:
         effects: list[Effect] = []
         weights = self._weights(now_s)
         if weights is not None:
-            released, applied = self._release(weights)
-            effects += [*released, *applied, *self._federation.updated(len(self._links), now_s)]
+            effects += release(self._state, self._state.held, weights, self._trim)
+            self._state.held.clear()
+            effects += self._federation.updated(len(self._links), now_s)
         if self._federation.blocks:
             return [*effects, *self._remember_arrivals()]
         begun = self._begin_round(now_s)
@@ -409,7 +396,12 @@ class Region:
             return Malformed("not_finite", f"the update's loss is {offered.loss}")
         if rounds is not None and not rounds.takes(event.device, offered.base.number):
             return _Refusal("late", f"the round of version {offered.base.number} is over, or has one from this device")
+        if self._trim is not None and self._held_of(event.device) >= BUFFERED_MAX:
+            return _Refusal("late", f"{BUFFERED_MAX} updates of this device wait for those of others already")
         return None
+
+    def _held_of(self, device: str) -> int:
+        return sum(held.arrival.device == device for held in self._state.held)
 
     def _unknown(self, base: ModelVersion) -> "_Refusal":
         ages = self._state.ages
@@ -480,13 +472,6 @@ class Region:
     def _hear_speed(self, device: str, seconds_per_step: float | None, now_s: float) -> None:
         if seconds_per_step:  # neither unknown nor, from a device that has not measured yet, zero
             self._planner.heard(device, seconds_per_step, now_s)
-
-    def _older(self) -> float:
-        """Return the age that one more update makes. A peer may have told an age close to what a message can say."""
-        return min(self.age + 1.0, AGE_MAX)
-
-    def _next_version(self, age: float) -> int:
-        return self._state.ages.append(age)
 
 
 @dataclass(frozen=True, slots=True)

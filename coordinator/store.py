@@ -51,6 +51,8 @@ class JournalRow(NamedTuple):
     received_at_s: float
     payload: bytes
     entries: MergedEntries = "all"  # of a merge
+    buffer_version: int | None = None  # of an update that counts only together with others
+    trim: float | None = None
 
 
 class ReleaseRow(NamedTuple):
@@ -59,6 +61,8 @@ class ReleaseRow(NamedTuple):
     version: int
     weight: float
     age: float
+    buffer_version: int | None
+    trim: float | None
     position: int
 
 
@@ -131,6 +135,8 @@ class ReplayRow(NamedTuple):
     age: float
     payload: bytes
     entries: MergedEntries
+    buffer_version: int | None
+    trim: float | None
 
 
 class ReplayPublication(NamedTuple):

@@ -18,7 +18,7 @@ from skerry.algorithms.merge import CarryOver, Merge
 from skerry.algorithms.optimizer import Optimizer, Sgd
 from skerry.algorithms.participation import Always, OnOffer, Participation
 from skerry.algorithms.schedule import Constant, Schedule
-from skerry.algorithms.uplink import TopK, Uplink, WholeModel
+from skerry.algorithms.uplink import Dense, TopK, Uplink, WholeModel
 
 
 class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +49,12 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise ValueError(
                 f"uplink.rule is whole_model: models are mixed in one by one, but arrival.rule, {rule}, takes the mean "
                 'of differences; set uplink.rule = "dense"'
+            )
+        if self.arrival.trim is not None and not isinstance(self.uplink, Dense):
+            rule, uplink = (msgspec.to_builtins(stage)["rule"] for stage in (self.arrival, self.uplink))
+            raise ValueError(
+                f"arrival.rule is {rule}, under which an entry that few devices send, as with uplink.rule {uplink}, "
+                'never moves; set uplink.rule = "dense", whose values may be int8'
             )
         if self.uplink.whole and isinstance(self.downlink, TopKDownlink):
             raise ValueError(

@@ -7,7 +7,14 @@ import msgspec
 import pytest
 
 from skerry import toml_file
-from skerry.algorithms.arrival import ArrivalRule, Constant, FedAvg, FedBuff, GainControlled, Spyker
+from skerry.algorithms.arrival import (
+    ArrivalRule,
+    Constant,
+    FedAvg,
+    FedBuff,
+    GainControlled,
+    Spyker,
+)
 from skerry.algorithms.decay import Relative
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation, SpykerToken
@@ -99,6 +106,9 @@ def test_every_stage_is_chosen_by_name() -> None:
         ('[uplink]\nrule = "whole_model"\n[arrival]\nrule = "fedbuff"', ["whole_model", "fedbuff", "dense"]),
         ('[uplink]\nrule = "whole_model"\n[downlink]\nrule = "top_k"', ["whole_model", "top_k", "newest"]),
         ('[arrival]\nrule = "fedavg"\nfraction = 0.0', ["arrival.fraction"]),
+        ('[arrival]\nrule = "median"', ["median", "top_k", "dense"]),
+        ('[arrival]\nrule = "trimmed_mean"\ntrim = 0.5', ["arrival.trim", "< 0.5"]),
+        ('[arrival]\nrule = "trimmed_mean"\nsize = 4', ["arrival", "trim is 0.2", "4 devices"]),
         ('[arrival]\nrule = "gain_controlled"\ngain_max = 0.0', ["arrival.gain_max"]),
         ('[federation]\nrule = "synchronous_exchange"\ninterval_s = 0.0', ["federation.interval_s"]),
         ('[decay]\nrule = "relative"\nminimum = 1.0', ["decay", "minimum is 1.0"]),

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Protocol
 import msgspec
 from msgspec import Meta
 
+from skerry.algorithms.robust_mean import trimmed
+
 Rate = Annotated[float, Meta(gt=0.0, le=100.0)]
 Exponent = Annotated[float, Meta(ge=0.0, le=10.0)]
 
@@ -47,6 +49,7 @@ class Spyker(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     averages: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
     shares: ClassVar[bool] = False
+    trim: ClassVar[float | None] = None
 
     server_rate: Rate = 0.6  # weight of a fresh update
     staleness_max: Annotated[float, Meta(ge=0.0, le=1e12)] = 1000.0  # older updates count no less
@@ -66,6 +69,7 @@ class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     averages: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
     shares: ClassVar[bool] = False
+    trim: ClassVar[float | None] = None
 
     weight: Rate = 0.6
 
@@ -85,6 +89,7 @@ class FedBuff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     averages: ClassVar[bool] = True
     synchronous: ClassVar[bool] = False
     shares: ClassVar[bool] = True
+    trim: ClassVar[float | None] = None
 
     size: Annotated[int, Meta(ge=1, le=100_000)] = 10  # updates in a buffer
     server_rate: Rate = 1.0
@@ -107,6 +112,7 @@ class GainControlled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     averages: ClassVar[bool] = False
     synchronous: ClassVar[bool] = False
     shares: ClassVar[bool] = True
+    trim: ClassVar[float | None] = None
 
     server_rate: Rate = 0.6  # weight of a fresh update where few devices train
     gain_max: Annotated[float, Meta(gt=0.0, le=100.0)] = 1.2  # of one update from every device that trains, together
@@ -124,6 +130,7 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     averages: ClassVar[bool] = True
     synchronous: ClassVar[bool] = True
     shares: ClassVar[bool] = True
+    trim: ClassVar[float | None] = None
 
     fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # C: of the devices that are connected, at least one
     devices_min: Annotated[int, Meta(ge=1, le=100_000)] = 1  # connected, before a round begins
@@ -136,4 +143,54 @@ class FedAvg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         return [self.server_rate * arrival.examples / total for arrival in held]
 
 
-ArrivalRule = Spyker | Constant | FedBuff | GainControlled | FedAvg
+def _discounts(held: Sequence[Arrival], size: int, server_rate: float, exponent: float) -> Sequence[float] | None:
+    """Return a weight for every update of a buffer that has some of `size` devices, None before."""
+    if len({arrival.device for arrival in held}) < size:
+        return None
+    return [server_rate * staleness_discount(arrival.staleness / size, exponent) for arrival in held]
+
+
+class TrimmedMean(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="trimmed_mean"):
+    """Hold updates until `size` devices have sent one, then apply their coordinate-wise trimmed mean.
+
+    Source: Yin et al. 2018 (arXiv:1803.01498) over a buffer as in FedBuff (Nguyen et al. 2022, arXiv:2106.06639); see
+    `robust_mean`.
+    """
+
+    averages: ClassVar[bool] = True
+    synchronous: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
+
+    size: Annotated[int, Meta(ge=3, le=1000)] = 10  # devices in a buffer
+    trim: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.2  # share of them left out at either end of every coordinate
+    server_rate: Rate = 1.0
+    exponent: Exponent = 0.5
+
+    def __post_init__(self) -> None:
+        """Check what one key alone cannot say."""
+        if trimmed(self.size, self.trim) == 0:
+            raise ValueError(f"trim is {self.trim}: less than one of {self.size} devices, so nobody is ever left out")
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return None while fewer than `size` devices are in the buffer, then server_rate * discount for each."""
+        return _discounts(held, self.size, self.server_rate, self.exponent)
+
+
+class Median(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="median"):
+    """As `TrimmedMean`, with the coordinate-wise median. Source: Yin et al. 2018 (arXiv:1803.01498)."""
+
+    averages: ClassVar[bool] = True
+    synchronous: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
+    trim: ClassVar[float] = 0.5
+
+    size: Annotated[int, Meta(ge=3, le=1000)] = 10  # devices in a buffer
+    server_rate: Rate = 1.0
+    exponent: Exponent = 0.5
+
+    def decide(self, held: Sequence[Arrival]) -> Sequence[float] | None:
+        """Return None while fewer than `size` devices are in the buffer, then server_rate * discount for each."""
+        return _discounts(held, self.size, self.server_rate, self.exponent)
+
+
+ArrivalRule = Spyker | Constant | FedBuff | GainControlled | FedAvg | TrimmedMean | Median

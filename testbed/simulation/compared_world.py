@@ -5,7 +5,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from coordinator.config import Checkpoints, CoordinatorConfig
-from coordinator.events import Apply, Merge
+from coordinator.events import Apply, ApplyBuffer, Merge
 from edge_agent.config import AgentConfig, Data, HeldOut, Limits, Training
 from skerry import profile as profiles
 from skerry.algorithms.arrival import FedAvg
@@ -117,7 +117,7 @@ class ComparedWorld:
     def _work(self) -> ServerWork:
         """Return what a coordinator's work takes: a round's updates, or a barrier's models, are one mean."""
         world, recipe = self._spec.world, self._spec.recipe
-        means: tuple[type[Apply | Merge], ...] = ()
+        means: tuple[type[Apply | ApplyBuffer | Merge], ...] = ()
         if recipe.arrival.synchronous:
             means += (Apply,)
         if isinstance(recipe.federation, SynchronousExchange):

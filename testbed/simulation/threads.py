@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter, thread_time
 from typing import TypeVar
 
-from coordinator.events import Apply, Merge
+from coordinator.events import Apply, ApplyBuffer, Merge
 from testbed.simulation.disk import Disk
 from testbed.simulation.speed import StepTimes
 
@@ -162,14 +162,16 @@ class ServerWork:
     The coordinator changes its model by one thing after the other: its work is a queue.
     """
 
-    def __init__(self, change_s: float, mean_s: float = 0.0, means: tuple[type[Apply | Merge], ...] = ()) -> None:
+    def __init__(
+        self, change_s: float, mean_s: float = 0.0, means: tuple[type[Apply | ApplyBuffer | Merge], ...] = ()
+    ) -> None:
         """A change takes `change_s`; of the kinds in `means`, those that follow at once are a mean, all in `mean_s`."""
         self.change_s, self.mean_s = change_s, mean_s
         self.busy_s = 0.0  # so far, in virtual seconds
         self._means = means
         self._mean_ended_s: float | None = None
 
-    async def __call__(self, change: Apply | Merge) -> None:
+    async def __call__(self, change: Apply | ApplyBuffer | Merge) -> None:
         """See `coordinator.engine.Toll`."""
         loop = asyncio.get_running_loop()
         is_mean = isinstance(change, self._means)

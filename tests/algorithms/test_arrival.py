@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from skerry.algorithms.arrival import Arrival, Constant, FedBuff, Spyker, staleness_discount
+from skerry.algorithms.arrival import Arrival, Constant, FedBuff, Median, Spyker, TrimmedMean, staleness_discount
 
 
 def arrival(staleness: float, sequence: int = 1) -> Arrival:
@@ -42,7 +43,23 @@ def test_fedbuff_waits_for_its_buffer_and_applies_the_mean() -> None:
     ]
 
 
+@pytest.mark.parametrize("rule", [TrimmedMean(size=3, trim=0.4, server_rate=0.9), Median(size=3, server_rate=0.9)])
+def test_a_robust_mean_waits_for_devices_not_for_updates(rule: TrimmedMean | Median) -> None:
+    held = [replace(arrival(9.0), device=device) for device in ("a", "a", "a", "b")]  # three buffers ago
+    assert rule.decide(held) is None
+    weights = rule.decide([*held, replace(arrival(0.0), device="c")])
+    assert list(weights or ()) == pytest.approx([0.45] * 4 + [0.9])
+
+
+def test_a_trimmed_mean_that_never_leaves_anybody_out_is_refused() -> None:
+    TrimmedMean(size=10, trim=0.1)
+    with pytest.raises(ValueError, match="less than one of 9 devices"):
+        TrimmedMean(size=9, trim=0.1)
+
+
 def test_only_means_average() -> None:
     assert FedBuff.averages
+    assert TrimmedMean.averages
+    assert Median.averages
     assert not Spyker.averages
     assert not Constant.averages
