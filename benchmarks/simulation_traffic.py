@@ -8,6 +8,7 @@ import gc
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from benchmarks.process_memory import memory_of
-from coordinator.config import Listen
+from coordinator.config import Limits, Listen
 from coordinator.network import Network, Sockets
 from testbed.simulation.connector import Connector, ServerNetwork
 from testbed.simulation.loop import run
@@ -53,7 +54,7 @@ async def traffic(
     application.router.add_get("/", echo)
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
-    url = f"http://{listen.host}:{await server.listen(runner, listen)}/"
+    url = f"http://{listen.host}:{await server.listen(runner, listen, None)}/"
     connecting, connected, begin = asyncio.Semaphore(CONNECTING_MAX), asyncio.Semaphore(0), asyncio.Event()
     end = asyncio.Event()
 
@@ -127,7 +128,9 @@ def main() -> None:
     if plan.network == "simulated":
         found = run(simulated(plan), seed=plan.seed)
     else:
-        found = asyncio.run(traffic(plan, Sockets(), Listen(port=0), lambda _: aiohttp.TCPConnector()))
+        found = asyncio.run(
+            traffic(plan, Sockets(Limits(), Counter()), Listen(port=0), lambda _: aiohttp.TCPConnector())
+        )
     print(msgspec.json.encode(found).decode())
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -14,8 +14,12 @@ from skerry.protocol import limits
 from skerry.protocol.messages import Name
 from skerry.recipe import Recipe
 
+if TYPE_CHECKING:
+    from skerry.identity.key_file import IdentityFolder
+
 DEFAULT_PATH = Path("/etc/skerry/coordinator.toml")
 DATA_VARIABLE = "SKERRY_DATA"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"  # set by systemd where the unit says LoadCredential
 PART_FRAME_BYTES = 1024  # what a frame takes beside the part that it carries
 
 
@@ -51,7 +55,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frame_bytes_max: Annotated[int, Meta(ge=4096)] = limits.FRAME_BYTES_MAX
     part_bytes_max: Annotated[int, Meta(ge=1024)] = limits.PART_BYTES_MAX
     update_bytes_max: Annotated[int, Meta(ge=1024, le=limits.PAYLOAD_BYTES_MAX)] = limits.PAYLOAD_BYTES_MAX
-    connections_max: Annotated[int, Meta(ge=1)] = 20_000
+    connections_max: Annotated[int, Meta(ge=1)] = 20_000  # of agents' streams, and of all connections
+    connections_per_address_max: Annotated[int, Meta(ge=1)] = 2048  # devices of one site come from one address
+    connections_per_s_max: Annotated[float, Meta(gt=0.0)] = 300.0  # new ones; each costs a handshake
+    connections_per_address_per_s_max: Annotated[float, Meta(gt=0.0)] = 50.0
+    device_frames_per_s_max: Annotated[float, Meta(ge=1.0)] = 200.0  # above it, the stream is read more slowly
     # What is on its way to the disk; above it, streams are read no further until a commit.
     commit_queue_updates_max: Annotated[int, Meta(ge=1)] = 4096  # updates and telemetry
     commit_queue_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20  # of updates in memory, payloads and entries
@@ -80,7 +88,10 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     recipe: str | Recipe = Recipe()  # path of a TOML file, or the tables inline
     peers: dict[Name, str] = {}  # name -> base URL of the other coordinators
     state_dir: Path = Path("/var/lib/skerry/coordinator")
+    identity_dir: Path | None = None  # keys and certificates; None: state_dir/identity
+    credentials_dir: Path | None = None  # the same files, looked for here first; None: what CREDENTIALS_DIRECTORY says
     insecure: bool = False  # plain http, loopback labs only; must be spelt out
+    insecure_beyond_loopback: bool = False  # plain http on other addresses; counts only together with `insecure`
     listen: Listen = Listen()
     evaluation: Evaluation | None = None
     checkpoints: Checkpoints = Checkpoints()
@@ -95,11 +106,17 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"peers.{name}: {url!r} is no http:// or https:// URL")
 
+    def identity_folder(self) -> "IdentityFolder":
+        """Return where the coordinator's keys and certificates are."""
+        from skerry.identity.key_file import IdentityFolder
+
+        return IdentityFolder(self.identity_dir or self.state_dir / "identity", self.credentials_dir)
+
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> CoordinatorConfig:
     """Read and validate `path`; a recipe given as a path is read relative to it.
 
-    SKERRY_DATA of the environment stands in for `dir` of [evaluation].
+    Of the environment, SKERRY_DATA stands in for `dir` of [evaluation], CREDENTIALS_DIRECTORY for `credentials_dir`.
 
     Raises:
         ConfigError: naming the file, the key and the remedy.
@@ -112,4 +129,6 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Coordinator
     if config.evaluation is not None and config.evaluation.dir is None and environment.get(DATA_VARIABLE):
         evaluation = msgspec.structs.replace(config.evaluation, dir=Path(environment[DATA_VARIABLE]))
         config = msgspec.structs.replace(config, evaluation=evaluation)
+    if config.credentials_dir is None and environment.get(CREDENTIALS_VARIABLE):
+        config = msgspec.structs.replace(config, credentials_dir=Path(environment[CREDENTIALS_VARIABLE]))
     return config

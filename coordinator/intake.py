@@ -11,11 +11,13 @@ from skerry.protocol.errors import MalformedMessage, MalformedVector
 from skerry.protocol.limits import PART_BYTES_MAX
 from skerry.protocol.messages import Part, PartialUpdate, UpdateOffered
 from skerry.protocol.parts import Assembler
+from skerry.protocol.sparse import HEADER_BYTES
 from skerry.protocol.sparse import decode as decode_vector
 from skerry.vector import SparseVector
 
 PARTIALS_BYTES_MAX = 1 << 30  # of all devices together
 DESK_BYTES = 1024  # what one device takes beside its data, so that many devices with little data are bounded too
+SPARE_BYTES = 64 << 10  # of an update beyond what its model can take: whoever sends too much is told what is wrong
 PIECE_BYTES = 64  # what each part takes beside its data
 PARTIAL_KEPT_S = 600.0  # after a device's last part
 MAGNITUDE_MAX = 1e30  # of a value: even a hundred million of them leave the model finite
@@ -132,6 +134,15 @@ class Intake:
 
     def _drop(self, device: str) -> None:
         self._held_bytes -= self._desks.pop(device).held_bytes
+
+
+def bytes_max(size: int, configured: int) -> int:
+    """Return how many bytes an update of a model of `size` entries may have, `configured` at most.
+
+    No encoder needs more than 4 for an entry and the header. A device holds memory here while its update comes in, and
+    with a bound by the configuration alone a few devices could hold all that there is for a small model.
+    """
+    return min(configured, 2 * (HEADER_BYTES + 4 * size) + SPARE_BYTES)
 
 
 def _is_whole(part: Part) -> bool:

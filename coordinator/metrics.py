@@ -32,7 +32,9 @@ class Metrics(Collector):
         self.frames_received = 0
         self.frames_received_bytes = 0
         self.frames_sent_bytes = 0
+        self.frames_delayed = 0
         self.frames_refused: Counter[str] = Counter()  # by reason: malformed, too_large, protocol, superseded, busy
+        self.connections_refused: Counter[str] = Counter()  # by reason, see `admission`; silent: cut later
         self.peer_bytes: Counter[tuple[str, ...]] = Counter()  # (peer, direction)
         self.peer_failures: Counter[str] = Counter()  # by peer
         self.peers_reachable: dict[str, bool] = {}
@@ -86,8 +88,17 @@ class Metrics(Collector):
         yield _counter("skerry_frames_received", "Frames from agents.", self.frames_received)
         directions: Labelled = {("received",): self.frames_received_bytes, ("sent",): self.frames_sent_bytes}
         yield _counters("skerry_frames_bytes", "Bytes of agents' frames.", ("direction",), directions)
+        yield _counter(
+            "skerry_frames_delayed", "Frames of devices that send faster than they may.", self.frames_delayed
+        )
         refused = _by_one(self.frames_refused)
         yield _counters("skerry_streams_refused", "Streams that were ended for a reason.", ("reason",), refused)
+        yield _counters(
+            "skerry_connections_refused",
+            "Connections turned away or cut.",
+            ("reason",),
+            _by_one(self.connections_refused),
+        )
         yield _gauge("skerry_partial_updates_bytes", "Unfinished updates in memory.", self.partial_updates_bytes())
         yield _counters("skerry_peer_bytes", "Bytes of peers' messages.", ("peer", "direction"), self.peer_bytes)
         failures = _by_one(self.peer_failures)

@@ -1,35 +1,67 @@
 """The network that the service uses: a port to listen on and connections to peers. A simulation brings another."""
 
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import Counter
 from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 
-from coordinator.config import Listen
+from coordinator.admission import Admission
+from coordinator.config import Limits, Listen
+from coordinator.listener import BACKLOG, Listener
 from skerry.errors import ConfigError
+
+HANDSHAKE_S = 10.0
+GOODBYE_S = 2.0  # for TLS's own
+LOOKS_PER_TIMEOUT = 4  # after silent connections
+UNLIMITED_PER_S = 1e9
+SPARE_CONNECTIONS = 1000  # beyond those of agents' streams: whoever finds no place there is told so
 
 
 class Network(Protocol):
     """What a coordinator needs of the network."""
 
-    async def listen(self, runner: web.AppRunner, listen: Listen) -> int:
-        """Serve what `runner` holds; return the port.
+    async def listen(self, runner: web.AppRunner, listen: Listen, context: ssl.SSLContext | None) -> int:
+        """Serve what `runner` holds, with TLS where there is a `context`; return the port.
 
         Raises:
             ConfigError: the address cannot be used.
         """
 
-    def connector(self) -> aiohttp.BaseConnector:
-        """Return what an HTTP client connects with. Called inside the running loop."""
+    def connector(self, context: ssl.SSLContext | None) -> aiohttp.BaseConnector:
+        """Return what an HTTP client connects with, by TLS to https. Called inside the running loop."""
 
 
 class Sockets:
     """The real one."""
 
-    async def listen(self, runner: web.AppRunner, listen: Listen) -> int:
-        """Serve on a TCP port."""
+    def __init__(self, limits: Limits, refused: Counter[str]) -> None:
+        """`refused` counts connections that were turned away or cut, by reason."""
+        self._limits, self._refused = limits, refused
+
+    async def listen(self, runner: web.AppRunner, listen: Listen, context: ssl.SSLContext | None) -> int:
+        """Serve on a TCP port, at every address that `listen.host` has."""
+        loop = asyncio.get_running_loop()
+        admission = self._admission(limited=context is not None)
         try:
-            await web.TCPSite(runner, listen.host, listen.port, backlog=1024).start()
+            infos = await loop.getaddrinfo(
+                listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            for family, _, _, _, address in dict.fromkeys(infos):
+                listener = Listener(family, admission, loop.time, self._refused)
+                try:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    listener.bind(address)
+                    await _Site(runner, listener, context, self._limits.progress_timeout_s).start()
+                except BaseException:
+                    listener.close()
+                    raise
         except OSError as error:
             raise ConfigError(
                 f"listen: {listen.host}:{listen.port} cannot be used: {error.strerror or error}; "
@@ -39,6 +71,56 @@ class Sockets:
         assert isinstance(port, int)
         return port
 
-    def connector(self) -> aiohttp.BaseConnector:
+    def connector(self, context: ssl.SSLContext | None) -> aiohttp.BaseConnector:
         """Connect by TCP."""
-        return aiohttp.TCPConnector(limit=0)
+        return aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
+
+    def _admission(self, *, limited: bool) -> Admission:
+        """Return the rules for one port; in a lab without TLS all come from one address, and cost little."""
+        limits = self._limits
+        connections_max = limits.connections_max + SPARE_CONNECTIONS
+        return Admission(
+            connections_max=connections_max,
+            per_address_max=limits.connections_per_address_max if limited else connections_max,
+            rate_per_s=limits.connections_per_s_max if limited else UNLIMITED_PER_S,
+            rate_per_address_per_s=limits.connections_per_address_per_s_max if limited else UNLIMITED_PER_S,
+        )
+
+
+class _Site(web.SockSite):
+    """Serves on a listener, and ends connections that keep silent."""
+
+    def __init__(
+        self, runner: web.AppRunner, listener: Listener, context: ssl.SSLContext | None, silence_s: float
+    ) -> None:
+        super().__init__(runner, listener, ssl_context=context, backlog=BACKLOG)
+        self._listener, self._silence_s = listener, silence_s
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            sock=self._listener,
+            ssl=self._ssl_context,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=HANDSHAKE_S if self._ssl_context else None,
+            ssl_shutdown_timeout=GOODBYE_S if self._ssl_context else None,
+        )
+        self._watching = asyncio.create_task(self._watch(), name="silent connections")
+
+    async def stop(self) -> None:
+        """Listen no more; connections that there are go on."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await super().stop()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._silence_s / LOOKS_PER_TIMEOUT)
+            await self._listener.cut_silent(self._silence_s)

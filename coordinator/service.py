@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
 import time
@@ -11,16 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from coordinator import reload
 from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
 from coordinator.engine import Engine, Toll
 from coordinator.evaluation import Evaluator, open_evaluator
+from coordinator.intake import bytes_max
 from coordinator.metrics import Metrics
 from coordinator.network import Network, Sockets
 from coordinator.peers import Peers
@@ -28,6 +28,7 @@ from coordinator.stream import Agents
 from coordinator.threads import RunInThread, in_executor
 from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, DataError, StorageError
+from skerry.exposure import check_url, is_loopback
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
     BundleReference,
@@ -102,7 +103,8 @@ class Service:
         configuration again, and how.
         """
         self._config = config
-        self._network = network or Sockets()
+        self.metrics = metrics or Metrics()
+        self._network = network or Sockets(config.limits, self.metrics.connections_refused)
         # Disk writes have their own threads: they must not wait behind an evaluation.
         names = ("disk", "work") if run_in_thread is None else ()
         self._executors = [ThreadPoolExecutor(2, name) for name in names]
@@ -121,7 +123,6 @@ class Service:
         self._open_database, self._open_trainer, self._toll = open_database, open_trainer, toll
         self._started_at_s = 0.0
         self._manager, self._reloads = manager or ServiceManager(), reloads
-        self.metrics = metrics or Metrics()
         self.engine: Engine  # from `start` on
         self.port = 0
 
@@ -162,12 +163,13 @@ class Service:
         check_size(bundle)
         self._parts.callback(self._stop_threads)
 
-        agents = Agents(config.limits, self.metrics, self._work)
+        update_bytes_max = bytes_max(bundle.manifest.layout.size, config.limits.update_bytes_max)
+        agents = Agents(replace(config.limits, update_bytes_max=update_bytes_max), self.metrics, self._work)
         peers = Peers(
             config.peers,
             bundle.sha256,
             self.metrics,
-            connector=self._network.connector,
+            connector=lambda: self._network.connector(None),
             progress_timeout_s=config.limits.progress_timeout_s,
             rng=self._rng,
         )
@@ -258,7 +260,7 @@ class Service:
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)
-        self.port = await self._network.listen(runner, self._config.listen)
+        self.port = await self._network.listen(runner, self._config.listen, None)
         path = self._config.state_dir / PORT_FILE
         self._parts.callback(path.unlink, missing_ok=True)
         _write_port(path, self.port)
@@ -287,7 +289,7 @@ class Service:
 
 
 def check_exposure(config: CoordinatorConfig) -> None:
-    """Refuse plain http to or from anywhere but this machine.
+    """Refuse plain http to or from anywhere but this machine, unless it is spelt out twice.
 
     Raises:
         ConfigError: naming the key and the remedy.
@@ -297,13 +299,16 @@ def check_exposure(config: CoordinatorConfig) -> None:
             "insecure: this version serves plain http only, without TLS and without knowing who connects; TLS arrives "
             "together with the enrolment of devices. For a lab on this machine spell out `insecure = true`"
         )
-    if not _is_loopback(config.listen.host):
+    if not config.insecure_beyond_loopback and not is_loopback(config.listen.host):
         raise ConfigError(
-            f"listen.host: {config.listen.host!r} is no loopback address, and `insecure = true` serves no other"
+            f"listen.host: {config.listen.host!r} is no loopback address, and `insecure = true` serves no other, "
+            "unless `insecure_beyond_loopback = true` is spelt out as well: then anyone who reaches the port takes part"
         )
     for name, url in config.peers.items():
-        if url.startswith("http://") and not _is_loopback(urlsplit(url).hostname or ""):
-            raise ConfigError(f"peers.{name}: {url!r} is plain http to another machine; that is for loopback only")
+        try:
+            check_url(url, insecure=config.insecure, beyond_loopback=config.insecure_beyond_loopback)
+        except ConfigError as error:
+            raise ConfigError(f"peers.{name}: {error}") from error
 
 
 def check_size(bundle: Bundle) -> None:
@@ -317,13 +322,6 @@ def check_size(bundle: Bundle) -> None:
         raise DataError(
             f"{bundle.path}: {size} parameters take more than the {PAYLOAD_BYTES_MAX} bytes that one message carries"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _write_port(path: Path, port: int) -> None:

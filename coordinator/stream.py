@@ -11,6 +11,7 @@ from typing import Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from coordinator.admission import Bucket
 from coordinator.config import Limits
 from coordinator.events import (
     DeviceConnected,
@@ -228,12 +229,19 @@ class Agents:
 
     async def _read(self, stream: _Stream) -> None:
         loop = asyncio.get_running_loop()
+        allowance = Bucket(self._limits.device_frames_per_s_max, loop.time())
         while True:
             frame = await self._frame(stream.socket)
             if frame is None or stream.ended:
                 return
             stream.heard_at_s = loop.time()
             stream.received_bytes += len(frame)
+            wait_s = allowance.owe(stream.heard_at_s)
+            if wait_s > 0.0:  # nothing is lost: the device's own buffers fill
+                self._metrics.frames_delayed += 1
+                await asyncio.sleep(wait_s)
+                if stream.ended:
+                    return
             message = self._decode(frame)
             if isinstance(message, UpdateOffered | Telemetry):
                 await self.region.room()

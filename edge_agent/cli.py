@@ -19,7 +19,7 @@ from edge_agent import config as config_file
 from edge_agent import status as status_file
 from edge_agent import status_text, vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
-from skerry import __version__, logging_setup, profile, service_manager
+from skerry import __version__, exposure, logging_setup, profile, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import DataError, SkerryError, StorageError
 from skerry.reload import Reloads
@@ -171,7 +171,7 @@ def bench(
     with _errors():
         link = None
         if coordinator is not None:
-            config_file.check_url(coordinator, insecure=True)
+            exposure.check_url(coordinator, insecure=True)
             link = asyncio.run(measure_link(coordinator, time.monotonic))
         subject = benchmark.Subject(
             bundle=resolve(bundle),

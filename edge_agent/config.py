@@ -3,30 +3,25 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
 
 from skerry import profile, toml_file
 from skerry.errors import ConfigError
+from skerry.exposure import check_url, is_loopback
 from skerry.policy import Policy
 from skerry.protocol.limits import ANSWERS_MAX
 from skerry.protocol.messages import Name
 
+if TYPE_CHECKING:
+    from skerry.identity.key_file import IdentityFolder
+
 DEFAULT_PATH = Path("/etc/skerry/agent.toml")
 DATA_VARIABLE = "SKERRY_DATA"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"  # set by systemd where the unit says LoadCredential
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +120,10 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     state_dir: Path = Path("/var/lib/skerry/agent")
     runtime_dir: Path | None = None  # for status.json, which need not survive; None: state_dir
     profile: str = ""  # a name in profiles/ or a path; "": none
+    identity_dir: Path | None = None  # keys and certificates; None: state_dir/identity
+    credentials_dir: Path | None = None  # the same files, looked for here first; None: what CREDENTIALS_DIRECTORY says
     insecure: bool = False  # plain http, loopback labs only; must be spelt out
+    insecure_beyond_loopback: bool = False  # plain http to other machines; counts only together with `insecure`
     training: Training = Training()
     held_out: HeldOut = HeldOut()
     personal: Personal = Personal()
@@ -138,37 +136,23 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """Check what one key alone cannot say."""
         for url in self.coordinators:
             try:
-                check_url(url, insecure=self.insecure)
+                check_url(url, insecure=self.insecure, beyond_loopback=self.insecure_beyond_loopback)
             except ConfigError as error:
                 raise ValueError(f"coordinators: {error}") from error
         if self.limits.heartbeat_s >= self.limits.progress_timeout_s:
             raise ValueError("limits.heartbeat_s must be below limits.progress_timeout_s")
 
+    def identity_folder(self) -> "IdentityFolder":
+        """Return where the device's key and certificate are."""
+        from skerry.identity.key_file import IdentityFolder
 
-def check_url(url: str, *, insecure: bool) -> None:
-    """Refuse what no agent may talk to.
-
-    Raises:
-        ConfigError: it is no URL, or plain http where that was not spelt out or leads to another machine.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"{url!r} is no http:// or https:// URL")
-    try:
-        host, _ = urlsplit(url).hostname, urlsplit(url).port
-    except ValueError as error:
-        raise ConfigError(f"{url!r} is no URL: {error}") from error
-    if not host:
-        raise ConfigError(f"{url!r} names no host")
-    if url.startswith("https://"):
-        return
-    if not insecure:
-        raise ConfigError(f"{url!r} is plain http; use https, or spell out `insecure = true` in a loopback lab")
-    if not is_loopback(host):
-        raise ConfigError(f"{url!r} is plain http to another machine; that is for loopback only")
+        return IdentityFolder(self.identity_dir or self.state_dir / "identity", self.credentials_dir)
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:
-    """Read and validate `path`; SKERRY_DATA of the environment stands in for `dir` of [data].
+    """Read and validate `path`.
+
+    Of the environment, SKERRY_DATA stands in for `dir` of [data], CREDENTIALS_DIRECTORY for `credentials_dir`.
 
     Raises:
         ConfigError: naming the file, the key and the remedy.
@@ -177,6 +161,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig
     if config.data.dir is None and environment.get(DATA_VARIABLE):
         data = msgspec.structs.replace(config.data, dir=Path(environment[DATA_VARIABLE]))
         config = msgspec.structs.replace(config, data=data)
+    if config.credentials_dir is None and environment.get(CREDENTIALS_VARIABLE):
+        config = msgspec.structs.replace(config, credentials_dir=Path(environment[CREDENTIALS_VARIABLE]))
     if not config.profile:
         return config
     try:

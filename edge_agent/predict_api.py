@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from edge_agent import prediction
-from edge_agent.config import is_loopback
 from edge_agent.inference import BusyError, Inference, NoModelYetError, TookTooLongError
 from edge_agent.prediction import JSON, MSGPACK, BadRequest
 from skerry.errors import ConfigError
+from skerry.exposure import is_loopback
 
 PREDICT_PATH, MODEL_PATH = "/v1/predict", "/v1/model"
 CONNECTIONS_MAX = 64

@@ -57,6 +57,8 @@ SHELLS = {
     "coordinator/service.py": {"random", "time", "concurrent.futures"},
     # what these parameters replace
     "edge_agent/threads.py": {"threading", "time", "concurrent.futures", "run_in_executor"},
+    "coordinator/listener.py": {"socket"},
+    "coordinator/network.py": {"getaddrinfo", "socket"},
     "coordinator/threads.py": {"concurrent.futures", "run_in_executor"},
     "edge_agent/board.py": {"os.statvfs"},
     "edge_agent/vitals.py": {"ctypes", "os.getpid", "psutil"},

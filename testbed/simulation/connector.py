@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator, MutableSet
 from contextvars import copy_context
 from typing import Any
@@ -142,12 +143,13 @@ class ServerNetwork:
     def __init__(self, network: SimulatedNetwork, host: str) -> None:
         self._network, self._host = network, host
 
-    async def listen(self, runner: web.AppRunner, listen: Listen) -> int:
-        """Serve on a port of the host; `listen.host` is its name or its address.
+    async def listen(self, runner: web.AppRunner, listen: Listen, context: ssl.SSLContext | None) -> int:
+        """Serve on a port of the host, in plain http; `listen.host` is its name or its address.
 
         Raises:
             ConfigError: the address cannot be used.
         """
+        assert context is None, "TLS is not modelled"
         site = _Site(runner, self._network, self._host, listen)
         try:
             await site.start()
@@ -157,6 +159,7 @@ class ServerNetwork:
             ) from error
         return site.port
 
-    def connector(self) -> aiohttp.BaseConnector:
-        """Connect from the host, with as many connections at a time as are asked for."""
+    def connector(self, context: ssl.SSLContext | None) -> aiohttp.BaseConnector:
+        """Connect from the host, in plain http, with as many connections at a time as are asked for."""
+        assert context is None, "TLS is not modelled"
         return Connector(self._network, self._host, limit=0)

@@ -51,7 +51,7 @@ class World:
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            assert await ServerNetwork(self.network, "eu").listen(runner, Listen("eu", 8470)) == 8470
+            assert await ServerNetwork(self.network, "eu").listen(runner, Listen("eu", 8470), None) == 8470
         except ConfigError:
             await runner.cleanup()
             raise
@@ -237,7 +237,7 @@ def test_a_port_can_be_used_once_and_again_after_a_stop() -> None:
         with pytest.raises(ConfigError, match="eu:8470 cannot be used: address already in use"):
             await world.serve()
         with pytest.raises(ConfigError, match=r"host eu has the address 127\.1\.0\.1, not 127\.0\.0\.1"):
-            await ServerNetwork(world.network, "eu").listen(world.runner, Listen("127.0.0.1", 1))
+            await ServerNetwork(world.network, "eu").listen(world.runner, Listen("127.0.0.1", 1), None)
         async with world.session() as session:
             async with session.get("/hello") as response:
                 assert response.status == 200
@@ -254,7 +254,7 @@ def test_a_port_can_be_used_once_and_again_after_a_stop() -> None:
 def test_free_ports_are_given_out() -> None:
     async def program(world: World) -> set[int]:
         network = ServerNetwork(world.network, "eu")
-        return {await network.listen(world.runner, Listen(world.network.address("eu"), 0)) for _ in range(5)}
+        return {await network.listen(world.runner, Listen(world.network.address("eu"), 0), None) for _ in range(5)}
 
     assert len(in_world(program)) == 5
 

@@ -134,6 +134,15 @@ async def test_a_bad_update_is_rejected_with_its_reason_and_the_stream_goes_on(
     assert metrics["skerry_updates_accepted_total"] == 1
 
 
+async def test_an_update_far_beyond_what_its_model_takes_is_not_even_held(coordinator: Any) -> None:
+    device = await coordinator.device()
+    version, _ = await device.model()
+    for frame in device.update_frames(1, version, bytes(1 << 20), 100_000)[:-1]:
+        await device.socket.send_bytes(frame)
+    assert (await device.next(UpdateRejected)).reason == "too_large"
+    assert (await coordinator.metrics())["skerry_partial_updates_bytes"] < 10_000
+
+
 async def test_every_part_of_a_rejected_update_is_answered_by_one_rejection(start: Start) -> None:
     coordinator = await start(limits={"update_bytes_max": 1024})
     device = await coordinator.device()

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.events import Malformed
-from coordinator.intake import DESK_BYTES, PARTIAL_KEPT_S, PIECE_BYTES, Intake, IntakeFullError, read_vector
+from coordinator.intake import DESK_BYTES, PARTIAL_KEPT_S, PIECE_BYTES, Intake, IntakeFullError, bytes_max, read_vector
 from skerry.protocol import sparse
 from skerry.protocol.messages import ModelVersion, UpdateOffered
 from skerry.protocol.parts import split
+from skerry.values import ValueEncoding
 from skerry.vector import SparseVector
 
 
@@ -119,6 +120,15 @@ def test_a_rejected_sequence_may_start_again() -> None:
     assembled = intake.take("pi", parts[1], 60, 0.0)
     assert assembled is not None
     assert assembled.payload == bytes(150)
+
+
+@pytest.mark.parametrize("size", [1, 64, 100_000])
+def test_a_device_holds_no_more_memory_than_its_model_needs(size: int) -> None:
+    """Even where the configuration allows more; what an encoder writes fits, in every encoding."""
+    every = SparseVector(size, np.arange(size), np.ones(size, np.float32))
+    largest = max(len(sparse.encode(every, encoding)) for encoding in ValueEncoding)
+    assert largest <= bytes_max(size, 1 << 28) <= 2 * largest + (64 << 10)
+    assert bytes_max(size, 100) == 100
 
 
 @pytest.mark.parametrize("value", [3e38, -1.1e30])
