@@ -215,7 +215,7 @@ def report_(folder: Path, as_json: bool) -> None:
     with _errors():
         require("lab", "this command")
         if (folder / comparisons.RUNS).is_dir():
-            outcome = Outcome(comparisons.report(folder), folder, interrupted=False)
+            outcome = Outcome(comparisons.report(folder), folder)
             _print_comparison(outcome, sys.stderr if as_json else sys.stdout, as_json=as_json)
             return
         record = run_record.read(folder)
@@ -246,6 +246,8 @@ def compare(folders: tuple[Path, ...], as_markdown: bool, as_json: bool) -> None
         click.echo(msgspec.json.encode({"rows": table.rows(results)}))
     else:
         click.echo(table.markdown(results) if as_markdown else table.text(results))
+        for line in table.differences(results):
+            click.echo(line, err=True)
 
 
 def _folder(output: Path | None, name: str) -> Path:
@@ -282,6 +284,8 @@ def _print_comparison(outcome: Outcome, stream: TextIO, *, as_json: bool) -> Non
     click.echo(table.text([("", told)]), stream)
     for failure in told.failures:
         click.echo(f"failed: {failure.run}: {failure.reason}", stream)
+    if outcome.smoke:
+        click.echo("the small form: it shows that everything works, not which arm is better", stream)
     state = "interrupted, " if outcome.interrupted else ""
     click.echo(f"{told.scenario}: {state}{told.runs_finished} of {told.runs_total} runs finished", stream)
     click.echo(f"report: {outcome.folder / 'report.html'}", stream)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from skerry.errors import ConfigError
 from skerry.tasks.data import check_source
 from testbed import scenario as scenarios
 from testbed import versions
@@ -47,7 +48,12 @@ class Outcome:
 
     summary: ComparisonSummary
     folder: Path
-    interrupted: bool
+    interrupted: bool = False
+
+    @property
+    def smoke(self) -> bool:
+        """Whether it is a small form, by the command that made it."""
+        return "--smoke" in self.summary.command.split()
 
     @property
     def complete(self) -> bool:
@@ -83,7 +89,10 @@ def run(wish: Wish, progress: TextIO, worker: Sequence[str] = crew.COMMAND) -> O
     _check_data(comparison, wish.data_dir)
     specs = [world.task.bundle for world in comparison.worlds]
     places, digests = bundles.places(specs, wish.scenario_folder, wish.results, wish.data_dir, tell)
-    plan = Plan.of(comparison, wish.scenario_folder, digests)
+    try:
+        plan = Plan.of(comparison, wish.scenario_folder, digests)
+    except ConfigError as error:
+        raise ConfigError(f"{wish.origin}: {error}") from error
     made_with = versions.installed() | {"source": versions.source_digest()}
     state = State(plan, store.finished(folder, plan, made_with))
     tell(f"{comparison.name}: {plan.total()} runs, {jobs} at a time, seeds {', '.join(map(str, comparison.seeds))}")
@@ -95,7 +104,7 @@ def run(wish: Wish, progress: TextIO, worker: Sequence[str] = crew.COMMAND) -> O
     view.end()
     told = summary.summarise(state, command=wish.command, versions=made_with)
     write(told, curves_of(state), folder)
-    return Outcome(told, folder, interrupted)
+    return Outcome(told, folder, interrupted=interrupted)
 
 
 def _check_data(comparison: Comparison, data_dir: Path | None) -> None:

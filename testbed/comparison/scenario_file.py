@@ -1,5 +1,6 @@
 """Reading a comparison from TOML: worlds over what they have in common, the smoke form, and each arm's recipe."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,24 @@ def comparison(tables: Mapping[str, Any], origin: str, *, smoke: bool) -> Compar
     if not isinstance(base, dict) or not isinstance(worlds, list) or not all(isinstance(one, dict) for one in worlds):
         raise ConfigError(f"{origin}: world must be a table, and worlds an array of tables")
     whole["worlds"] = [laid_over(only | base, world) for world in worlds]
-    return toml_file.convert(whole, Comparison, origin)
+    try:
+        return toml_file.convert(whole, Comparison, origin)
+    except ConfigError as error:
+        raise ConfigError(_where_it_stands(str(error), worlds)) from error
+
+
+def _where_it_stands(message: str, worlds: list[dict[str, Any]]) -> str:
+    """Name [world], where a mistake in one of the worlds is in what that table says for all of them."""
+    found = re.search(r"worlds\[(\d+)\]((?:\.\w+)*): (?:Object contains unknown field `(\w+)`|(\w+): )?", message)
+    if found is None:
+        return message
+    path = [*found[2].split(".")[1:], *filter(None, (found[3], found[4]))]
+    own: Any = worlds[int(found[1])]
+    for key in path:
+        if not isinstance(own, dict) or key not in own:
+            return message.replace(f"worlds[{found[1]}]", "world", 1)
+        own = own[key]
+    return message
 
 
 def recipe_of(arm: Arm, folder: Path) -> Recipe:

@@ -96,6 +96,7 @@ class ComparisonSummary(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     versions: dict[str, str]
     seeds: tuple[int, ...]
+    duration_s: float | None = None  # virtual seconds of a run, at most; None: written before this was told
     metric: Metric
     targets: tuple[float, ...]
     hold_s: float
@@ -122,6 +123,7 @@ def summarise(state: State, *, command: str, versions: Mapping[str, str]) -> Com
         command=command,
         versions=dict(versions),
         seeds=comparison.seeds,
+        duration_s=comparison.duration_s,
         metric=comparison.metric,
         targets=comparison.ordered_targets(),
         hold_s=comparison.hold_s,

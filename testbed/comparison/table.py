@@ -42,6 +42,21 @@ def rows(results: Sequence[tuple[str, ComparisonSummary]]) -> list[Row]:
     ]
 
 
+def differences(results: Sequence[tuple[str, ComparisonSummary]]) -> list[str]:
+    """Return what the results should have in common and do not: rows that differ in it tell little side by side."""
+    told = {
+        "scenario": [summary.scenario for _, summary in results],
+        "virtual seconds": [MISSING if one.duration_s is None else f"{one.duration_s:g}" for _, one in results],
+        "seeds": [" ".join(map(str, summary.seeds)) for _, summary in results],
+    }
+    names = [name for name, _ in results]
+    return [
+        f"not alike: {what}: " + ", ".join(f"{value} in {name}" for name, value in zip(names, values, strict=True))
+        for what, values in told.items()
+        if len(set(values)) > 1
+    ]
+
+
 def text(results: Sequence[tuple[str, ComparisonSummary]]) -> str:
     """Return the table for a terminal; targets and the judged model are those of the first results."""
     words, lines = _cells(results)

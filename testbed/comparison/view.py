@@ -46,7 +46,7 @@ class View:
         """Tell what needs no run, as its result is there from before."""
         self._told.update(state.results)
         if state.results:
-            self._write(f"{len(state.results)} finished runs are there from before")
+            self._write(f"{len(state.results)} of {state.plan.total()} runs are finished from before")
 
     def end(self) -> None:
         """Leave the terminal's line."""

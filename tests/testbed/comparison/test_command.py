@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def test_it_goes_on_where_it_was(wish: Wish) -> None:
     progress = io.StringIO()
     outcome = command.run(wish, progress, WORKER)
     assert outcome.summary.runs_finished == 5
-    assert "2 finished runs are there from before" in progress.getvalue()
+    assert "runs are finished from before" in progress.getvalue()
     assert sum(line.startswith("done   ") for line in progress.getvalue().splitlines()) == 3
 
 
@@ -118,7 +119,8 @@ def test_the_page_can_be_made_again_and_several_be_put_side_by_side(wish: Wish, 
     assert f"report: {page}" in result.output
     other = command.run(changed(wish, folder=tmp_path / "other", seeds=(3,)), io.StringIO(), WORKER)
     result = CliRunner().invoke(cli, ["compare", str(outcome.folder), str(other.folder)])
-    lines = result.output.splitlines()
+    *lines, note = result.output.splitlines()
+    assert note == f"not alike: seeds: 1 2 in {outcome.folder}, 3 in {other.folder}"
     assert lines[0].split() == [
         "results", "world", "arm", "s", "to", "50", "%", "ratio", "s", "to", "90", "%", "ratio", "regional",
         "federated", "updates", "bytes", "a", "second",
@@ -221,6 +223,12 @@ def test_data_that_are_not_there_are_named_before_anything_runs(
     with pytest.raises(DataError, match=r"mnist|held_out\.npz"):
         command.run(changed(wish, tables=tables, data_dir=tmp_path / "none"), io.StringIO(), WORKER)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_an_arm_has_wrong_is_told_with_the_file(wish: Wish) -> None:
+    arms = [{"name": "odd", "overrides": {"arrival": {"rule": "spyker", "server_rat": 1.0}}}]
+    with pytest.raises(ConfigError, match=rf"{re.escape(wish.origin)}: arm 'odd': arrival: .*`server_rate`"):
+        command.run(changed(wish, tables=wish.tables | {"arms": arms, "reference": "odd"}), io.StringIO(), WORKER)
 
 
 def test_errors_of_the_scenario_are_the_users(wish: Wish) -> None:

@@ -63,7 +63,7 @@ def test_a_log_gets_a_line_for_each_finished_run_and_now_and_then_one_more(
     view = View(stream, 2, now_s=clock)
     state = State(plan, {PLAIN[0]: simulated(plan.spec(PLAIN[0]))})
     view.already(state)
-    assert stream.getvalue() == "1 finished runs are there from before\n"
+    assert stream.getvalue() == "1 of 5 runs are finished from before\n"
     state.running[TUNED[0]] = Job(100.0, Progress(at_s=5.0, duration_s=10.0))
     view.show(state)
     clock.now_s += 0.9 * LINE_EVERY_S

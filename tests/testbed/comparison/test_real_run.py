@@ -64,7 +64,7 @@ def test_a_comparison_runs_goes_on_and_repeats_to_the_last_bit(tmp_path: Path) -
     assert (first["complete"], first["runs_finished"], first["failures"]) == (True, 2, [])
     assert {"summary.json", "report.html", "runs", "logs"} == {path.name for path in (tmp_path / "first").iterdir()}
     again = run(tmp_path, "first", 2)
-    assert "2 finished runs are there from before" in str(again["progress"])
+    assert "2 of 2 runs are finished from before" in str(again["progress"])
     assert again["rows"] == first["rows"]
     run(tmp_path, "second", 2, "--arms", "one")
     dense, one = digests(tmp_path / "first")
