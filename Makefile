@@ -38,8 +38,8 @@ test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTAL
 simulate: $(VENV)/.dev ## small worlds through random faults: SEEDS=1000 of them, FIRST=0; a failure says how to replay it
 	$(VENV)/bin/python -m tests.simulation.fault_runs --first $(or $(FIRST),0) --seeds $(or $(SEEDS),100)
 
-simulate-mutants: $(VENV)/.dev ## plant known defects and see which of SEEDS=50 runs notice them
-	$(VENV)/bin/python -m tests.simulation.fault_runs --mutants --seeds $(or $(SEEDS),50)
+simulate-mutants: $(VENV)/.dev ## plant known defects, or the one named MUTANT=, and see which of SEEDS=50 runs notice them
+	$(VENV)/bin/python -m tests.simulation.fault_runs $(if $(MUTANT),--mutant '$(MUTANT)',--mutants) --seeds $(or $(SEEDS),50)
 
 format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff format .

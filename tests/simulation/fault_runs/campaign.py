@@ -60,12 +60,12 @@ def run_seeds(first: int, count: int, jobs: int) -> int:
     return 1 if failed else 0
 
 
-def try_mutants(count: int, jobs: int) -> int:
-    """Run every mutant under the seeds 0 to `count` - 1 and print a table; return 1 where a mutant is never noticed."""
+def try_mutants(mutants: Sequence[Mutant], count: int, jobs: int) -> int:
+    """Run mutants under the seeds 0 to `count` - 1 and print a table; return 1 where one is never noticed."""
     print("| defect | what it does | noticed by | first seed | of how many |\n|---|---|---|---|---|")
     missed = 0
     with _pool(jobs) as pool:
-        for mutant in MUTANTS:
+        for mutant in mutants:
             found = list(pool.map(_caught_by, [mutant.name] * count, range(count)))
             seeds = [seed for seed, invariant in enumerate(found) if invariant is not None]
             by = ", ".join(f"`{name}` {times}" for name, times in Counter(filter(None, found)).most_common())
@@ -113,7 +113,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=_at_least_one, default=None, help="how many; 100, or for mutants 50")
     parser.add_argument("--jobs", type=_at_least_one, default=len(os.sched_getaffinity(0)), help="processes")
     parser.add_argument("--mutants", action="store_true", help="plant every known defect and see who notices")
+    names = [mutant.name for mutant in MUTANTS]
+    parser.add_argument("--mutant", choices=names, metavar="NAME", help=f"plant this one only: {', '.join(names)}")
     options = parser.parse_args(arguments)
-    if options.mutants:
-        return try_mutants(options.seeds or MUTANT_SEEDS, options.jobs)
+    if options.mutants or options.mutant:
+        chosen = [mutant for mutant in MUTANTS if options.mutant in {None, mutant.name}]
+        return try_mutants(chosen, options.seeds or MUTANT_SEEDS, options.jobs)
     return run_seeds(options.first, options.seeds or 100, options.jobs)
