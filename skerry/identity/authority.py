@@ -22,7 +22,6 @@ ROOT_S = 3650 * DAY_S
 ISSUER_S = 365 * DAY_S
 LIFETIME_S: dict[Role, float] = {"agent": 90 * DAY_S, "coordinator": 365 * DAY_S, "admin": 365 * DAY_S}
 CLOCK_MARGIN_S = 3600.0  # certificates count from so long before they are made: clocks differ
-ADDRESSES_MAX = 32
 
 _USAGES = {
     "agent": [ExtendedKeyUsageOID.CLIENT_AUTH],
@@ -107,6 +106,16 @@ def make_root(federation: str, now_s: float) -> Authority:
 def make_key() -> ec.EllipticCurvePrivateKey:
     """Return a new key on P-256, drawn by OpenSSL."""
     return ec.generate_private_key(ec.SECP256R1())
+
+
+def check_addresses(addresses: Iterable[str]) -> None:
+    """See that each is a host name or an IP address.
+
+    Raises:
+        ConfigError: one is neither.
+    """
+    for one in addresses:
+        _address(one)
 
 
 def _begin(

@@ -1,0 +1,1 @@
+"""Who may take part: join tokens, parties, revocations. Its records are a database of their own."""

@@ -1,0 +1,382 @@
+"""Who may take part in the federation, as one coordinator knows it. Pure: no clock, disk or key.
+
+What a method decides has happened here at once; the caller writes the rows that it returns before it tells anybody.
+
+A party is known by its public key: a certificate that is renewed keeps it, so a revocation covers every certificate of
+the party, whichever coordinator signed it. Of two keys that bear the same name, the one that was enrolled here first
+holds it until it is revoked: no join token evicts a device.
+"""
+
+import hashlib
+import hmac
+import re
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from skerry.identity.certificate import NAME, Identified, Role
+
+JoinRole = Literal["agent", "coordinator"]
+RefusalReason = Literal[
+    "malformed", "unknown", "expired", "used", "revoked", "wrong_role", "name", "name_taken", "no_root", "busy"
+]
+
+TTL_MIN_S, TTL_MAX_S = 60.0, 366 * 86400.0
+USES_MAX = 100_000
+TOKENS_MAX = 10_000  # that operators are told of; one that ended makes room
+REVOCATIONS_MAX = 100_000  # about 30 MB
+TITLE_CHARS_MAX = 100
+PAGE_ENTRIES_MAX = 256  # revocations told at a time
+
+_REVOCATION = re.compile(r"(agent|coordinator|admin)/([^/]+)/([0-9a-f]{64})\Z")
+
+
+class Refusal(Exception):  # noqa: N818 - no error of ours
+    """Who asks is refused; the text says why and what to do."""
+
+    def __init__(self, reason: RefusalReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: RefusalReason = reason
+        self.detail = detail
+
+
+class TokenRow(NamedTuple):
+    """A join token, as in the table `join_token`."""
+
+    identifier: str
+    secret_sha256: bytes
+    role: JoinRole
+    region: str
+    name: str | None
+    uses: int
+    used: int
+    created_at_s: float
+    expires_at_s: float
+    revoked: int
+
+    def state(self, now_s: float) -> Literal["valid", "revoked", "used", "expired"]:
+        """Return whether one can still join with it, or why not."""
+        if self.revoked:
+            return "revoked"
+        if self.used >= self.uses:
+            return "used"
+        return "expired" if now_s >= self.expires_at_s else "valid"
+
+
+class PartyRow(NamedTuple):
+    """A party and its newest certificate, as in the table `party`, but for the answer."""
+
+    role: Role
+    name: str
+    key: str
+    region: str
+    title: str
+    join_token: str
+    enrolled_at_s: float
+    expires_at_s: float
+    serial: str
+
+
+class Revocation(NamedTuple):
+    """A party whose certificates count no more."""
+
+    role: Role
+    name: str
+    key: str
+
+    def text(self) -> str:
+        """Return its form on the wire."""
+        return "/".join(self)
+
+
+class Admission(NamedTuple):
+    """Somebody may have a certificate."""
+
+    party: PartyRow  # of one that is new, without the certificate that is about to be made
+    known: bool  # it is enrolled here already
+    token: TokenRow | None = None  # the join token with the use that this took, to be written
+
+
+class Registry:
+    """Join tokens, parties and revocations of one coordinator."""
+
+    def __init__(
+        self,
+        coordinator: str,
+        region: str,
+        *,
+        signs_coordinators: bool,
+        tokens: Iterable[TokenRow] = (),
+        parties: Iterable[PartyRow] = (),
+        revocations: Iterable[Revocation] = (),
+    ) -> None:
+        """Start from what is on disk; `signs_coordinators`: the federation's root key is here."""
+        self._coordinator, self._region = coordinator, region
+        self._signs_coordinators = signs_coordinators
+        self._tokens = {token.identifier: token for token in tokens}
+        self._parties: dict[tuple[Role, str], dict[str, PartyRow]] = {}
+        self._revoked = set(revocations)
+        self._revoked_texts = sorted(one.text() for one in self._revoked)
+        self._digest: str | None = None
+        for party in parties:
+            self._add(party)
+
+    # --- join tokens ---
+
+    def create_token(
+        self,
+        identifier: str,
+        secret_sha256: bytes,
+        now_s: float,
+        *,
+        role: JoinRole,
+        ttl_s: float,
+        uses: int,
+        region: str | None = None,
+        name: str | None = None,
+    ) -> tuple[TokenRow, list[str]]:
+        """Take a new join token; return it, and the identifiers of ended ones to forget.
+
+        Raises:
+            Refusal: a value is out of range, or does not go together with another.
+        """
+        if not TTL_MIN_S <= ttl_s <= TTL_MAX_S:
+            raise Refusal("malformed", f"the time to live must be from {TTL_MIN_S:.0f} s to {TTL_MAX_S:.0f} s")
+        if not 1 <= uses <= USES_MAX:
+            raise Refusal("malformed", f"uses must be from 1 to {USES_MAX}")
+        if name is not None and uses != 1:
+            raise Refusal("malformed", f"a join token for {name!r} alone has one use, not {uses}")
+        if identifier in self._tokens:
+            raise Refusal("malformed", f"there is a join token {identifier} already")
+        if role == "coordinator" and not self._signs_coordinators:
+            raise Refusal("no_root", self._no_root())
+        for kind, text in (("name", name), ("region", region)):
+            if text is not None and not NAME.match(text):
+                raise Refusal("malformed", f"{kind}: {text[:64]!r} is no name")
+        forgotten = []
+        if len(self._tokens) >= TOKENS_MAX:
+            ended = [one for one in self._tokens.values() if one.state(now_s) != "valid"]
+            if not ended:
+                raise Refusal("busy", f"there are {TOKENS_MAX} join tokens: revoke some")
+            forgotten = [one.identifier for one in sorted(ended, key=lambda one: one.created_at_s)[: TOKENS_MAX // 10]]
+            for one in forgotten:
+                del self._tokens[one]
+        token = TokenRow(
+            identifier, secret_sha256, role, region or self._region, name, uses, 0, now_s, now_s + ttl_s, revoked=0
+        )
+        self._tokens[identifier] = token
+        return token, forgotten
+
+    def tokens(self) -> list[TokenRow]:
+        """Return all join tokens, the newest first."""
+        return sorted(self._tokens.values(), key=lambda one: (-one.created_at_s, one.identifier))
+
+    def revoke_token(self, identifier: str) -> TokenRow:
+        """Let nobody join with this join token any more; who has joined stays.
+
+        Raises:
+            Refusal: there is none.
+        """
+        token = self._tokens.get(identifier)
+        if token is None:
+            raise Refusal("unknown", f"there is no join token {identifier[:64]!r} here: see `token list`")
+        self._tokens[identifier] = token._replace(revoked=1)
+        return self._tokens[identifier]
+
+    # --- joining and renewing ---
+
+    def check_token(self, identifier: str, secret_sha256: bytes, role: JoinRole) -> TokenRow:
+        """Return the join token that somebody has, whatever its state: cheap, before anything that they sent is read.
+
+        Raises:
+            Refusal: there is none like it, or it is for another role.
+        """
+        token = self._tokens.get(identifier)
+        # One answer for both, after the same work: nobody learns which identifiers there are.
+        expected = bytes(len(secret_sha256)) if token is None else token.secret_sha256
+        if not hmac.compare_digest(expected, secret_sha256) or token is None:
+            raise Refusal(
+                "unknown",
+                f"coordinator {self._coordinator!r} knows no such join token: it was made by another one, or long "
+                "ago: ask the operator for a new one, and which coordinator to join at",
+            )
+        if token.role != role:
+            raise Refusal("wrong_role", f"this join token is for a party of role {token.role}, not {role}")
+        return token
+
+    def join(self, token: TokenRow, name: str | None, key: str, now_s: float) -> Admission:
+        """Let the holder of `key` join with a join token from `check_token`, and take a use of it.
+
+        Who comes again with the same key and name, because the answer was lost, is let in again without a further use.
+
+        Raises:
+            Refusal: the join token has ended, or the name is not to be had.
+        """
+        if token.name is not None and name not in {None, token.name}:
+            raise Refusal("name", f"this join token is for {token.name!r}, not for {name!r}")
+        name = name or token.name or f"device-{key[:10]}"
+        known = self._parties.get((token.role, name), {}).get(key)
+        if Revocation(token.role, name, key) in self._revoked:
+            raise Refusal(
+                "revoked", f"{name!r} with this key was revoked: remove its identity folder to make a new key"
+            )
+        if known is not None:
+            return Admission(known, known=True)
+        if token.role == "coordinator" and not self._signs_coordinators:
+            raise Refusal("no_root", self._no_root())
+        match token.state(now_s):
+            case "revoked":
+                raise Refusal("revoked", "this join token was revoked: ask the operator for a new one")
+            case "used":
+                raise Refusal(
+                    "used", f"this join token has been used up, {token.used} of {token.uses}: ask for a new one"
+                )
+            case "expired":
+                late_s = now_s - token.expires_at_s
+                raise Refusal("expired", f"this join token expired {late_s:.0f} s ago: ask the operator for a new one")
+        holder = self._holder(token.role, name)
+        if holder is not None:
+            raise Refusal(
+                "name_taken",
+                f"the name {name!r} belongs to another key: choose another name, or, if this machine replaces "
+                f"that one or lost its key, let the operator run `skerry-coordinator devices revoke {name}` first",
+            )
+        token = token._replace(used=token.used + 1)
+        self._tokens[token.identifier] = token
+        party = PartyRow(token.role, name, key, token.region, name, token.identifier, now_s, 0.0, "")
+        self._add(party)
+        return Admission(party, known=False, token=token)
+
+    def renew(self, caller: Identified, key: str, now_s: float) -> Admission:
+        """Let a party that has shown its certificate have another one for the same key.
+
+        Raises:
+            Refusal: it is refused, the key is another one, or the root alone could sign it.
+        """
+        refusal = self.refusal(caller)
+        if refusal is not None:
+            raise Refusal("revoked", refusal)
+        role, name = caller.subject.role, caller.subject.name
+        if key != caller.key_sha256:
+            raise Refusal(
+                "malformed", "the request is for another key than that of the certificate: a renewal keeps it"
+            )
+        if role != "agent" and not self._signs_coordinators:
+            raise Refusal("no_root", self._no_root())
+        known = self._parties.get((role, name), {}).get(key)
+        if known is not None:
+            return Admission(known, known=True)
+        party = PartyRow(role, name, key, self._region, name, "", now_s, 0.0, "")
+        self._add(party)
+        return Admission(party, known=False)
+
+    def enrol(self, party: PartyRow) -> None:
+        """Take note of a party's newest certificate."""
+        self._add(party)
+
+    # --- parties ---
+
+    def refusal(self, caller: Identified) -> str | None:
+        """Return why a party whose certificate is genuine is refused all the same; None: it is not."""
+        role, name = caller.subject.role, caller.subject.name
+        if self.is_revoked(role, name, caller.key_sha256):
+            return f"the certificate of {role} {name!r} was revoked"
+        holder = self._holder(role, name)
+        if holder is not None and holder.key != caller.key_sha256:
+            return f"the name {name!r} belongs to another key here: one of the two must be revoked and join again"
+        return None
+
+    def is_revoked(self, role: Role, name: str, key: str) -> bool:
+        """Return whether certificates for this key under this name count no more."""
+        return Revocation(role, name, key) in self._revoked
+
+    def parties(self) -> list[PartyRow]:
+        """Return every party that was enrolled here, by role and name; those that were revoked, too."""
+        return sorted(party for same in self._parties.values() for party in same.values())
+
+    def rename(self, role: Role, name: str, title: str) -> list[PartyRow]:
+        """Give a party another title; return what changed. Its name stays: its updates are counted under that.
+
+        Raises:
+            Refusal: there is no such party, or the title cannot be shown.
+        """
+        if not 1 <= len(title) <= TITLE_CHARS_MAX or not title.isprintable():
+            raise Refusal("malformed", f"a title has 1 to {TITLE_CHARS_MAX} characters that can be shown")
+        changed = [party._replace(title=title) for party in self._known(role, name)]
+        for party in changed:
+            self._add(party)
+        return changed
+
+    # --- revocations ---
+
+    def revoke(self, role: Role, name: str, key: str | None = None) -> list[Revocation]:
+        """Shut a party out, with every key that it has here, or with `key`; return what is new.
+
+        Raises:
+            Refusal: there is no such party here, and no key was given.
+        """
+        keys = [party.key for party in self._known(role, name)] if key is None else [key]
+        return self.learn([Revocation(role, name, one) for one in keys])
+
+    def learn(self, revocations: Iterable[Revocation]) -> list[Revocation]:
+        """Take revocations from anywhere; return those that were new.
+
+        Raises:
+            Refusal: there would be more than anybody can have meant.
+        """
+        new = [one for one in dict.fromkeys(revocations) if one not in self._revoked]
+        if len(self._revoked) + len(new) > REVOCATIONS_MAX:
+            raise Refusal("busy", f"there would be more than {REVOCATIONS_MAX} revocations")
+        for one in new:
+            self._revoked.add(one)
+            insort(self._revoked_texts, one.text())
+            self._digest = None
+        return new
+
+    @property
+    def digest(self) -> str | None:
+        """The SHA-256 over all revocations, as text and a line feed each, in order; None where there are none."""
+        if self._digest is None and self._revoked:
+            self._digest = hashlib.sha256("".join(f"{one}\n" for one in self._revoked_texts).encode()).hexdigest()
+        return self._digest
+
+    def revocations(self, after: str = "") -> tuple[Sequence[str], bool]:
+        """Return some revocations behind `after`, in order, and whether there are more."""
+        start = bisect_right(self._revoked_texts, after)
+        page = self._revoked_texts[start : start + PAGE_ENTRIES_MAX]
+        return page, start + len(page) < len(self._revoked_texts)
+
+    # --- inside ---
+
+    def _add(self, party: PartyRow) -> None:
+        self._parties.setdefault((party.role, party.name), {})[party.key] = party
+
+    def _known(self, role: Role, name: str) -> list[PartyRow]:
+        found = list(self._parties.get((role, name), {}).values())
+        if not found:
+            raise Refusal(
+                "unknown",
+                f"no {role} {name[:64]!r} was enrolled at coordinator {self._coordinator!r}: see `devices list`; if it "
+                "joined at another one, ask there",
+            )
+        return found
+
+    def _holder(self, role: Role, name: str) -> PartyRow | None:
+        """Return whose the name is: the party that was first enrolled of those that are not revoked."""
+        same = self._parties.get((role, name), {}).values()
+        standing = [one for one in same if not self.is_revoked(role, name, one.key)]
+        return min(standing, key=lambda one: (one.enrolled_at_s, one.key), default=None)
+
+    def _no_root(self) -> str:
+        return (
+            f"coordinator {self._coordinator!r} does not hold the root's key, which alone signs coordinators and "
+            "operators: ask where `skerry-coordinator init` ran, or bring root-key.pem here for as long as it takes"
+        )
+
+
+def parse_revocation(text: str) -> Revocation | None:
+    """Read the form that a revocation has on the wire; None where it is none."""
+    found = _REVOCATION.match(text)
+    if found is None or not NAME.match(found[2]):
+        return None
+    return Revocation(found[1], found[2], found[3])  # type: ignore[arg-type]  # the pattern says which roles

@@ -1,0 +1,252 @@
+import asyncio
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coordinator.enrolment import desk as desks
+from coordinator.enrolment import founding
+from coordinator.enrolment.registry import Refusal, Revocation
+from skerry.errors import ConfigError, StorageError
+from skerry.identity import certificate, key_file, request
+from skerry.identity.authority import make_key
+from skerry.identity.certificate import Identified, identify
+from skerry.identity.join_token import JoinToken
+from skerry.identity.key_file import IdentityFolder
+from skerry.protocol import frames
+from skerry.protocol.messages import Joined, JoinRequested, RenewalRequested
+from tests.coordinator.enrolment.conftest import COORDINATORS, FEDERATION, Bench, OpenBench, found, in_place
+
+
+def asked(token: JoinToken, key: ec.EllipticCurvePrivateKey, name: str | None = "pi", **fields: Any) -> JoinRequested:
+    return JoinRequested(
+        token.identifier, token.secret, **{"role": "agent", "name": name, "request": request.make(key), **fields}
+    )
+
+
+async def join(bench: Bench, *arguments: Any, **fields: Any) -> Joined:
+    return frames.decode(await bench.desk.join(asked(*arguments, **fields)), Joined, bytes_max=1 << 20)
+
+
+def shown(bench: Bench, joined: Joined) -> Identified:
+    return identify(joined.certificates[0], bench.folder.certificates("root.pem")[0])
+
+
+async def test_a_device_gets_a_certificate_that_counts(bench: Bench) -> None:
+    key = make_key()
+    joined = await join(bench, await bench.token(), key)
+    party = shown(bench, joined)
+    assert party.subject.uri == f"skerry://{FEDERATION}/agent/pi"
+    assert party.key_sha256 == certificate.key_sha256(key.public_key())
+    assert (joined.name, joined.region, joined.coordinators) == ("pi", "eu", COORDINATORS)
+    assert [certificate.parse(one) for one in joined.certificates[1:]] == bench.folder.certificates("issuer.pem")
+    (row,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
+    assert (row.serial, row.expires_at_s) == (party.serial, party.not_after_s)
+
+
+async def test_a_lost_answer_is_given_again_even_after_a_restart(bench: Bench, open_bench: OpenBench) -> None:
+    key, token = make_key(), await bench.token()
+    first = await bench.desk.join(asked(token, key))
+    assert await bench.desk.join(asked(token, key)) == first
+    bench.desk.close()
+    restarted = await open_bench()
+    assert await restarted.desk.join(asked(token, key)) == first
+    with pytest.raises(Refusal, match="used up"):
+        await restarted.desk.join(asked(token, make_key(), "other"))
+
+
+async def test_two_that_come_at_once_share_a_sync_and_not_a_use(bench: Bench) -> None:
+    token = await bench.token()
+    keys = [make_key() for _ in range(4)]
+    answers = await asyncio.gather(
+        *(bench.desk.join(asked(token, keys[number % 2], f"pi-{number % 2}")) for number in range(4)),
+        return_exceptions=True,
+    )
+    assert answers[0] == answers[2]
+    assert isinstance(answers[1], Refusal)
+    assert isinstance(answers[3], Refusal)
+    assert isinstance(answers[0], bytes)
+
+
+async def test_nobody_is_answered_before_it_is_on_disk(open_bench: OpenBench) -> None:
+    """Method: the disk thread stands still; what was asked is neither answered nor lost when it goes on."""
+    may_write = asyncio.Event()
+    may_write.set()
+
+    async def slow(function: Callable[[], Any]) -> Any:
+        await may_write.wait()
+        return function()
+
+    bench = await open_bench(run_in_thread=slow)
+    token = await bench.token()
+    may_write.clear()
+    joining = asyncio.create_task(bench.desk.join(asked(token, make_key())))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not joining.done()
+    may_write.set()
+    assert await joining
+
+
+async def test_a_disk_that_refuses_ends_the_desk_and_answers_nobody(open_bench: OpenBench) -> None:
+    refuses = False
+
+    async def failing(function: Callable[[], Any]) -> Any:
+        if refuses:
+            raise StorageError("full")
+        return function()
+
+    bench = await open_bench(run_in_thread=failing)
+    token = await bench.token()
+    refuses = True
+    running = asyncio.create_task(bench.desk.run())
+    joining = asyncio.create_task(bench.desk.join(asked(token, make_key())))
+    done, _ = await asyncio.wait({joining}, timeout=10)
+    assert done
+    assert joining.cancelled()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_renewal_keeps_name_and_key_and_moves_the_end(bench: Bench) -> None:
+    key = make_key()
+    before = shown(bench, await join(bench, await bench.token(), key))
+    bench.now_s[0] += 45 * 86400
+    renewal = RenewalRequested(request.make(key))
+    after = shown(bench, frames.decode(await bench.desk.renew(before, renewal), Joined, bytes_max=1 << 20))
+    assert (after.subject, after.key_sha256) == (before.subject, before.key_sha256)
+    assert after.not_after_s == pytest.approx(before.not_after_s + 45 * 86400, abs=2)
+    (row,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
+    assert row.serial == after.serial != before.serial
+
+
+async def test_a_coordinator_gets_a_server_certificate_and_an_issuer(bench: Bench) -> None:
+    key, issuer_key = make_key(), make_key()
+    token = await bench.token(role="coordinator", region="us")
+    joined = await join(
+        bench,
+        token,
+        key,
+        "us-1",
+        role="coordinator",
+        issuer_request=request.make(issuer_key),
+        addresses=("us.example.org",),
+    )
+    assert shown(bench, joined).subject.role == "coordinator"
+    assert (joined.region, len(joined.certificates), joined.coordinators) == ("us", 1, {})
+    assert joined.issuer is not None
+    issuer = certificate.parse(joined.issuer)
+    issuer.verify_directly_issued_by(bench.folder.certificates("root.pem")[0])
+    assert issuer.public_key() == issuer_key.public_key()
+
+
+async def test_what_is_malformed_is_refused_and_takes_no_use(bench: Bench) -> None:
+    token = await bench.token()
+    for fields in ({"request": b"\x30\x00"}, {"issuer_request": b""}, {"addresses": ("https://x",)}):
+        with pytest.raises(Refusal) as caught:
+            await bench.desk.join(asked(token, make_key(), **fields))
+        assert caught.value.reason == "malformed"
+    assert bench.desk.registry.tokens()[0].used == 0
+
+
+async def test_a_bad_secret_is_refused_before_anything_is_read(bench: Bench) -> None:
+    """A flood of them must cost little: no signature is looked at."""
+    token = await bench.token()
+    wrong = JoinToken(token.root_sha256, token.identifier, bytes(16))
+    with pytest.raises(Refusal, match="knows no such join token"):
+        await bench.desk.join(asked(wrong, make_key(), request=b"garbage"))
+
+
+async def test_too_many_at_once_are_told_to_come_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await bench.token(uses=10)
+    monkeypatch.setattr(desks, "WAITING_MAX", 3)
+    answers = await asyncio.gather(
+        *(bench.desk.join(asked(token, make_key(), f"pi-{number}")) for number in range(5)), return_exceptions=True
+    )
+    assert [isinstance(one, Refusal) and one.reason == "busy" for one in answers] == [False] * 3 + [True] * 2
+
+
+async def test_a_coordinator_whose_issuer_has_expired_signs_nothing(bench: Bench) -> None:
+    token = await bench.token()
+    bench.now_s[0] += 366 * 86400
+    with pytest.raises(Refusal, match="have expired"):
+        await bench.desk.join(asked(token, make_key()))
+
+
+async def test_a_revocation_outlives_a_restart_and_ends_what_is_under_way(bench: Bench, open_bench: OpenBench) -> None:
+    party = shown(bench, await join(bench, await bench.token(), make_key()))
+    assert bench.desk.registry.refusal(party) is None
+    revoked = await bench.desk.revoke("agent", "pi", None)
+    assert revoked == [Revocation("agent", "pi", party.key_sha256)]
+    assert bench.ended == [None]
+    bench.desk.close()
+    restarted = await open_bench()
+    assert restarted.desk.registry.refusal(party) == "the certificate of agent 'pi' was revoked"
+    assert restarted.desk.registry.digest == bench.desk.registry.digest
+
+
+async def test_what_was_known_before_is_neither_written_nor_ends_anything(bench: Bench) -> None:
+    one = Revocation("agent", "far", "a" * 64)
+    assert await bench.desk.learn([one]) == [one]
+    assert await bench.desk.learn([one]) == []
+    assert bench.ended == [None]
+
+
+async def test_a_title_and_a_revoked_join_token_outlive_a_restart(bench: Bench, open_bench: OpenBench) -> None:
+    token = await bench.token()
+    await join(bench, token, make_key())
+    await bench.desk.rename("agent", "pi", "Kitchen")
+    await bench.desk.revoke_token(token.identifier.hex())
+    bench.desk.close()
+    registry = (await open_bench()).desk.registry
+    assert [one.title for one in registry.parties() if one.role == "agent"] == ["Kitchen"]
+    assert [one.state(0.0) for one in registry.tokens()] == ["revoked"]
+
+
+async def test_whom_init_made_can_be_listed_and_revoked(bench: Bench) -> None:
+    assert [(one.role, one.name) for one in bench.desk.registry.parties()] == [
+        ("admin", "admin"),
+        ("coordinator", "eu-1"),
+    ]
+    assert len(await bench.desk.revoke("admin", "admin", None)) == 1
+
+
+def test_a_federation_is_never_made_over_another(tmp_path: Path) -> None:
+    folder = IdentityFolder(tmp_path / "identity")
+    found(folder, "eu-1")
+    before = {path: path.read_bytes() for path in folder.path.rglob("*.pem")}
+    with pytest.raises(ConfigError, match="holds an identity already"):
+        found(folder, "eu-1")
+    assert {path: path.read_bytes() for path in folder.path.rglob("*.pem")} == before
+
+
+def test_an_init_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
+    folder = IdentityFolder(tmp_path / "identity")
+    found(folder, "eu-1")
+    (folder.path / key_file.CERTIFICATE).unlink()
+    made = found(folder, "eu-1")
+    assert folder.certificates("root.pem") == founding.admin_folder(folder.path).certificates("root.pem")
+    assert folder.authority(key_file.ROOT_KEY, key_file.ROOT).certificate == made.root_certificate
+
+
+def test_every_key_that_init_makes_is_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = IdentityFolder(tmp_path / "identity")
+    found(folder, "eu-1")
+    modes = {
+        str(path.relative_to(folder.path)): stat.S_IMODE(path.stat().st_mode)
+        for path in folder.path.rglob("*.pem")
+        if b"PRIVATE KEY" in path.read_bytes()
+    }
+    assert modes == dict.fromkeys(["key.pem", "issuer-key.pem", "root-key.pem", "admin/key.pem"], 0o600)
+
+
+async def test_where_the_roots_key_is_elsewhere_devices_still_join(bench: Bench, open_bench: OpenBench) -> None:
+    (bench.folder.path / key_file.ROOT_KEY).unlink()
+    bench.desk.close()
+    elsewhere = await open_bench(run_in_thread=in_place)
+    assert (await join(elsewhere, await elsewhere.token(), make_key())).name == "pi"
+    with pytest.raises(Refusal, match="root's key"):
+        await elsewhere.token(2, role="coordinator")
