@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.engine import EngineStatus, ModelSnapshot
-from coordinator.events import Malformed, PeerModelArrived, TokenArrived
+from coordinator.events import Answer, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
 from coordinator.intake import read_vector
 from coordinator.metrics import CONTENT_TYPE, Metrics
 from coordinator.peers import BUNDLE_HEADER, Peers
@@ -20,7 +20,7 @@ from coordinator.threads import RunInThread
 from skerry.errors import StorageError
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
-from skerry.protocol.messages import PeerModel, PeerModelNeeded, PeerModelTaken, PeerStatus, TokenPassed, TokenTaken
+from skerry.protocol.messages import PeerModel, PeerStatus, TokenPassed
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.model_file import to_safetensors
 from skerry.vector import Float32
@@ -39,7 +39,7 @@ class Region(Protocol):
     def size(self) -> int:
         """Entries of the model."""
 
-    async def ask(self, event: PeerModelArrived | TokenArrived) -> PeerModelTaken | PeerModelNeeded | TokenTaken:
+    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked) -> Answer:
         """Hand over a peer's message; return the answer once it may be sent."""
 
     def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
@@ -86,6 +86,7 @@ class Api:
         application.router.add_post("/v1/federation/model", self.take_model)
         application.router.add_post("/v1/federation/token", self.take_token)
         application.router.add_get("/v1/federation/status", self.tell_peer)
+        application.router.add_get("/v1/federation/ledger", self.tell_ledger)
         application.router.add_get("/v1/bundles/{sha256}", self.give_bundle)
         application.router.add_get("/v1/model", self.give_model)
         application.router.add_get("/v1/admin/status", self.tell_operator)
@@ -125,6 +126,14 @@ class Api:
         """Give a sign of life."""
         status = self._region.peer_status(self._bundle.sha256)
         return web.Response(body=frames.encode(status), content_type=MSGPACK)
+
+    async def tell_ledger(self, request: web.Request) -> web.Response:
+        """Tell a peer which updates are on the disk here, behind the place that it has come to."""
+        try:
+            answer = await self._region.ask(LedgerAsked(request.query.get("after", "")))
+        except StorageError as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from None
+        return web.Response(body=frames.encode(answer), content_type=MSGPACK)
 
     def _check_peer(self, name: str) -> None:
         if not self._peers.knows(name):

@@ -11,7 +11,7 @@ from msgspec import Meta
 from skerry import toml_file
 from skerry.command_line import naming
 from skerry.protocol import limits
-from skerry.protocol.messages import Name
+from skerry.protocol.messages import Name, Url
 from skerry.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     region: Name
     bundle: str  # a path, or builtin:TASK
     recipe: str | Recipe = Recipe()  # path of a TOML file, or the tables inline
+    url: Url | None = None  # where agents reach it, of any region; None: they are not told
     peers: dict[Name, str] = {}  # name -> base URL of the other coordinators
     state_dir: Path = Path("/var/lib/skerry/coordinator")
     identity_dir: Path | None = None  # keys and certificates; None: state_dir/identity

@@ -20,11 +20,15 @@ from coordinator.checkpointer import Checkpointer
 from coordinator.config import CoordinatorConfig
 from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus, describe
 from coordinator.events import (
+    Answer,
     Apply,
     ApplyBuffer,
+    DropHeld,
     Effect,
     Event,
+    FindUpdate,
     FollowModel,
+    LedgerAsked,
     Merge,
     OfferModel,
     PeerModelArrived,
@@ -46,20 +50,14 @@ from coordinator.region import Region
 from coordinator.region_state import RegionSettings
 from coordinator.state_dir import StateDir, open_state
 from coordinator.store import Batch, RegionRow
+from coordinator.taking_back import found
 from coordinator.threads import RunInThread, T
 from skerry.algorithms.age_weighting import federated_model
 from skerry.algorithms.downlink import TopK
 from skerry.algorithms.federation import NoFederation
 from skerry.database import Database, OpenDatabase
 from skerry.errors import StorageError
-from skerry.protocol.messages import (
-    BundleReference,
-    ModelVersion,
-    PeerModelNeeded,
-    PeerModelTaken,
-    PeerStatus,
-    TokenTaken,
-)
+from skerry.protocol.messages import BundleReference, ModelVersion, PeerStatus
 from skerry.recipe import Recipe
 from skerry.vector import Float32, SparseVector
 
@@ -72,7 +70,6 @@ TICK_S = 1.0
 TICK_MIN_S = 0.01  # however soon the federation wants to be woken
 
 Toll = Callable[[Apply | ApplyBuffer | Merge], Awaitable[None]]  # a simulated server's work before such a change
-Answer = PeerModelTaken | PeerModelNeeded | TokenTaken
 
 
 class Engine:
@@ -126,6 +123,7 @@ class Engine:
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             Apply: self._apply,
             ApplyBuffer: self._apply_buffer,
+            DropHeld: self._drop_held,
             TakePeerModel: self._take_peer_model,
             Merge: self._merge,
             Publish: self._publish,
@@ -182,6 +180,8 @@ class Engine:
             recipe=config.recipe,
             bundle=bundle,
             part_bytes_max=config.limits.part_bytes_max,
+            url=config.url,
+            process=f"{rng.getrandbits(32):08x}",
         )
         checkpointer = Checkpointer(
             config.state_dir,
@@ -212,7 +212,7 @@ class Engine:
         self._events.append(event)
         self._arrived.set()
 
-    async def ask(self, event: PeerModelArrived | TokenArrived) -> Answer:
+    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked) -> Answer:
         """Hand over a peer's message; return the answer once what it promises is on disk.
 
         Raises:
@@ -275,6 +275,8 @@ class Engine:
             bundle=bundle,
             broadcast=self._region.broadcast,
             devices=len(self._region.links),
+            url=self._settings.url,
+            ledger=self._region.ledger_place,
         )
 
     def status(self) -> EngineStatus:
@@ -372,6 +374,8 @@ class Engine:
                 await self._offer_model(effect)
             elif isinstance(effect, FollowModel):
                 await self._follow_model()
+            elif isinstance(effect, FindUpdate):
+                self.submit(await self._run_in_thread(partial(found, self._state_dir.store, effect, self.size)))
             elif (perform := self._perform.get(type(effect))) is not None:
                 if self._toll is not None and isinstance(effect, Apply | ApplyBuffer | Merge):
                     await self._toll(effect)
@@ -409,7 +413,7 @@ class Engine:
         if self._observer is not None and updates:
             self._observer.committed(self._loop.time() - started_s, updates)
             for row in group.batch.journal:
-                if row.kind != "merge":
+                if row.kind in {"update", "model"}:
                     self._observer.update_applied(row.staleness)
 
     def _start_checkpoint(self) -> None:
@@ -440,6 +444,9 @@ class Engine:
     def _apply_buffer(self, effect: ApplyBuffer) -> None:
         updates = buffered(effect.members, self._vectors.pop)
         self._state.apply_buffer(updates, effect.trim, effect.version, effect.age)
+
+    def _drop_held(self, effect: DropHeld) -> None:
+        del self._vectors[effect.position]
 
     def _take_peer_model(self, effect: TakePeerModel) -> None:
         message = effect.arrived.message

@@ -81,6 +81,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     commits: int
     updates_accepted: int
     repeats: int
+    taken_back: int
     rejected: dict[str, int]
     merges: int
 
@@ -119,6 +120,7 @@ def describe(
         commits=commits,
         updates_accepted=region.counts.accepted,
         repeats=region.counts.repeats,
+        taken_back=region.counts.taken_back,
         rejected=dict(region.counts.rejected),
         merges=region.counts.merges,
     )

@@ -4,6 +4,7 @@ The network shell submits events to the engine; the region core answers each wit
 performs them. Plain values, no behaviour.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -14,11 +15,13 @@ from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.gain import GainState
 from skerry.algorithms.rounds import RoundState
 from skerry.algorithms.token import TokenState
+from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.messages import (
     BroadcastId,
     Hello,
     ModelVersion,
     PartialUpdate,
+    PeerLedger,
     PeerModel,
     PeerModelNeeded,
     PeerModelTaken,
@@ -34,6 +37,7 @@ from skerry.protocol.messages import (
 from skerry.vector import SparseVector
 
 RuleState = RoundState | BarrierState | GainState | OfferedState  # what rules must not forget
+Answer = PeerModelTaken | PeerModelNeeded | TokenTaken | PeerLedger  # to a peer's request
 RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
 
 
@@ -113,6 +117,31 @@ class PublicationNeeded(msgspec.Struct, frozen=True):
     peer: str
 
 
+class PeerLedgerArrived(msgspec.Struct, frozen=True):
+    """A peer told which updates it has on its disk."""
+
+    peer: str
+    lines: Sequence[LedgerLine]
+
+
+class LedgerAsked(msgspec.Struct, frozen=True):
+    """A peer asks which updates are on the disk here. Answered with PeerLedger."""
+
+    after: str  # the place that it has come to
+    key: int = 0
+
+
+class UpdateFound(msgspec.Struct, frozen=True):
+    """What FindUpdate asked for; `vector` None: the journal does not reach back to it, or it is a whole model."""
+
+    device: str
+    sequence: int
+    version: int | None = None  # None: the arrival rule holds it
+    weight: float | None = None
+    payload: bytes = b""
+    vector: SparseVector | None = None
+
+
 class Evaluated(msgspec.Struct, frozen=True):
     """A model was evaluated on held-out data."""
 
@@ -147,6 +176,9 @@ Event = (
     | TokenArrived
     | PeerSeen
     | PublicationNeeded
+    | PeerLedgerArrived
+    | LedgerAsked
+    | UpdateFound
     | Evaluated
     | TrafficCounted
     | Tick
@@ -178,6 +210,7 @@ class JournalUpdate(msgspec.Struct, frozen=True):
     weight: float | None
     age: float | None
     buffer: Buffer | None = None
+    abroad: bool = False  # its base is of another region
 
 
 class ReleaseUpdate(msgspec.Struct, frozen=True):
@@ -189,6 +222,29 @@ class ReleaseUpdate(msgspec.Struct, frozen=True):
     weight: float
     age: float
     buffer: Buffer | None = None
+
+
+class DropHeld(msgspec.Struct, frozen=True):
+    """Forget an update that is held: another region has taken it."""
+
+    position: int
+    device: str
+
+
+class JournalTakenBack(msgspec.Struct, frozen=True):
+    """Append that an update, which another region has taken too, is taken out of the model; `weight` is negative."""
+
+    position: int
+    version: int
+    found: UpdateFound
+    weight: float
+    age: float
+
+
+class SaveLedger(msgspec.Struct, frozen=True):
+    """Write down the line of a device of which nothing is journalled."""
+
+    device: str
 
 
 class JournalPeerModel(msgspec.Struct, frozen=True):
@@ -298,6 +354,13 @@ class FollowModel(msgspec.Struct, frozen=True):
     """Bring the offered model nearer to the region's."""
 
 
+class FindUpdate(msgspec.Struct, frozen=True):
+    """Look an update up in the journal; answered with UpdateFound."""
+
+    device: str
+    sequence: int
+
+
 # --- effects: what leaves ---
 
 
@@ -333,12 +396,15 @@ class Reply(msgspec.Struct, frozen=True):
     """Answer a peer's request."""
 
     key: int
-    message: PeerModelTaken | PeerModelNeeded | TokenTaken
+    message: Answer
 
 
 Durable = (
     JournalUpdate
     | ReleaseUpdate
+    | DropHeld
+    | JournalTakenBack
+    | SaveLedger
     | JournalPeerModel
     | JournalMerge
     | Publish
@@ -348,6 +414,6 @@ Durable = (
     | SaveEvaluation
     | SaveTraffic
 )
-Change = Apply | ApplyBuffer | TakePeerModel | Merge | FollowModel
+Change = Apply | ApplyBuffer | TakePeerModel | Merge | FollowModel | FindUpdate
 Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply
 Effect = Durable | Change | Outgoing

@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 
 from coordinator.events import (
     Buffer,
+    DropHeld,
     Effect,
     JournalMerge,
     JournalPeerModel,
+    JournalTakenBack,
     JournalUpdate,
     Publish,
     ReleaseUpdate,
     SaveEvaluation,
+    SaveLedger,
     SaveRuleState,
     SaveTelemetry,
     SaveToken,
@@ -52,6 +55,16 @@ def collect(effects: Sequence[Effect], ledger: Callable[[Iterable[str]], list[Le
                 devices.add(effect.arrived.device)
             case ReleaseUpdate(position, device, version, weight, age, buffer):
                 batch.releases.append(ReleaseRow(version, weight, age, *_buffer(buffer), position))
+                devices.add(device)
+            case DropHeld(position, device):
+                batch.dropped.append(position)
+                devices.add(device)
+            case JournalTakenBack(position, _, found):
+                batch.journal.append(_taken_back_row(effect, at_s))
+                assert found.vector is not None
+                group.vectors[position] = found.vector
+                devices.add(found.device)
+            case SaveLedger(device):
                 devices.add(device)
             case JournalMerge():
                 batch.journal.append(_merge_row(effect, at_s))
@@ -108,6 +121,28 @@ def _update_row(effect: JournalUpdate, at_s: float) -> JournalRow:
         effect.arrived.payload,
         "all",
         *_buffer(effect.buffer),
+        base_lineage=offered.base.lineage if effect.abroad else "",
+    )
+
+
+def _taken_back_row(effect: JournalTakenBack, at_s: float) -> JournalRow:
+    return JournalRow(
+        position=effect.position,
+        version=effect.version,
+        kind="taken_back",
+        sender=effect.found.device,
+        sequence=effect.found.sequence,
+        base_number=effect.version - 1,
+        weight=effect.weight,
+        age=effect.age,
+        steps=0,
+        examples=0,
+        loss=0.0,
+        seconds_per_step=0.0,
+        staleness=0.0,
+        frame_bytes=0,
+        received_at_s=at_s,
+        payload=effect.found.payload,
     )
 
 

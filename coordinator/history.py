@@ -40,6 +40,17 @@ class MergeEntry(NamedTuple):
     at_s: float
 
 
+class TakenBackEntry(NamedTuple):
+    """One update that was taken out of the model again: it counts in another region."""
+
+    version: int
+    device: str
+    sequence: int
+    weight: float  # negative
+    age: float
+    at_s: float
+
+
 class EvaluationEntry(NamedTuple):
     """One evaluation on held-out data."""
 
@@ -73,6 +84,7 @@ class History(msgspec.Struct, frozen=True):
     lineage: str = ""
     updates: list[UpdateEntry] = []  # in the order of the journal
     merges: list[MergeEntry] = []
+    taken_back: list[TakenBackEntry] = []
     evaluations: list[EvaluationEntry] = []
     telemetry: dict[str, TelemetryEntry] = {}  # by device, the latest
     traffic: list[TrafficEntry] = []
@@ -95,6 +107,7 @@ def read_history(state_dir: Path) -> History:
             lineage="" if region is None else region.lineage,
             updates=[UpdateEntry(*row) for row in store.history("updates")],
             merges=[MergeEntry(*row) for row in store.history("merges")],
+            taken_back=[TakenBackEntry(*row) for row in store.history("taken_back")],
             evaluations=[EvaluationEntry(*row) for row in store.history("evaluations")],
             telemetry={
                 device: TelemetryEntry(**(msgspec.structs.asdict(_read(telemetry)) | {"at_s": at_s}))

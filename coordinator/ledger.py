@@ -5,9 +5,12 @@ here from a coordinator that is gone goes on counting.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from coordinator.ledger_log import LedgerLog
 from skerry.protocol.limits import ANSWERS_MAX
 
 
@@ -17,6 +20,8 @@ class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     version: int  # of the model that holds it, or of the newest one when it came, where it was held
     weight: float | None  # None: held by the arrival rule
+    moves: int = 0  # of the copy that was taken, or answered again: see UpdateOffered
+    elsewhere: bool = False  # it counts in another region, which has taken it too
 
 
 class LedgerEntry(msgspec.Struct):
@@ -36,6 +41,7 @@ class Ledger:
         self._entries: dict[str, LedgerEntry] = {}
         self._updates: list[int] = []
         self._slots: dict[str, int] = {}  # where `_updates` counts a device
+        self._log, self._everything = LedgerLog(""), False
         for entry in entries:
             self._add(entry)
 
@@ -77,26 +83,42 @@ class Ledger:
         entry = self._entries.get(device)
         return entry is not None and len(entry.recent) == ANSWERS_MAX and sequence < entry.recent[0].sequence
 
-    def take(self, device: str, sequence: int, version: int, weight: float | None) -> None:
+    def tell(self, log: LedgerLog, *, everything: bool) -> None:
+        """Tell peers by `log` of every update, or of those alone that were offered elsewhere, too."""
+        self._log, self._everything = log, everything
+        for device, entry in self._entries.items():
+            for update in entry.recent:
+                self._tell(device, update)
+
+    def take(self, device: str, update: RecentUpdate) -> None:
         """Write down a new update, of a higher number than any before."""
         entry = self._entries.get(device)
         if entry is None:
             entry = LedgerEntry(device, 0, 0, [])
             self._add(entry)
-        assert sequence > entry.last_sequence
-        entry.last_sequence = sequence
-        entry.updates += 1
+        assert update.sequence > entry.last_sequence
+        entry.last_sequence = update.sequence
+        entry.updates += not update.elsewhere
         self._updates[self._slots[device]] = entry.updates
-        entry.recent.append(RecentUpdate(sequence, version, weight))
+        entry.recent.append(update)
         if len(entry.recent) > ANSWERS_MAX:
-            del entry.recent[0]
+            self._log.drop((device, entry.recent.pop(0).sequence))
+        self._tell(device, update)
 
-    def release(self, device: str, sequence: int, version: int, weight: float) -> None:
-        """Write down how an update that was held was applied."""
+    def change(self, device: str, sequence: int, **changes: Any) -> None:
+        """Write down what has become of an update: fields of RecentUpdate. One that is forgotten stays so."""
         entry = self._entries[device]
         for place, recent in enumerate(entry.recent):
             if recent.sequence == sequence:
-                entry.recent[place] = RecentUpdate(sequence, version, weight)
+                entry.recent[place] = changed = replace(recent, **changes)
+                self._tell(device, changed)
+
+    def _tell(self, device: str, update: RecentUpdate) -> None:
+        key = device, update.sequence
+        if update.elsewhere:
+            self._log.drop(key)
+        elif update.moves or self._everything:
+            self._log.put(key)
 
     def _add(self, entry: LedgerEntry) -> None:
         self._slots[entry.device] = len(self._updates)

@@ -143,6 +143,7 @@ def _of_engine(status: EngineStatus) -> Iterator[Metric]:
     yield _gauge("skerry_waits_for_peers", "1 while an exchange of models holds up updates.", status.waits_for_peers)
     yield _counter("skerry_updates_accepted", "Updates in the journal.", status.updates_accepted)
     yield _counter("skerry_updates_repeated", "Repeats, acknowledged and not applied again.", status.repeats)
+    yield _counter("skerry_updates_taken_back", "Taken out again: another region has them, too.", status.taken_back)
     rejected = _by_one(status.rejected)
     yield _counters("skerry_updates_rejected", "Updates that will never be applied.", ("reason",), rejected)
     yield _counter("skerry_merges", "Models of peers merged into the regional one.", status.merges)

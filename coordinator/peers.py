@@ -8,15 +8,17 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 
-from coordinator.events import Event, PeerSeen, PublicationNeeded, TrafficCounted
+from coordinator.events import Event, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
 from coordinator.metrics import Metrics
 from skerry import connection_error
-from skerry.protocol import frames
+from skerry.protocol import frames, ledger_lines
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.messages import (
+    PeerLedger,
     PeerModel,
     PeerModelNeeded,
     PeerModelTaken,
@@ -72,6 +74,7 @@ class _Peer:
         self.url = url.rstrip("/")
         self.model = _Newest()
         self.token = _Newest()
+        self.ledger = ""  # the place that its ledger was read up to
         self.sent_bytes = 0
         self.received_bytes = 0
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
@@ -158,6 +161,7 @@ class Peers:
                 peer.trouble = None
                 self._metrics.peers_reachable[peer.name] = True
                 self.region.submit(PeerSeen(status))
+                await self._fetch_ledger(session, peer, status.ledger)
             await asyncio.sleep(POLL_S * self._rng.uniform(0.8, 1.2))
 
     async def _status(self, session: aiohttp.ClientSession, peer: _Peer) -> PeerStatus:
@@ -172,6 +176,22 @@ class Peers:
         if status.bundle != self._bundle_sha256:
             raise PeerError(f"trains another bundle ({status.bundle[:12]}, here {self._bundle_sha256[:12]})")
         return status
+
+    async def _fetch_ledger(self, session: aiohttp.ClientSession, peer: _Peer, place: str) -> None:
+        """Ask for the lines of the peer's ledger up to `place`, page by page; what fails is asked for next time."""
+        more = place not in {"", peer.ledger}
+        while more:
+            path = f"ledger?after={quote(peer.ledger)}"
+            try:
+                page = _decode(await self._exchange(session, peer, "GET", path, b""), PeerLedger)
+                lines = ledger_lines.decode(page.lines)
+            except (PeerError, MalformedMessage) as error:
+                self._metrics.peer_failures[peer.name] += 1
+                log.warning("peer %s: its ledger cannot be read: %s", peer.name, error)
+                return
+            self.region.submit(PeerLedgerArrived(peer.name, lines))
+            more = page.more and bool(lines)  # a page of nothing that promises more would never end
+            peer.ledger = page.up_to
 
     async def _deliver(self, session: aiohttp.ClientSession, peer: _Peer, box: _Newest, what: str) -> None:
         """Send what is put into `box`, again and again until it is taken or replaced."""

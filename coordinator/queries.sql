@@ -9,12 +9,20 @@ INSERT INTO region (id, coordinator, region, bundle_sha256, lineage, created_at_
 -- name: append_journal
 INSERT INTO journal
     (position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss, seconds_per_step,
-     staleness, frame_bytes, received_at_s, payload, entries, buffer_version, trim)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+     staleness, frame_bytes, received_at_s, payload, entries, buffer_version, trim, base_lineage)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: release_update
 -- The arrival rule lets an update go that it held.
 UPDATE journal SET version = ?, weight = ?, age = ?, buffer_version = ?, trim = ? WHERE position = ?;
+
+-- name: drop_held
+-- Another region took an update that is held here.
+DELETE FROM journal WHERE position = ? AND version IS NULL;
+
+-- name: find_update
+SELECT version, kind, weight, trim, payload FROM journal
+WHERE sender = ? AND sequence = ? AND kind IN ('update', 'model');
 
 -- name: append_publication
 INSERT INTO publication
@@ -90,7 +98,10 @@ SELECT state FROM rule_state;
 -- name: history_updates
 SELECT position, version, sender, sequence, base_number, steps, examples, loss, seconds_per_step, staleness, weight,
     age, length(payload), frame_bytes, received_at_s
-FROM journal WHERE kind != 'merge' ORDER BY position;
+FROM journal WHERE kind IN ('update', 'model') ORDER BY position;
+
+-- name: history_taken_back
+SELECT version, sender, sequence, weight, age, received_at_s FROM journal WHERE kind = 'taken_back' ORDER BY version;
 
 -- name: history_merges
 SELECT version, sender, weight, age, received_at_s FROM journal WHERE kind = 'merge' ORDER BY version;

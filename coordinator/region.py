@@ -5,9 +5,7 @@ on when it decides; the engine makes sure that nothing leaves before what stands
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 from coordinator.downlink import Downlink, OfferedState
 from coordinator.events import (
@@ -18,9 +16,11 @@ from coordinator.events import (
     Event,
     FollowModel,
     JournalUpdate,
+    LedgerAsked,
     Malformed,
     OfferDone,
     OfferModel,
+    PeerLedgerArrived,
     PeerModelArrived,
     PeerSeen,
     PublicationNeeded,
@@ -36,12 +36,15 @@ from coordinator.events import (
     TokenArrived,
     TrafficCounted,
     UpdateArrived,
+    UpdateFound,
 )
 from coordinator.federation import Federation
-from coordinator.ledger import Ledger, LedgerEntry
+from coordinator.ledger import Ledger, LedgerEntry, RecentUpdate
 from coordinator.planner import Planner
+from coordinator.refusal import Refusal, fault_of, unknown
 from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
 from coordinator.release import release
+from coordinator.roaming import Roaming
 from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
 from skerry.algorithms.downlink import TopK
 from skerry.algorithms.gain import GainControl, GainState
@@ -49,7 +52,6 @@ from skerry.algorithms.rounds import Rounds, RoundState
 from skerry.protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
     BroadcastId,
-    ModelVersion,
     Plan,
     UpdateAccepted,
     UpdateOffered,
@@ -57,8 +59,6 @@ from skerry.protocol.messages import (
     Welcome,
 )
 from skerry.recipe import on_wire
-
-BUFFERED_MAX = 4  # updates of one device that wait for a robust mean: a fast one must not fill the memory
 
 
 class Region:
@@ -77,6 +77,7 @@ class Region:
         self._planner = Planner(recipe.local_steps, recipe.decay)
         self._links: dict[str, Downlink] = {}
         self._federation = Federation(settings, state, self.counts, now_s)
+        self._roaming = Roaming(settings, state, self.counts)
         self._rounds = self._start_rounds(now_s)
         self._devices_wait = stages.participation.waits
         self._offered = self.version  # of the model that devices hold, where it follows
@@ -146,6 +147,11 @@ class Region:
     def ledger(self) -> Ledger:
         """The devices' updates."""
         return self._state.ledger
+
+    @property
+    def ledger_place(self) -> str:
+        """Up to where peers can ask for lines of the ledger."""
+        return self._roaming.place
 
     @property
     def broadcast(self) -> BroadcastId:
@@ -220,7 +226,14 @@ class Region:
                 return [*self._federation.peer_model_arrived(event, now_s), *self._proceed(now_s)]
             case TokenArrived():
                 return self._federation.token_arrived(event, now_s)
+            case PeerLedgerArrived():
+                return self._roaming.ledger_arrived(event)
+            case LedgerAsked():
+                return self._roaming.asked(event)
+            case UpdateFound():
+                return self._roaming.update_found(event)
             case PeerSeen(status):
+                self._roaming.peer_seen(status, now_s)
                 return self._federation.peer_seen(status, now_s)
             case PublicationNeeded(peer):
                 return [SendPublication((peer,), whole=True)] if self._state.publication else []
@@ -247,27 +260,30 @@ class Region:
             bundle=self._settings.bundle,
             recipe=self._agent_stages,
             plan=self._plan(device, now_s),
-            last_sequence=self.ledger.last_sequence(device),
+            last_sequence=self._roaming.last_sequence(device),
             partial=event.partial,
             part_bytes_max=self._settings.part_bytes_max,
+            coordinators=self._roaming.coordinators(now_s),
         )
         offer = self._offer(device, now_s, answering=True)
         return [SendToDevice(device, welcome), *offer, *self._proceed(now_s)]
 
     def _update_arrived(self, event: UpdateArrived, now_s: float) -> list[Effect]:
         device, offered, ledger = event.device, event.offered, self.ledger
-        if offered.sequence <= ledger.last_sequence(device):
-            return self._repeat_arrived(device, offered, now_s)
-        base_age = self._state.ages.at(offered.base.number) if offered.base.lineage == self.lineage else None
+        known = self._roaming.recall(device, offered.sequence)
+        if known is not None or offered.sequence <= ledger.last_sequence(device):
+            return self._repeat_arrived(device, offered, known, now_s)
+        distance = self._roaming.distance(offered)
         link = self._links.get(device)
-        if self._devices_wait and link is not None and base_age is not None:
+        if self._devices_wait and link is not None and distance is not None and not distance.abroad:
             link.done(offered.base.number)  # it trained on it: all of it has arrived
-        fault = self._fault(event, link)
-        if fault is not None or base_age is None:
-            return self._reject(device, offered.sequence, fault or self._unknown(offered.base), now_s)
+        fault = fault_of(event, link, self._rounds, self._state.held if self._trim is not None else ())
+        if fault is not None or distance is None:
+            fault = fault or unknown(offered.base, self.lineage, self._state.ages)
+            return self._reject(device, offered.sequence, fault, now_s)
 
         self._hear_speed(device, offered.seconds_per_step, now_s)
-        staleness = max(0.0, self.age - base_age)
+        staleness, behind, abroad = distance
         arrival = Arrival(
             device=device,
             sequence=offered.sequence,
@@ -275,7 +291,7 @@ class Region:
             steps=offered.steps,
             examples=offered.examples,
             loss=offered.loss,
-            behind=self.version - offered.base.number,
+            behind=behind,
         )
         self._state.position += 1
         self.counts.accepted += 1
@@ -283,10 +299,10 @@ class Region:
         if self._rounds is not None:
             self._rounds.delivered(device)
         weights = self._weights(now_s, arrival)
-        journal = JournalUpdate(newest.position, event, offered.base.number, staleness, None, None, None)
+        journal = JournalUpdate(newest.position, event, offered.base.number, staleness, None, None, None, abroad=abroad)
         if weights is None:
             self._state.held.append(newest)
-            ledger.take(device, offered.sequence, self.version, None)
+            ledger.take(device, RecentUpdate(offered.sequence, self.version, None, offered.moves))
             return [journal, *self._accept(device, offered.sequence, None, now_s)]
 
         effects = release(self._state, [*self._state.held, newest], weights, self._trim, journal)
@@ -352,28 +368,30 @@ class Region:
         self._state.rules[type(state)] = state
         return [SaveRuleState(state)]
 
-    def _repeat_arrived(self, device: str, offered: UpdateOffered, now_s: float) -> list[Effect]:
-        """Answer a number that is not above the highest: taken before, or passed over and then never to be taken."""
+    def _repeat_arrived(
+        self, device: str, offered: UpdateOffered, recent: RecentUpdate | None, now_s: float
+    ) -> list[Effect]:
+        """Answer a number that was taken before, here or elsewhere; or passed over and then is never to be taken."""
         sequence = offered.sequence
-        if offered.base.lineage != self.lineage:  # the ledger is as old as the lineage: it was not taken here
-            return self._reject(device, sequence, self._unknown(offered.base), now_s)
-        recent = self.ledger.recall(device, sequence)
+        if recent is None and offered.base_age is None and offered.base.lineage != self.lineage:
+            return self._reject(device, sequence, unknown(offered.base, self.lineage, self._state.ages), now_s)
         if recent is None and not self.ledger.may_have_forgotten(device, sequence):
             last = self.ledger.last_sequence(device)
-            passed_over = _Refusal("wrong_sequence", f"update {sequence} was not taken before {last} was")
+            passed_over = Refusal("wrong_sequence", f"update {sequence} was not taken before {last} was")
             return self._reject(device, sequence, passed_over, now_s)
         self.counts.repeats += 1
         # So old that its weight is forgotten: None lets the agent return nothing to its residual, which may lose a
         # little mass but never counts any twice.
         version, weight = (self.version, None) if recent is None else (recent.version, recent.weight)
         accepted = UpdateAccepted(sequence, version, weight, self._plan(device, now_s))
-        return [SendToDevice(device, accepted), *self._offer(device, now_s, answering=True)]
+        noted = [] if recent is None else self._roaming.answer_again(device, offered, recent)
+        return [*noted, SendToDevice(device, accepted), *self._offer(device, now_s, answering=True)]
 
     def _accept(self, device: str, sequence: int, weight: float | None, now_s: float) -> list[Effect]:
         accepted = UpdateAccepted(sequence, self.version, weight, self._plan(device, now_s))
         return [SendToDevice(device, accepted), *self._offer(device, now_s, answering=True)]
 
-    def _reject(self, device: str, sequence: int, fault: "Malformed | _Refusal", now_s: float) -> list[Effect]:
+    def _reject(self, device: str, sequence: int, fault: Malformed | Refusal, now_s: float) -> list[Effect]:
         self.counts.rejected[fault.reason] += 1
         if (link := self._links.get(device)) is not None:
             link.rejected.append(sequence)
@@ -382,33 +400,6 @@ class Region:
             self._rounds.excuse(device)
         offer = self._offer(device, now_s, answering=True)
         return [SendToDevice(device, rejected), *offer, *self._proceed(now_s)]
-
-    def _fault(self, event: UpdateArrived, link: Downlink | None) -> "Malformed | _Refusal | None":
-        """Say what is wrong with an update whose base is known, if anything."""
-        offered, rounds = event.offered, self._rounds
-        if link is not None and offered.sequence in link.rejected:
-            return _Refusal("wrong_sequence", f"update {offered.sequence} was rejected on this stream before")
-        if isinstance(event.vector, Malformed):
-            return event.vector
-        if offered.whole and len(event.vector) < event.vector.size:
-            return Malformed("malformed", f"a whole model of {len(event.vector)} entries, not {event.vector.size}")
-        if not isfinite(offered.loss):
-            return Malformed("not_finite", f"the update's loss is {offered.loss}")
-        if rounds is not None and not rounds.takes(event.device, offered.base.number):
-            return _Refusal("late", f"the round of version {offered.base.number} is over, or has one from this device")
-        if self._trim is not None and self._held_of(event.device) >= BUFFERED_MAX:
-            return _Refusal("late", f"{BUFFERED_MAX} updates of this device wait for those of others already")
-        return None
-
-    def _held_of(self, device: str) -> int:
-        return sum(held.arrival.device == device for held in self._state.held)
-
-    def _unknown(self, base: ModelVersion) -> "_Refusal":
-        ages = self._state.ages
-        return _Refusal(
-            "unknown_base",
-            f"base {base.lineage}@{base.number}: known are {self.lineage}@{ages.first} to {self.lineage}@{ages.last}",
-        )
 
     def _tick(self, now_s: float) -> list[Effect]:
         federated = self._federation.tick(len(self._links), now_s)
@@ -472,11 +463,3 @@ class Region:
     def _hear_speed(self, device: str, seconds_per_step: float | None, now_s: float) -> None:
         if seconds_per_step:  # neither unknown nor, from a device that has not measured yet, zero
             self._planner.heard(device, seconds_per_step, now_s)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Why an update that is well-formed is not taken."""
-
-    reason: Literal["unknown_base", "wrong_sequence", "late"]
-    detail: str

@@ -27,6 +27,8 @@ class RegionSettings:
     recipe: Recipe
     bundle: BundleReference
     part_bytes_max: int
+    url: str | None = None  # where agents reach this coordinator; None: they are not to be sent here
+    process: str = ""  # a name that no earlier process of this coordinator had
 
 
 class HeldUpdate(msgspec.Struct, frozen=True):
@@ -72,5 +74,6 @@ class Counts:
 
     accepted: int = 0
     repeats: int = 0
+    taken_back: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     merges: int = 0

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from coordinator.events import Apply, ApplyBuffer, Buffer, Effect, JournalUpdate, ReleaseUpdate
+from coordinator.ledger import RecentUpdate
 from coordinator.region_state import HeldUpdate, RegionState
 from skerry.protocol.limits import AGE_MAX
 
@@ -38,10 +39,10 @@ def release(
         device, sequence, age = held.arrival.device, held.arrival.sequence, older(ages.age)
         version = ages.append(age)
         if newest is not None and held.position == newest.position:
-            ledger.take(device, sequence, version, weight)
+            ledger.take(device, RecentUpdate(sequence, version, weight, newest.arrived.offered.moves))
             durable.append(replace(newest, version=version, weight=weight, age=age, buffer=buffer))
         else:
-            ledger.release(device, sequence, version, weight)
+            ledger.change(device, sequence, version=version, weight=weight)
             durable.append(ReleaseUpdate(held.position, device, version, weight, age, buffer))
         if buffer is None:
             changes.append(Apply(held.position, version, weight, age, held.whole))

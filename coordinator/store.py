@@ -32,11 +32,11 @@ class RegionRow(NamedTuple):
 
 
 class JournalRow(NamedTuple):
-    """One update or merge, as in the table `journal`."""
+    """What changed the model, or will, as in the table `journal`."""
 
     position: int
     version: int | None
-    kind: str  # "update", "model" (an update that is one) or "merge"
+    kind: str  # "update", "model" (an update that is one), "merge" or "taken_back"
     sender: str
     sequence: int
     base_number: int
@@ -53,6 +53,7 @@ class JournalRow(NamedTuple):
     entries: MergedEntries = "all"  # of a merge
     buffer_version: int | None = None  # of an update that counts only together with others
     trim: float | None = None
+    base_lineage: str = ""  # of an update whose base is of another region
 
 
 class ReleaseRow(NamedTuple):
@@ -124,6 +125,16 @@ class HeldRow(NamedTuple):
     payload: bytes
 
 
+class FoundUpdate(NamedTuple):
+    """An update as the journal has it."""
+
+    version: int | None  # None: held by the arrival rule
+    kind: str
+    weight: float | None
+    trim: float | None
+    payload: bytes
+
+
 class ReplayRow(NamedTuple):
     """What made one version."""
 
@@ -167,6 +178,7 @@ class Batch:
 
     journal: list[JournalRow] = field(default_factory=list)
     releases: list[ReleaseRow] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)  # positions of updates that were held
     publications: list[PublicationRow] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
     token: TokenState | None = None
@@ -183,6 +195,8 @@ class Batch:
         return bool(
             self.journal
             or self.releases
+            or self.dropped
+            or self.ledger
             or self.publications
             or self.token
             or self.rules
@@ -236,6 +250,7 @@ class Store:
         with self._db.transaction():
             self._run_each("append_journal", batch.journal)
             self._run_each("release_update", batch.releases)
+            self._run_each("drop_held", [(position,) for position in batch.dropped])
             self._run_each("append_publication", batch.publications)
             self._run_each("put_ledger", [_ledger_row(entry) for entry in batch.ledger])
             if batch.token is not None:
@@ -273,6 +288,12 @@ class Store:
     def held(self) -> list[HeldRow]:
         """Return the updates that the arrival rule holds, in their order."""
         return [HeldRow(*row) for row in self._rows("held")]
+
+    def find_update(self, device: str, sequence: int) -> FoundUpdate | None:
+        """Return an update, None where the journal does not reach back to it."""
+        with self._db.errors():
+            row = self._db.connection.execute(self._queries["find_update"], (device, sequence)).fetchone()
+        return None if row is None else FoundUpdate(*row)
 
     def ledger(self) -> list[LedgerEntry]:
         """Return every device's line."""

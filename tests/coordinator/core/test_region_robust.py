@@ -3,7 +3,7 @@
 from typing import Any
 
 from coordinator.events import ApplyBuffer, Buffer, JournalUpdate, ReleaseUpdate, SendToDevice
-from coordinator.region import BUFFERED_MAX
+from coordinator.refusal import BUFFERED_MAX
 from skerry.algorithms.arrival import Median
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation

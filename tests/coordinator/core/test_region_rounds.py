@@ -23,6 +23,7 @@ from coordinator.events import (
     Tick,
     UpdateArrived,
 )
+from coordinator.ledger import RecentUpdate
 from coordinator.region_state import HeldUpdate, RegionState
 from skerry.algorithms.arrival import Arrival, FedAvg, FedBuff, Spyker
 from skerry.algorithms.barrier import BarrierState
@@ -276,7 +277,7 @@ def test_updates_that_come_at_a_barrier_are_held_and_answered_behind_it(new_regi
 def test_updates_that_a_former_rule_held_are_let_go_after_a_restart(new_region: Any, words: Any) -> None:
     held = HeldUpdate(1, Arrival("crow", 1, 0.0, 100, 0.5, 20))
     state = RegionState("here/00000001", AgeHistory(0, [0.0]), position=1, held=[held])
-    state.ledger.take("crow", 1, 0, None)
+    state.ledger.take("crow", RecentUpdate(1, 0, None))
     effects = new_region(Recipe(arrival=Spyker(), downlink=Newest(), federation=NoFederation()), state=state).handle(
         Tick(), 1.0
     )

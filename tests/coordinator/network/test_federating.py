@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from coordinator.history import read_history
 from skerry.protocol import sparse
+from skerry.protocol.limits import PART_BYTES_MAX
+from skerry.protocol.messages import UpdateOffered
+from skerry.protocol.parts import cut
 from skerry.vector import Float32, SparseVector
 
 Start = Callable[..., Awaitable[Any]]
@@ -148,3 +152,36 @@ async def test_a_peer_behind_the_wrong_name_is_told_from_the_right_one(
     await region("west")
     east = await start("east", peers={"north": f"http://127.0.0.1:{ports['west']}"}, recipe=EAGER)
     await east.until(lambda status: "is 'west': correct peers.north" in str(status["peer_troubles"]["north"]))
+
+
+async def test_an_update_counts_in_one_of_two_regions(region: Start, initial: Float32) -> None:
+    """One that both took is taken back in the first; one that the second hears of in time is not taken there."""
+    alone = {"recipe": {"federation": {"rule": "none"}}}
+    east, west = await region("east", **alone), await region("west", url="http://127.0.0.1:1", **alone)
+    there = await west.device("kite")
+    assert there.welcome.coordinators == {"west": "http://127.0.0.1:1"}
+    version, _ = await there.model()
+    (part,) = cut(sparse.encode(SparseVector.full(np.full(SIZE, 0.1, np.float32))), PART_BYTES_MAX)
+    update = UpdateOffered(1, version, 20, 100, 0.5, 0.01, part)
+    await there.send(update)
+    weight = (await there.accepted()).weight
+    async with asyncio.timeout(20):
+        while (here := await east.device("kite")).welcome.last_sequence < 1:
+            await here.socket.close()
+            await asyncio.sleep(0.1)  # west's ledger is on its way
+    assert here.welcome.coordinators == {"west": "http://127.0.0.1:1"}
+    await here.send(replace(update, base_age=0.0, moves=1))
+    assert (await here.accepted()).weight == weight
+    assert (await east.json("/v1/admin/status"))["version"] == 0
+
+    crow, other = await east.device("crow"), await west.device("crow")
+    own, _ = await crow.model()
+    await crow.send(replace(update, base=own))
+    await other.send(replace(update, base=own, base_age=0.0, moves=1))
+    weight = (await other.accepted()).weight
+    await east.until(lambda status: status["version"] == 2)
+    assert (await east.metrics())["skerry_updates_taken_back_total"] == 1.0
+    np.testing.assert_allclose(await east.model(), initial, atol=1e-6)
+    await crow.send(replace(update, base=own))
+    assert (await crow.accepted()).weight is not None
+    assert (await crow.accepted()).weight == weight

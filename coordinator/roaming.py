@@ -1,0 +1,195 @@
+"""What a region decides about devices that come from another one, or go there. Pure; shares the region's state.
+
+A device that was not answered offers its update to the next coordinator. Both may have taken it. Their ledgers travel,
+and of two copies that one stays which was offered later: there the device was answered. The other one is taken back.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from coordinator.events import (
+    Apply,
+    DropHeld,
+    Effect,
+    FindUpdate,
+    JournalTakenBack,
+    LedgerAsked,
+    PeerLedgerArrived,
+    Reply,
+    SaveLedger,
+    UpdateFound,
+)
+from coordinator.ledger import RecentUpdate
+from coordinator.ledger_log import LedgerLog
+from coordinator.region_state import Counts, RegionSettings, RegionState
+from skerry.protocol import ledger_lines
+from skerry.protocol.ledger_lines import LedgerLine
+from skerry.protocol.limits import ANSWERS_MAX
+from skerry.protocol.messages import PeerLedger, PeerStatus, UpdateOffered
+
+ALIVE_S = 10.0  # since its last sign of life: agents are told of a coordinator that long
+DEVICES_MAX = 100_000  # of other regions whose updates are known
+KNOWN_MAX = 2 * ANSWERS_MAX  # updates of one of them: in two regions a device may have as many under way
+
+log = logging.getLogger(__name__)
+
+
+class Distance(NamedTuple):
+    """How far an update's base lies from the region's model."""
+
+    staleness: float  # in ages, >= 0
+    behind: int  # in versions, >= 0; of another lineage, whose versions say nothing here, as many as the ages
+    abroad: bool  # it is of another lineage
+
+
+class Roaming:
+    """One region's view of devices between regions."""
+
+    def __init__(self, settings: RegionSettings, state: RegionState, counts: Counts) -> None:
+        self._settings, self._state, self._counts = settings, state, counts
+        self._log = LedgerLog(settings.process)
+        self._elsewhere: dict[str, dict[int, tuple[str, LedgerLine]]] = {}  # by device and sequence: whose line
+        self._contested: dict[tuple[str, int], LedgerLine] = {}  # that are looked up, to be taken back
+        self._peers: dict[str, tuple[str, float]] = {}  # by name: URL, and when it was last seen
+        state.ledger.tell(self._log, everything=settings.url is not None)  # agents are sent here and there, then
+
+    # --- what others ask ---
+
+    @property
+    def place(self) -> str:
+        """Up to where peers can ask for lines of the ledger."""
+        return self._log.place
+
+    def coordinators(self, now_s: float) -> dict[str, str]:
+        """Return name and URL of those who live and serve agents, this one included."""
+        found = {name: url for name, (url, seen_s) in self._peers.items() if now_s - seen_s <= ALIVE_S}
+        return found if self._settings.url is None else {self._settings.name: self._settings.url, **found}
+
+    def last_sequence(self, device: str) -> int:
+        """Return the highest number that this device is known to have given an update, 0 before the first."""
+        return max(self._state.ledger.last_sequence(device), *self._elsewhere.get(device, ()), 0)
+
+    def distance(self, offered: UpdateOffered) -> Distance | None:
+        """Return how far the base of an update is from the model; None: nobody knows.
+
+        Of another region's base the device tells the age. Which of the two models is ahead does not matter then:
+        neither is made of the other. A whole model, and one of a round, count only where they were made.
+        """
+        state, base = self._state, offered.base
+        if base.lineage == state.lineage:
+            age = state.ages.at(base.number)
+            if age is None:
+                return None
+            return Distance(max(0.0, state.ages.age - age), state.ages.last - base.number, abroad=False)
+        if offered.base_age is None or offered.whole or self._settings.recipe.arrival.synchronous:
+            return None
+        apart = abs(state.ages.age - offered.base_age)
+        return Distance(apart, round(apart), abroad=True)
+
+    def recall(self, device: str, sequence: int) -> RecentUpdate | None:
+        """Return what a repeat is answered: taken here, or where a peer's ledger has it. None: nowhere as far as known.
+
+        A version of another region says nothing here: it is that of the model as it is now.
+        """
+        recent = self._state.ledger.recall(device, sequence)
+        if recent is None and (found := self._elsewhere.get(device, {}).get(sequence)) is not None:
+            _, line = found
+            return RecentUpdate(sequence, self._state.ages.last, line.weight, line.moves, elsewhere=True)
+        return recent
+
+    # --- updates ---
+
+    def answer_again(self, device: str, offered: UpdateOffered, recent: RecentUpdate) -> list[Effect]:
+        """Note that an update is answered once more: where it was offered by more moves, this copy is the one to stay.
+
+        One that a peer has is noted here, too: it is never taken, whatever becomes of what is known of the peer.
+        """
+        ledger = self._state.ledger
+        if recent.elsewhere:
+            if offered.sequence <= ledger.last_sequence(device):
+                return []
+            ledger.take(device, recent)
+        elif offered.moves > recent.moves:
+            ledger.change(device, offered.sequence, moves=offered.moves)
+        else:
+            return []
+        return [SaveLedger(device)]
+
+    # --- peers ---
+
+    def peer_seen(self, status: PeerStatus, now_s: float) -> None:
+        """Take note of a peer's sign of life."""
+        if status.url is not None:
+            self._peers[status.coordinator] = status.url, now_s
+
+    def asked(self, event: LedgerAsked) -> list[Effect]:
+        """Tell a peer what is on the disk here: it leaves behind the commit of all that was decided so far."""
+        keys, up_to, more = self._log.behind(event.after)
+        lines = ledger_lines.encode(list(self._lines(keys)))
+        return [Reply(event.key, PeerLedger(self._settings.name, lines, up_to, more))]
+
+    def ledger_arrived(self, event: PeerLedgerArrived) -> list[Effect]:
+        """Learn what a peer has taken; look up what is to be taken back here."""
+        effects: list[Effect] = []
+        for line in event.lines:
+            self._learn(event.peer, line)
+            key = line.device, line.sequence
+            recent = self._state.ledger.recall(*key)
+            if recent is not None and not recent.elsewhere and self._stays(recent, event.peer, line):
+                self._contested[key] = line
+                effects.append(FindUpdate(*key))
+        return effects
+
+    def update_found(self, found: UpdateFound) -> list[Effect]:
+        """Take an update back that another region has taken, too: out of what is held, or out of the model."""
+        key = found.device, found.sequence
+        line, recent = self._contested.pop(key, None), self._state.ledger.recall(*key)
+        if line is None or recent is None or recent.elsewhere:
+            return []
+        if found.vector is None:
+            log.warning(
+                "update %d of %s counts twice: it is not to be had from the journal", found.sequence, found.device
+            )
+            return []
+        state = self._state
+        held = next((one for one in state.held if (one.arrival.device, one.arrival.sequence) == key), None)
+        if held is None and found.version is None:  # it was let go meanwhile
+            self._contested[key] = line
+            return [FindUpdate(*key)]
+        self._counts.taken_back += 1
+        state.ledger.change(*key, weight=line.weight, elsewhere=True)
+        if held is not None:
+            state.held.remove(held)
+            return [DropHeld(held.position, found.device)]
+        assert found.weight is not None
+        state.position += 1
+        age = max(0.0, state.ages.age - 1.0)
+        version = state.ages.append(age)
+        return [
+            JournalTakenBack(state.position, version, found, -found.weight, age),
+            Apply(state.position, version, -found.weight, age),
+        ]
+
+    def _stays(self, recent: RecentUpdate, peer: str, line: LedgerLine) -> bool:
+        """Say whether the peer's copy stays, not the own one. Each sees it alike; equal copies are told by their names.
+
+        Without a move on either side there is nothing to decide: then the device has lost its state and counts anew.
+        """
+        return line.moves > 0 and (line.moves, peer) > (recent.moves, self._settings.name)
+
+    def _learn(self, peer: str, line: LedgerLine) -> None:
+        known = self._elsewhere.pop(line.device, {})  # the device that was heard of last comes last
+        self._elsewhere[line.device] = known
+        before = known.get(line.sequence)
+        if before is None or line.moves >= before[1].moves:
+            known[line.sequence] = peer, line
+        if len(known) > KNOWN_MAX:
+            del known[min(known)]
+        if len(self._elsewhere) > DEVICES_MAX:
+            del self._elsewhere[next(iter(self._elsewhere))]
+
+    def _lines(self, keys: list[tuple[str, int]]) -> Iterator[LedgerLine]:
+        for device, sequence in keys:
+            if (update := self._state.ledger.recall(device, sequence)) is not None:
+                yield LedgerLine(device, sequence, update.weight, update.moves)
