@@ -17,6 +17,7 @@ import msgspec
 from coordinator import config as configuration
 from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
+from coordinator.enrolment import identity_commands, operator_commands
 from skerry import __version__, logging_setup, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong (not running, for example),
 2 wrong usage or configuration or a missing package, 3 the disk refused, 4 the
-state was written by a newer version, 5 a bundle or data that does not fit."""
+state was written by a newer version, 5 a bundle or data that does not fit,
+7 the identity is missing, expired, revoked or refused: join."""
 
 PACES = {"slow": "slowed down", "pause": "paused"}
 REASONS_CHARS_MAX = 200  # shown of one device's
@@ -60,10 +62,17 @@ def coordinator() -> None:
     \b
     Examples:
       skerry-coordinator config check --config coordinator.toml
+      skerry-coordinator init --address eu.example.org
+      skerry-coordinator token create --ttl 1h
       skerry-coordinator run --config coordinator.toml
       skerry-coordinator status --url http://127.0.0.1:8470
       skerry-coordinator model export --format onnx --output model.onnx
     """  # noqa: D301 - click takes \b for "do not rewrap"
+
+
+for command in (identity_commands.init, identity_commands.join, operator_commands.token, operator_commands.devices):
+    command.epilog = EXIT_CODES
+    coordinator.add_command(command)
 
 
 @coordinator.command(epilog=EXIT_CODES)

@@ -64,6 +64,8 @@ SHELLS = {
     "edge_agent/vitals.py": {"ctypes", "os.getpid", "psutil"},
     # commands and what they alone use
     "coordinator/cli.py": {"signal"},
+    "coordinator/enrolment/identity_commands.py": {"secrets", "time"},
+    "coordinator/enrolment/operator_commands.py": {"secrets"},
     "coordinator/export.py": {"tempfile"},
     "edge_agent/bench.py": {"platform", "psutil", "tempfile", "time"},
     "edge_agent/cli.py": {"signal", "time"},
