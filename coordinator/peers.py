@@ -6,12 +6,13 @@ Each peer has its own tasks and its own newest message of each kind, so that the
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 
+from coordinator.enrolment.registry import Refusal, Revocation, parse_page
 from coordinator.events import Event, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
 from coordinator.metrics import Metrics
 from skerry import connection_error
@@ -23,6 +24,7 @@ from skerry.protocol.messages import (
     PeerModelNeeded,
     PeerModelTaken,
     PeerStatus,
+    Revocations,
     TokenPassed,
     TokenTaken,
 )
@@ -50,6 +52,21 @@ class Region(Protocol):
         """Hand over what happened."""
 
 
+class Enrolment(Protocol):
+    """What the peers' shell needs of the enrolment desk."""
+
+    @property
+    def digest(self) -> str | None:
+        """Of the revocations that are known here."""
+
+    async def learn(self, revocations: Sequence[Revocation]) -> object:
+        """Take a peer's revocations.
+
+        Raises:
+            Refusal: there would be too many.
+        """
+
+
 class PeerError(Exception):
     """A peer did not answer as it should; its text says how."""
 
@@ -75,6 +92,7 @@ class _Peer:
         self.model = _Newest()
         self.token = _Newest()
         self.ledger = ""  # the place that its ledger was read up to
+        self.revocations: str | None = None  # the digest of those that were read to their end
         self.sent_bytes = 0
         self.received_bytes = 0
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
@@ -100,6 +118,7 @@ class Peers:
         self._progress_timeout_s = progress_timeout_s
         self._rng = rng
         self.region: Region  # set once, before `run`: the engine needs us first
+        self.enrolment: Enrolment | None = None  # None: plain HTTP, where nobody is known
 
     # --- the engine's outlet ---
 
@@ -162,6 +181,7 @@ class Peers:
                 self._metrics.peers_reachable[peer.name] = True
                 self.region.submit(PeerSeen(status))
                 await self._fetch_ledger(session, peer, status.ledger)
+                await self._fetch_revocations(session, peer, status.revocations)
             await asyncio.sleep(POLL_S * self._rng.uniform(0.8, 1.2))
 
     async def _status(self, session: aiohttp.ClientSession, peer: _Peer) -> PeerStatus:
@@ -192,6 +212,26 @@ class Peers:
             self.region.submit(PeerLedgerArrived(peer.name, lines))
             more = page.more and bool(lines)  # a page of nothing that promises more would never end
             peer.ledger = page.up_to
+
+    async def _fetch_revocations(self, session: aiohttp.ClientSession, peer: _Peer, digest: str | None) -> None:
+        """Ask for the peer's revocations, page by page, where it has others; what fails is asked for next time."""
+        if self.enrolment is None or digest in {None, peer.revocations, self.enrolment.digest}:
+            return
+        after, more = "", True
+        while more:
+            try:
+                answer = await self._exchange(session, peer, "GET", f"revocations?after={quote(after)}", b"")
+                page = _decode(answer, Revocations)
+                told = parse_page(page.revoked, after)
+                if told is None:
+                    raise PeerError("tells no revocations, or not in order")
+                await self.enrolment.learn(told)
+            except (PeerError, Refusal) as error:
+                self._metrics.peer_failures[peer.name] += 1
+                log.warning("peer %s: its revocations cannot be taken: %s", peer.name, error)
+                return
+            after, more = page.revoked[-1] if told else "", page.more and bool(told)
+        peer.revocations = digest
 
     async def _deliver(self, session: aiohttp.ClientSession, peer: _Peer, box: _Newest, what: str) -> None:
         """Send what is put into `box`, again and again until it is taken or replaced."""

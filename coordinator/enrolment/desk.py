@@ -184,6 +184,11 @@ class Desk:
 
     # --- for peers ---
 
+    @property
+    def digest(self) -> str | None:
+        """Of the revocations that are known here."""
+        return self.registry.digest
+
     async def learn(self, revocations: Sequence[Revocation]) -> list[Revocation]:
         """Take a peer's revocations; return those that were new.
 

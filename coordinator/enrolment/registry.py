@@ -380,3 +380,15 @@ def parse_revocation(text: str) -> Revocation | None:
     if found is None or not NAME.match(found[2]):
         return None
     return Revocation(found[1], found[2], found[3])  # type: ignore[arg-type]  # the pattern says which roles
+
+
+def parse_page(texts: Sequence[str], after: str) -> list[Revocation] | None:
+    """Read a page of a peer's revocations, which are in order and behind `after`; None where it is none.
+
+    The order is looked at so that a peer cannot keep one asking for ever.
+    """
+    revocations = [parse_revocation(text) for text in texts]
+    if any(not before < text for before, text in zip([after, *texts], texts, strict=False)):
+        return None
+    found = [one for one in revocations if one is not None]
+    return found if len(found) == len(revocations) else None

@@ -1,0 +1,185 @@
+"""Who is shut out at one coordinator is shut out at its peers, by whatever way they hear of it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from coordinator import peers as peers_module
+from coordinator.enrolment import registry as registries
+from coordinator.enrolment.api import EnrolmentApi
+from coordinator.enrolment.registry import Revocation, parse_page
+from coordinator.events import Event
+from coordinator.metrics import Metrics
+from coordinator.peers import Peers
+from skerry.protocol import frames
+from skerry.protocol.messages import BroadcastId, PeerStatus, Revocations
+from tests.coordinator.enrolment.conftest import Bench, OpenBench
+
+BUNDLE = "0" * 64
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers_module, "POLL_S", 0.01)
+
+
+class Ear:
+    def submit(self, event: Event) -> None:
+        """Nobody listens."""
+
+
+def revocation(number: int) -> Revocation:
+    return Revocation("agent", f"pi-{number}", f"{number:064x}")
+
+
+@asynccontextmanager
+async def serving(digest: Callable[[], str | None], tell: Handler) -> AsyncIterator[str]:
+    """Serve what a peer asks for: the status, and the revocations by `tell`."""
+
+    async def tell_status(request: web.Request) -> web.Response:
+        status = PeerStatus("eu-1", "eu", "eu/00000001", 0, 0.0, BUNDLE, BroadcastId(0, 0), 0, revocations=digest())
+        return web.Response(body=frames.encode(status))
+
+    application = web.Application()
+    application.router.add_get("/v1/federation/status", tell_status)
+    application.router.add_get("/v1/federation/revocations", tell)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def polling(url: str, bench: Bench) -> AsyncIterator[Metrics]:
+    """Let the desk of `bench` hear of what the coordinator at `url` knows."""
+    metrics = Metrics()
+    peers = Peers(
+        {"eu-1": url},
+        BUNDLE,
+        metrics,
+        connector=aiohttp.TCPConnector,
+        progress_timeout_s=5.0,
+        rng=random.Random(1),
+    )
+    peers.region, peers.enrolment = Ear(), bench.desk
+    running = asyncio.create_task(peers.run())
+    try:
+        yield metrics
+        assert not running.done(), running.exception()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the other side of a socket
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("page", [1, 256])
+async def test_what_one_coordinator_revokes_another_one_learns_and_keeps(
+    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(registries, "PAGE_ENTRIES_MAX", page)
+    eu, us = await open_bench("eu-1"), await open_bench("us-1")
+    await eu.desk.learn([revocation(number) for number in range(5)])
+    tell = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0).tell_revocations
+    async with serving(lambda: eu.desk.digest, tell) as url, polling(url, us):
+        await until(lambda: us.desk.digest == eu.desk.digest)
+        assert us.desk.registry.is_revoked(*revocation(3))
+        ended = len(us.ended)
+        await eu.desk.revoke("agent", "pi-9", "f" * 64)
+        await until(lambda: us.desk.digest == eu.desk.digest)
+        assert len(us.ended) == ended + 1
+    digest = us.desk.digest
+    us.desk.close()
+    assert (await open_bench("us-1")).desk.digest == digest
+
+
+async def test_where_we_know_more_a_peer_is_asked_once_and_not_for_ever(open_bench: OpenBench) -> None:
+    eu, us = await open_bench("eu-1"), await open_bench("us-1")
+    await eu.desk.learn([revocation(1)])
+    await us.desk.learn([revocation(2)])
+    asked = statuses = 0
+
+    async def tell(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        page, more = eu.desk.registry.revocations()
+        return web.Response(body=frames.encode(Revocations(tuple(page), more)))
+
+    def digest() -> str | None:
+        nonlocal statuses
+        statuses += 1
+        return eu.desk.digest
+
+    async with serving(digest, tell) as url, polling(url, us):
+        await until(lambda: statuses > 5)
+    assert asked == 1
+    assert us.desk.registry.revocations()[0] == [revocation(1).text(), revocation(2).text()]
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [["garbage"]],
+        [[revocation(2).text(), revocation(1).text()]],
+        [[revocation(1).text()], [revocation(1).text()]],
+        [[f"root/pi/{'0' * 64}"]],
+    ],
+    ids=["garbage", "order", "again and again", "role"],
+)
+async def test_a_broken_peer_is_counted_and_disturbs_nobody(open_bench: OpenBench, pages: list[list[str]]) -> None:
+    us = await open_bench("us-1")
+    told = 0
+
+    async def tell(request: web.Request) -> web.Response:
+        nonlocal told
+        told += 1
+        page = pages[0 if request.query["after"] == "" else -1]
+        return web.Response(body=frames.encode(Revocations(tuple(page), more=True)))
+
+    async with serving(lambda: "0" * 64, tell) as url, polling(url, us) as metrics:
+        await until(lambda: metrics.peer_failures["eu-1"] >= 2)
+    assert told <= 2 * (metrics.peer_failures["eu-1"] + 1)
+
+
+async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "REVOCATIONS_MAX", 10)
+    us = await open_bench("us-1")
+
+    async def tell(request: web.Request) -> web.Response:
+        after = request.query["after"]
+        start = int(after[-64:], 16) if after else 0
+        page = [Revocation("agent", "pi", f"{start + number:064x}").text() for number in range(1, 5)]
+        return web.Response(body=frames.encode(Revocations(tuple(page), more=True)))
+
+    async with serving(lambda: "0" * 64, tell) as url, polling(url, us) as metrics:
+        await until(lambda: metrics.peer_failures["eu-1"] >= 2)
+    assert len(us.desk.registry.revocations()[0]) <= 10
+
+
+@pytest.mark.parametrize(
+    ("texts", "after", "count"),
+    [
+        ([], "", 0),
+        ([revocation(1).text(), revocation(2).text()], "", 2),
+        ([revocation(2).text()], revocation(1).text(), 1),
+        ([revocation(1).text()], revocation(1).text(), None),
+        ([revocation(1).text(), revocation(1).text()], "", None),
+        ([""], "", None),
+    ],
+)
+def test_a_page_is_in_order_and_behind_what_was_asked(texts: Sequence[str], after: str, count: int | None) -> None:
+    found = parse_page(texts, after)
+    assert (None if found is None else len(found)) == count
