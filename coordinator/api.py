@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from coordinator.authorization import caller_of
 from coordinator.engine import EngineStatus, ModelSnapshot
 from coordinator.events import Answer, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
 from coordinator.intake import read_vector
@@ -78,9 +80,9 @@ class Api:
         self._progress_timeout_s = progress_timeout_s
         self._wall_clock = wall_clock
 
-    def application(self, agents: Agents) -> web.Application:
-        """Return the routes."""
-        application = web.Application()
+    def application(self, agents: Agents, middlewares: Iterable[Middleware] = ()) -> web.Application:
+        """Return the routes; `middlewares` stand before every one of them."""
+        application = web.Application(middlewares=middlewares)
         application.on_response_prepare.append(self._stamp)
         application.router.add_get("/v1/agents/stream", agents.handle)
         application.router.add_post("/v1/federation/model", self.take_model)
@@ -89,6 +91,7 @@ class Api:
         application.router.add_get("/v1/federation/ledger", self.tell_ledger)
         application.router.add_get("/v1/bundles/{sha256}", self.give_bundle)
         application.router.add_get("/v1/model", self.give_model)
+        application.router.add_get("/v1/region", self.tell_party)
         application.router.add_get("/v1/admin/status", self.tell_operator)
         application.router.add_get("/healthz", self.tell_health)
         application.router.add_get("/readyz", self.tell_readiness)
@@ -108,7 +111,7 @@ class Api:
         """Take a peer's publication; answered once it is on disk."""
         body = await self._body(request, 4 * self._region.size + MESSAGE_BYTES_MAX)
         message = await self._run_in_thread(lambda: _decode(body, PeerModel))
-        self._check_peer(message.coordinator)
+        self._check_peer(message.coordinator, request)
         size = self._region.size
         values = await self._run_in_thread(lambda: read_vector(message.values, size))
         if isinstance(values, Malformed):
@@ -119,7 +122,7 @@ class Api:
         """Take the token from a peer; answered once that is on disk."""
         body = await self._body(request, MESSAGE_BYTES_MAX)
         message = _decode(body, TokenPassed)
-        self._check_peer(message.sender)
+        self._check_peer(message.sender, request)
         return await self._answer(message.sender, body, TokenArrived(message))
 
     async def tell_peer(self, request: web.Request) -> web.Response:
@@ -135,7 +138,10 @@ class Api:
             raise web.HTTPServiceUnavailable(text=str(error)) from None
         return web.Response(body=frames.encode(answer), content_type=MSGPACK)
 
-    def _check_peer(self, name: str) -> None:
+    def _check_peer(self, name: str, request: web.Request) -> None:
+        caller = caller_of(request)
+        if caller is not None and caller.subject.name != name:
+            raise web.HTTPForbidden(text=f"{caller.subject.uri} speaks for itself alone, not for coordinator {name!r}")
         if not self._peers.knows(name):
             raise web.HTTPForbidden(
                 text=f"coordinator {name!r} is no peer of this one: see `peers` in its configuration"
@@ -203,6 +209,12 @@ class Api:
             content_type="application/octet-stream",
             headers={"ETag": f'"{tag}"', "Content-Disposition": f'attachment; filename="{kind}.safetensors"'},
         )
+
+    async def tell_party(self, request: web.Request) -> web.Response:
+        """Say what this region is about."""
+        about, status = self._about(), self._region.status()
+        told = {key: about[key] for key in ("coordinator", "region", "bundle")} | {"cycle_s": status.cycle_s}
+        return web.json_response(told)
 
     # --- operators ---
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -195,11 +196,13 @@ def config_check(config_path: Path, as_json: bool) -> None:
       skerry-coordinator config check --config lab/eu.toml --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require("coordinator", "this command")
+    from coordinator.credentials import credentials_of
     from coordinator.service import check_exposure, check_size
 
     loaded = configuration.load(config_path)
     with naming(config_path):
         check_exposure(loaded)
+    credentials_of(loaded, time.time)
     bundle = bundles.resolve(loaded.bundle)
     check_size(bundle)
     held_out = None

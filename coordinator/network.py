@@ -5,15 +5,21 @@ import contextlib
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 import aiohttp
 from aiohttp import web
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from yarl import URL
 
 from coordinator.admission import Admission
 from coordinator.config import Limits, Listen
 from coordinator.listener import BACKLOG, Listener
 from skerry.errors import ConfigError
+
+Trouble = Callable[[URL, bytes], str | None]  # of a server at that origin with that certificate; None: there is none
 
 HANDSHAKE_S = 10.0
 GOODBYE_S = 2.0  # for TLS's own
@@ -32,8 +38,11 @@ class Network(Protocol):
             ConfigError: the address cannot be used.
         """
 
-    def connector(self, context: ssl.SSLContext | None) -> aiohttp.BaseConnector:
-        """Return what an HTTP client connects with, by TLS to https. Called inside the running loop."""
+    def connector(self, context: ssl.SSLContext | None, trouble: Trouble) -> aiohttp.BaseConnector:
+        """Return what an HTTP client connects with, by TLS to https. Called inside the running loop.
+
+        `trouble` is asked about every server that has shown a certificate, before anything is sent there.
+        """
 
 
 class Sockets:
@@ -71,9 +80,9 @@ class Sockets:
         assert isinstance(port, int)
         return port
 
-    def connector(self, context: ssl.SSLContext | None) -> aiohttp.BaseConnector:
+    def connector(self, context: ssl.SSLContext | None, trouble: Trouble) -> aiohttp.BaseConnector:
         """Connect by TCP."""
-        return aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
+        return _Connector(context, trouble)
 
     def _admission(self, *, limited: bool) -> Admission:
         """Return the rules for one port; in a lab without TLS all come from one address, and cost little."""
@@ -85,6 +94,30 @@ class Sockets:
             rate_per_s=limits.connections_per_s_max if limited else UNLIMITED_PER_S,
             rate_per_address_per_s=limits.connections_per_address_per_s_max if limited else UNLIMITED_PER_S,
         )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connects by TCP, and looks at whom it has reached."""
+
+    def __init__(self, context: ssl.SSLContext | None, trouble: Trouble) -> None:
+        super().__init__(limit=0, ssl=True if context is None else context)
+        self._trouble = trouble
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
+    ) -> Connection:
+        """Return a connection to a server that is the one it should be."""
+        connection = await super().connect(req, traces, timeout)
+        tls = None if connection.transport is None else connection.transport.get_extra_info("ssl_object")
+        if tls is not None:
+            trouble = self._trouble(req.url.origin(), tls.getpeercert(binary_form=True))
+            if trouble is not None:
+                connection.close()
+                raise aiohttp.ClientConnectionError(trouble)
+        return connection
 
 
 class _Site(web.SockSite):

@@ -11,13 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from msgspec.structs import replace
+from yarl import URL
 
-from coordinator import reload
+from coordinator import authorization, reload
 from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
+from coordinator.credentials import Credentials, credentials_of
 from coordinator.engine import Engine, Toll
 from coordinator.evaluation import Evaluator, open_evaluator
 from coordinator.intake import bytes_max
@@ -29,6 +33,7 @@ from coordinator.threads import RunInThread, in_executor
 from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, DataError, StorageError
 from skerry.exposure import check_url, is_loopback
+from skerry.identity.certificate import Identified
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
     BundleReference,
@@ -123,7 +128,9 @@ class Service:
         self._open_database, self._open_trainer, self._toll = open_database, open_trainer, toll
         self._started_at_s = 0.0
         self._manager, self._reloads = manager or ServiceManager(), reloads
-        self.engine: Engine  # from `start` on
+        self.credentials: Credentials | None = None  # None: plain HTTP, or not started yet
+        self.agents: Agents  # from `start` on, as the engine
+        self.engine: Engine
         self.port = 0
 
     async def start(self) -> None:
@@ -159,17 +166,20 @@ class Service:
     async def _start(self) -> None:
         config = self._config
         check_exposure(config)
+        self.credentials = credentials_of(config, self._wall_clock)
         bundle = bundles.resolve(config.bundle)
         check_size(bundle)
         self._parts.callback(self._stop_threads)
 
         update_bytes_max = bytes_max(bundle.manifest.layout.size, config.limits.update_bytes_max)
-        agents = Agents(replace(config.limits, update_bytes_max=update_bytes_max), self.metrics, self._work)
+        self.agents = agents = Agents(
+            replace(config.limits, update_bytes_max=update_bytes_max), self.metrics, self._work
+        )
         peers = Peers(
             config.peers,
             bundle.sha256,
             self.metrics,
-            connector=lambda: self._network.connector(None),
+            connector=self._connector,
             progress_timeout_s=config.limits.progress_timeout_s,
             rng=self._rng,
         )
@@ -215,7 +225,11 @@ class Service:
             self._begin(peers.run(), "peers")
         if evaluator is not None:
             self._begin(evaluator.run(), "evaluation")
-        self._housekeepers = (agents.housekeep, peers.housekeep)
+        self._housekeepers = (
+            agents.housekeep,
+            peers.housekeep,
+            lambda: agents.end_expired(self._wall_clock()),
+        )
         self._begin(self._housekeep(), "housekeeping")
         if self._manager.watchdog_s is not None:
             self._begin(self._manager.keep(self._under_way), "watchdog")
@@ -233,7 +247,7 @@ class Service:
             progress_timeout_s=config.limits.progress_timeout_s,
             wall_clock=self._wall_clock,
         )
-        await self._listen(api.application(agents))
+        await self._listen(api.application(agents, self._authorization()))
         self._parts.push_async_callback(agents.drain)
         self._ready = True
         self._manager.ready(f"region {config.region}, listening on {config.listen.host}:{self.port}")
@@ -255,15 +269,35 @@ class Service:
             evaluator.every_s = self._config.evaluation.every_s
         return differences
 
+    def _connector(self) -> aiohttp.BaseConnector:
+        """Return what connects to peers, and to nobody who only looks like one."""
+        credentials, names = self.credentials, {URL(url).origin(): name for name, url in self._config.peers.items()}
+
+        def trouble(origin: URL, der: bytes) -> str | None:
+            assert credentials is not None, "no TLS without credentials"
+            return credentials.peer_trouble(names[origin], der, self._wall_clock(), self._revoked)
+
+        return self._network.connector(None if credentials is None else credentials.client, trouble)
+
+    def _authorization(self) -> tuple[Middleware, ...]:
+        """Return what asks for certificates; nothing, where plain HTTP is spelt out."""
+        if self.credentials is None:
+            return ()
+        return (authorization.middleware(self.credentials.root, self._config.name, self._wall_clock, self._revoked),)
+
     async def _listen(self, application: web.Application) -> None:
         """Open the port and write it down."""
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)
-        self.port = await self._network.listen(runner, self._config.listen, None)
+        context = None if self.credentials is None else self.credentials.server
+        self.port = await self._network.listen(runner, self._config.listen, context)
         path = self._config.state_dir / PORT_FILE
         self._parts.callback(path.unlink, missing_ok=True)
         _write_port(path, self.port)
+
+    def _revoked(self, caller: Identified) -> bool:
+        return False
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
@@ -294,12 +328,7 @@ def check_exposure(config: CoordinatorConfig) -> None:
     Raises:
         ConfigError: naming the key and the remedy.
     """
-    if not config.insecure:
-        raise ConfigError(
-            "insecure: this version serves plain http only, without TLS and without knowing who connects; TLS arrives "
-            "together with the enrolment of devices. For a lab on this machine spell out `insecure = true`"
-        )
-    if not config.insecure_beyond_loopback and not is_loopback(config.listen.host):
+    if config.insecure and not config.insecure_beyond_loopback and not is_loopback(config.listen.host):
         raise ConfigError(
             f"listen.host: {config.listen.host!r} is no loopback address, and `insecure = true` serves no other, "
             "unless `insecure_beyond_loopback = true` is spelt out as well: then anyone who reaches the port takes part"
@@ -309,6 +338,8 @@ def check_exposure(config: CoordinatorConfig) -> None:
             check_url(url, insecure=config.insecure, beyond_loopback=config.insecure_beyond_loopback)
         except ConfigError as error:
             raise ConfigError(f"peers.{name}: {error}") from error
+        if config.insecure and url.startswith("https://"):
+            raise ConfigError(f"peers.{name}: {url!r} asks for a certificate, which `insecure = true` does without")
 
 
 def check_size(bundle: Bundle) -> None:

@@ -5,13 +5,14 @@ import logging
 import socket as sockets
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from coordinator.admission import Bucket
+from coordinator.authorization import caller_of
 from coordinator.config import Limits
 from coordinator.events import (
     DeviceConnected,
@@ -27,6 +28,7 @@ from coordinator.intake import Intake, IntakeFullError, read_vector
 from coordinator.metrics import Metrics
 from coordinator.outgoing import PART_BYTES, Brief, Offer, Outgoing
 from coordinator.threads import RunInThread
+from skerry.identity.certificate import Identified
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import PROTOCOL_MAJOR
@@ -89,6 +91,7 @@ class _Stream:
         self.socket = socket
         self.request = request
         self.outgoing = outgoing
+        self.caller = caller_of(request)  # whose certificate it is; None: plain HTTP
         self.ended = False  # nothing that it still receives counts
         self.heard_at_s = 0.0
         self.received_bytes = 0
@@ -164,7 +167,7 @@ class Agents:
         await socket.prepare(request)
         try:
             with self._admitted():
-                hello, hello_bytes = await self._hello(socket)
+                hello, hello_bytes = await self._hello(socket, caller_of(request))
                 await self._serve(hello, hello_bytes, socket, request)
         except _Refusal as refusal:
             await self._refuse(socket, request, refusal.refused, str(request.remote))
@@ -184,8 +187,8 @@ class Agents:
         finally:
             self._open -= 1
 
-    async def _hello(self, socket: web.WebSocketResponse) -> tuple[Hello, int]:
-        """Return the agent's first message, if it may stay."""
+    async def _hello(self, socket: web.WebSocketResponse, caller: Identified | None) -> tuple[Hello, int]:
+        """Return the agent's first message, if it may stay; with a certificate it may act as nobody else."""
         try:
             async with asyncio.timeout(HELLO_S):
                 frame = await self._frame(socket)
@@ -201,6 +204,9 @@ class Agents:
                 f"protocol {hello.protocol_major}.x is not spoken here, {PROTOCOL_MAJOR}.x is; install a matching agent"
             )
             raise _Refusal(Refused("protocol", detail, retry=False))
+        if caller is not None and hello.device != caller.subject.name:
+            detail = f"the certificate is of device {caller.subject.name}, not of {hello.device}: join with that name"
+            raise _Refusal(Refused("malformed", detail, retry=False))
         return hello, len(frame)
 
     async def _serve(self, hello: Hello, hello_bytes: int, socket: web.WebSocketResponse, request: web.Request) -> None:
@@ -325,10 +331,30 @@ class Agents:
 
     def _supersede(self, older: _Stream) -> None:
         """End a device's older stream; the region hears of it before the newer one says Hello."""
-        self._report(older)
-        self._end(older)
         refused = Refused("superseded", "the same device has opened a newer stream", retry=False)
-        task = asyncio.create_task(self._refuse(older.socket, older.request, refused, f"device {older.device}"))
+        self._dismiss(older, self._refuse(older.socket, older.request, refused, f"device {older.device}"))
+
+    def end_revoked(self, revoked: Callable[[Identified], bool]) -> None:
+        """End the streams of devices whose certificate counts no more, at once."""
+        for stream in list(self._streams.values()):
+            if stream.caller is not None and revoked(stream.caller):
+                refused = Refused("revoked", "the certificate of this device was revoked", retry=False)
+                who = f"device {stream.device}"
+                self._dismiss(stream, self._refuse(stream.socket, stream.request, refused, who))
+
+    def end_expired(self, now_s: float) -> None:
+        """Let devices come again whose certificate expired while their stream stood; `now_s` is the wall clock's."""
+        for stream in list(self._streams.values()):
+            if stream.caller is not None and now_s > stream.caller.not_after_s:
+                log.info("device %s: its certificate has expired; ending its stream", stream.device)
+                drain = Drain(RECONNECT_AFTER_S)
+                self._dismiss(stream, _say_and_close(stream.socket, stream.request, drain, WSCloseCode.GOING_AWAY))
+
+    def _dismiss(self, stream: _Stream, goodbye: Coroutine[None, None, None]) -> None:
+        """End a stream: nothing that it still brings counts; `goodbye` tells the device."""
+        self._report(stream)
+        self._end(stream)
+        task = asyncio.create_task(goodbye)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -63,7 +63,7 @@ SHELLS = {
     "edge_agent/board.py": {"os.statvfs"},
     "edge_agent/vitals.py": {"ctypes", "os.getpid", "psutil"},
     # commands and what they alone use
-    "coordinator/cli.py": {"signal"},
+    "coordinator/cli.py": {"signal", "time"},
     "coordinator/enrolment/identity_commands.py": {"secrets", "time"},
     "coordinator/enrolment/operator_commands.py": {"secrets"},
     "coordinator/export.py": {"tempfile"},

@@ -14,6 +14,7 @@ from aiohttp.helpers import ceil_timeout
 from aiohttp.tracing import Trace
 
 from coordinator.config import Listen
+from coordinator.network import Trouble
 from skerry.errors import ConfigError
 from testbed.simulation.connection import Connection
 from testbed.simulation.host import Listener
@@ -159,7 +160,7 @@ class ServerNetwork:
             ) from error
         return site.port
 
-    def connector(self, context: ssl.SSLContext | None) -> aiohttp.BaseConnector:
+    def connector(self, context: ssl.SSLContext | None, trouble: Trouble) -> aiohttp.BaseConnector:
         """Connect from the host, in plain http, with as many connections at a time as are asked for."""
         assert context is None, "TLS is not modelled"
         return Connector(self._network, self._host, limit=0)

@@ -196,8 +196,8 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 def connect(http: aiohttp.ClientSession) -> Callable[..., Awaitable[Device]]:
     """Return a function that connects a device to the coordinator at a URL."""
 
-    async def connect(url: str, name: str, **hello: Any) -> Device:
-        return await _connect(http, url, name, **hello)
+    async def connect(url: str, name: str, session: aiohttp.ClientSession | None = None, **hello: Any) -> Device:
+        return await _connect(session or http, url, name, **hello)
 
     return connect
 

@@ -276,7 +276,7 @@ async def test_an_exported_model_predicts_as_it_stands(
         (CONFIG + "\n[limits]\npart_bytes_max = 1048576\n", 2, "does not fit frame_bytes_max"),
         (CONFIG + "\n[limits]\npart_bytes_max = 1024\n", 2, "update_bytes_max"),
         (CONFIG + "\n[limit]\n", 2, "limit"),
-        (CONFIG.replace("insecure = true", ""), 2, "insecure"),
+        (CONFIG.replace("insecure = true", ""), 7, "join"),
         (CONFIG.replace("[listen]", "[listen]\nhost = '0.0.0.0'"), 2, "loopback"),
         (CONFIG.replace("[listen]", "[peers]\nus = 'http://us.example.org:8470'\n\n[listen]"), 2, "peers.us"),
         (CONFIG.replace("builtin:activity", "missing.skerry"), 5, "missing.skerry"),

@@ -13,6 +13,7 @@ from coordinator.evaluation import LOSS_MAX
 from coordinator.history import read_history
 from coordinator.service import Service
 from skerry.errors import ConfigError, DataError, StorageError
+from skerry.identity.errors import IdentityError
 from skerry.protocol import sparse
 from skerry.tasks.bundle import Bundle
 from skerry.vector import Float32, SparseVector
@@ -28,7 +29,9 @@ async def refused(config: CoordinatorConfig, kind: type[Exception], words: str) 
 
 
 async def test_plain_http_must_be_spelt_out(make_config: MakeConfig) -> None:
-    await refused(make_config(insecure=False), ConfigError, "insecure = true")
+    await refused(make_config(insecure=False), IdentityError, "join")
+    await refused(make_config(insecure=False, peers={"us": "http://127.0.0.1:1"}), ConfigError, "insecure = true")
+    await refused(make_config(peers={"us": "https://us.example.org"}), ConfigError, "peers.us.*certificate")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "example.org", "::"])
