@@ -13,7 +13,7 @@ from aiohttp.typedefs import Middleware
 
 from coordinator.authorization import caller_of
 from coordinator.engine import EngineStatus, ModelSnapshot
-from coordinator.events import Answer, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
+from coordinator.events import Answer, DeviceReleased, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
 from coordinator.intake import read_vector
 from coordinator.metrics import CONTENT_TYPE, Metrics
 from coordinator.peers import BUNDLE_HEADER, Peers
@@ -41,8 +41,8 @@ class Region(Protocol):
     def size(self) -> int:
         """Entries of the model."""
 
-    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked) -> Answer:
-        """Hand over a peer's message; return the answer once it may be sent."""
+    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked | DeviceReleased) -> Answer:
+        """Hand over a peer's message, or an operator's wish; return the answer once it may be sent."""
 
     def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
         """Copy a model as it is now."""
@@ -93,6 +93,7 @@ class Api:
         application.router.add_get("/v1/model", self.give_model)
         application.router.add_get("/v1/region", self.tell_party)
         application.router.add_get("/v1/admin/status", self.tell_operator)
+        application.router.add_post("/v1/admin/devices/{device}/release", self.release_device)
         application.router.add_get("/healthz", self.tell_health)
         application.router.add_get("/readyz", self.tell_readiness)
         application.router.add_get("/metrics", self.give_metrics)
@@ -136,7 +137,7 @@ class Api:
             answer = await self._region.ask(LedgerAsked(request.query.get("after", "")))
         except StorageError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from None
-        return web.Response(body=frames.encode(answer), content_type=MSGPACK)
+        return web.Response(body=_encoded(answer), content_type=MSGPACK)
 
     def _check_peer(self, name: str, request: web.Request) -> None:
         caller = caller_of(request)
@@ -167,7 +168,7 @@ class Api:
 
     async def _answer(self, peer: str, body: bytes, event: PeerModelArrived | TokenArrived) -> web.Response:
         try:
-            answer = frames.encode(await self._region.ask(event))
+            answer = _encoded(await self._region.ask(event))
         except StorageError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from None
         self._peers.count_received(peer, received_bytes=len(body), sent_bytes=len(answer))
@@ -223,6 +224,17 @@ class Api:
         status = {**self._about(), **msgspec.to_builtins(self._region.status())}
         return web.Response(text=json.dumps(status, indent=1), content_type="application/json")
 
+    async def release_device(self, request: web.Request) -> web.Response:
+        """Let a device out of the guard's quarantine; answered once that is on disk."""
+        device = request.match_info["device"]
+        try:
+            released = await self._region.ask(DeviceReleased(device))
+        except StorageError as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from None
+        if not released:
+            raise web.HTTPNotFound(text=f"device {device!r} is not in quarantine here")
+        return web.Response(text=json.dumps({"released": device}), content_type="application/json")
+
     async def tell_health(self, request: web.Request) -> web.Response:
         """Say that the process is alive: whoever reads this has its answer."""
         return web.Response(text="ok\n")
@@ -243,6 +255,11 @@ def _decode(body: bytes, kind: type[T]) -> T:
         return frames.decode(body, kind, bytes_max=len(body))
     except MalformedMessage as error:
         raise web.HTTPBadRequest(text=str(error)) from None
+
+
+def _encoded(answer: Answer) -> bytes:
+    assert not isinstance(answer, bool), "only operators are answered so"
+    return frames.encode(answer)
 
 
 def _digest(values: Float32) -> str:

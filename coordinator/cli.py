@@ -35,8 +35,7 @@ EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong (not running, for example),
 2 wrong usage or configuration or a missing package, 3 the disk refused, 4 the
 state was written by a newer version, 5 a bundle or data that does not fit,
-6 the state is damaged, 7 the identity is missing, expired, revoked or refused:
-join."""
+7 the identity is missing, expired, revoked or refused: join."""
 
 PACES = {"slow": "slowed down", "pause": "paused"}
 REASONS_CHARS_MAX = 200  # shown of one device's
@@ -246,6 +245,7 @@ def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset |
     recipe = config.recipe
     assert isinstance(recipe, Recipe), "config.load reads a recipe that is given as a path"
     stages = {
+        "guard": recipe.guard,
         "arrival": recipe.arrival,
         "decay": recipe.decay,
         "downlink": recipe.downlink,
@@ -308,6 +308,7 @@ def _status_text(report: dict[str, Any]) -> str:
     lines += [
         f"  {name}: {one['updates']} updates"
         + ("" if one["connected"] else ", not connected")
+        + (f", in quarantine: {_printable(one['quarantine'])}" if one["quarantine"] else "")
         + (f", {PACES[one['pace']]}: {_printable('; '.join(one['reasons']))}" if one["pace"] in PACES else "")
         for name, one in sorted(devices.items())
     ]

@@ -31,6 +31,7 @@ class Downlink:
     offered_at_s: float | None = None  # start of the last offer on this connection
     in_flight: int | None = None  # version that is being written to the stream
     invited: int = 0  # newest round that it was invited to on this connection
+    minor: int = 0  # of the protocol that it speaks
     owed: bool = False  # an answer that waits until the federation lets the region go on
     told: Telemetry | None = None  # what the device said of itself last on this stream
     # Updates that this stream was told will never be applied. A copy that is still under way must not be either: the

@@ -5,6 +5,7 @@ a lone update pays one sync. Decides nothing itself but when to take a checkpoin
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -20,9 +21,11 @@ from coordinator.checkpointer import Checkpointer
 from coordinator.config import CoordinatorConfig
 from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus, describe
 from coordinator.events import (
+    Alarm,
     Answer,
     Apply,
     ApplyBuffer,
+    DeviceReleased,
     DropHeld,
     Effect,
     Event,
@@ -58,10 +61,11 @@ from skerry.algorithms.federation import NoFederation
 from skerry.database import Database, OpenDatabase
 from skerry.errors import StorageError
 from skerry.protocol.messages import BundleReference, ModelVersion, PeerStatus
-from skerry.recipe import Recipe
 from skerry.vector import Float32, SparseVector
 
 __all__ = ["DeviceStatus", "Engine", "EngineStatus", "ModelSnapshot", "Observer", "Outlet", "ReplicaStatus"]
+
+log = logging.getLogger(__name__)
 
 GROUP_EVENTS_MAX = 1024  # bounds how long one group keeps the event loop from anything else
 COMPUTE_INLINE_ENTRIES_MAX = 1 << 16  # what a device lacks of a larger model is found out in a thread
@@ -131,6 +135,7 @@ class Engine:
             SendPublication: self._send_publication,
             SendToken: self._send_token,
             Reply: self._reply,
+            Alarm: self._alarm,
         }
 
     @classmethod
@@ -169,20 +174,11 @@ class Engine:
             SchemaTooNewError: a newer Skerry wrote it.
             StorageError: it cannot be read or written, or another coordinator is running on it.
         """
-        assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
         lineage = f"{config.region}/{rng.getrandbits(32):08x}"
         expected = RegionRow(config.name, config.region, bundle.sha256, lineage)
         state_dir = open_state(config.state_dir, expected, initial, wall_clock(), open_database)
-        settings = RegionSettings(
-            name=config.name,
-            region=config.region,
-            peers=tuple(sorted(config.peers)),
-            recipe=config.recipe,
-            bundle=bundle,
-            part_bytes_max=config.limits.part_bytes_max,
-            url=config.url,
-            process=f"{rng.getrandbits(32):08x}",
-        )
+        process = f"{rng.getrandbits(32):08x}"
+        settings = RegionSettings.of(config, bundle, process=process, size=len(initial), tail=tail)
         checkpointer = Checkpointer(
             config.state_dir,
             config.checkpoints,
@@ -212,8 +208,8 @@ class Engine:
         self._events.append(event)
         self._arrived.set()
 
-    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked) -> Answer:
-        """Hand over a peer's message; return the answer once what it promises is on disk.
+    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked | DeviceReleased) -> Answer:
+        """Hand over a peer's message, or an operator's wish; return the answer once what it promises is on disk.
 
         Raises:
             StorageError: it will never be.
@@ -490,6 +486,9 @@ class Engine:
         message = publications.message_of(self._settings.name, published, prepared)
         for peer in effect.peers:
             self._outlet.send_to_peer(peer, message)
+
+    def _alarm(self, effect: Alarm) -> None:
+        log.warning("device %s: %s", effect.device, effect.detail)
 
     def _send_token(self, effect: SendToken) -> None:
         self._outlet.send_to_peer(effect.to, effect.message)

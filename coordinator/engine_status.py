@@ -1,7 +1,7 @@
 """What a region's engine tells about itself."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -34,6 +34,7 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     offered: int | None  # version that is on its way there
     pace: Pace | None  # None: it is not connected, or has not told yet
     reasons: tuple[str, ...]  # of the pace, the worst first
+    quarantine: str  # why its updates are not let in; "": they are
 
 
 class HeldOutStatus(msgspec.Struct, frozen=True):
@@ -83,6 +84,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int
     taken_back: int
     rejected: dict[str, int]
+    alarms: int  # of the guard
     merges: int
 
 
@@ -96,7 +98,8 @@ def describe(
     commits: int,
 ) -> EngineStatus:
     """Put together what the parts of an engine know; version and age are those of `state`, which is on disk."""
-    names = sorted({*region.links, *region.ledger})
+    quarantined = region.quarantined
+    names = sorted({*region.links, *region.ledger, *quarantined})
     replicas = sorted(state.replicas.items())
     told = [link.told for link in region.links.values() if link.told is not None]
     paces = Counter(one.pace for one in told)
@@ -114,7 +117,7 @@ def describe(
         publication=0 if state.published is None else state.published.number,
         holds_token=region.holds_token,
         peers={peer: ReplicaStatus(replica.lineage, replica.number, replica.age) for peer, replica in replicas},
-        devices={name: _device(region, name) for name in names},
+        devices={name: _device(region, name, quarantined) for name in names},
         paces={pace: paces[pace] for pace in get_args(Pace)},
         held_out=_held_out(told),
         commits=commits,
@@ -122,11 +125,12 @@ def describe(
         repeats=region.counts.repeats,
         taken_back=region.counts.taken_back,
         rejected=dict(region.counts.rejected),
+        alarms=region.counts.alarms,
         merges=region.counts.merges,
     )
 
 
-def _device(region: Region, name: str) -> DeviceStatus:
+def _device(region: Region, name: str, quarantined: Mapping[str, str]) -> DeviceStatus:
     link = region.links.get(name)
     told = None if link is None else link.told
     return DeviceStatus(
@@ -138,6 +142,7 @@ def _device(region: Region, name: str) -> DeviceStatus:
         offered=None if link is None else link.in_flight,
         pace=None if told is None else told.pace,
         reasons=() if told is None else told.reasons,
+        quarantine=quarantined.get(name, ""),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from coordinator.downlink import OfferedState
 from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.gain import GainState
 from skerry.algorithms.rounds import RoundState
@@ -37,8 +38,8 @@ from skerry.protocol.messages import (
 from skerry.vector import SparseVector
 
 RuleState = RoundState | BarrierState | GainState | OfferedState  # what rules must not forget
-Answer = PeerModelTaken | PeerModelNeeded | TokenTaken | PeerLedger  # to a peer's request
-RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large"]
+Answer = PeerModelTaken | PeerModelNeeded | TokenTaken | PeerLedger | bool  # to a peer's request, or an operator's
+RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large", "outlier", "quarantined"]
 
 
 # --- events ---
@@ -162,6 +163,13 @@ class TrafficCounted(msgspec.Struct, frozen=True):
     received_bytes: int
 
 
+class DeviceReleased(msgspec.Struct, frozen=True):
+    """An operator lets a device out of quarantine. Answered with whether it was there."""
+
+    device: str
+    key: int = 0
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
@@ -181,6 +189,7 @@ Event = (
     | UpdateFound
     | Evaluated
     | TrafficCounted
+    | DeviceReleased
     | Tick
 )
 
@@ -210,6 +219,7 @@ class JournalUpdate(msgspec.Struct, frozen=True):
     weight: float | None
     age: float | None
     buffer: Buffer | None = None
+    factor: float = 1.0  # of the guard; it is in `weight` already, where that is known
     abroad: bool = False  # its base is of another region
 
 
@@ -292,6 +302,12 @@ class SaveTelemetry(msgspec.Struct, frozen=True):
 
     device: str
     telemetry: Telemetry
+
+
+class SaveConduct(msgspec.Struct, frozen=True):
+    """Remember how a device's updates look; the last one of a group counts for each."""
+
+    conduct: Conduct
 
 
 class SaveEvaluation(msgspec.Struct, frozen=True):
@@ -393,10 +409,17 @@ class SendToken(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Answer a peer's request."""
+    """Answer a peer's or an operator's request."""
 
     key: int
     message: Answer
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """Tell operators of a device."""
+
+    device: str
+    detail: str
 
 
 Durable = (
@@ -411,9 +434,10 @@ Durable = (
     | SaveToken
     | SaveRuleState
     | SaveTelemetry
+    | SaveConduct
     | SaveEvaluation
     | SaveTraffic
 )
 Change = Apply | ApplyBuffer | TakePeerModel | Merge | FollowModel | FindUpdate
-Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply
+Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply | Alarm
 Effect = Durable | Change | Outgoing

@@ -13,6 +13,7 @@ from coordinator.events import (
     JournalUpdate,
     Publish,
     ReleaseUpdate,
+    SaveConduct,
     SaveEvaluation,
     SaveLedger,
     SaveRuleState,
@@ -76,6 +77,8 @@ def collect(effects: Sequence[Effect], ledger: Callable[[Iterable[str]], list[Le
                 batch.token = state
             case SaveRuleState(rule_state):
                 batch.rules[type(rule_state)] = rule_state
+            case SaveConduct(conduct):
+                batch.conducts[conduct.device] = conduct
             case SaveTelemetry(device, telemetry):
                 batch.telemetry[device] = at_s, telemetry
             case SaveEvaluation(evaluated):
@@ -121,7 +124,8 @@ def _update_row(effect: JournalUpdate, at_s: float) -> JournalRow:
         effect.arrived.payload,
         "all",
         *_buffer(effect.buffer),
-        base_lineage=offered.base.lineage if effect.abroad else "",
+        effect.factor,
+        offered.base.lineage if effect.abroad else "",
     )
 
 

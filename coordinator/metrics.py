@@ -146,6 +146,9 @@ def _of_engine(status: EngineStatus) -> Iterator[Metric]:
     yield _counter("skerry_updates_taken_back", "Taken out again: another region has them, too.", status.taken_back)
     rejected = _by_one(status.rejected)
     yield _counters("skerry_updates_rejected", "Updates that will never be applied.", ("reason",), rejected)
+    quarantined = sum(bool(device.quarantine) for device in status.devices.values())
+    yield _gauge("skerry_devices_quarantined", "Devices whose updates the guard does not let in.", quarantined)
+    yield _counter("skerry_guard_alarms", "Devices that went into quarantine or came out of it.", status.alarms)
     yield _counter("skerry_merges", "Models of peers merged into the regional one.", status.merges)
     yield _counter("skerry_commits", "Groups brought to disk.", status.commits)
 

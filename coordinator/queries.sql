@@ -9,8 +9,8 @@ INSERT INTO region (id, coordinator, region, bundle_sha256, lineage, created_at_
 -- name: append_journal
 INSERT INTO journal
     (position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss, seconds_per_step,
-     staleness, frame_bytes, received_at_s, payload, entries, buffer_version, trim, base_lineage)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+     staleness, frame_bytes, received_at_s, payload, entries, buffer_version, trim, factor, base_lineage)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: release_update
 -- The arrival rule lets an update go that it held.
@@ -39,6 +39,12 @@ INSERT OR REPLACE INTO token (id, state) VALUES (1, ?);
 
 -- name: put_rule_state
 INSERT OR REPLACE INTO rule_state (rule, state) VALUES (?, ?);
+
+-- name: put_conduct
+INSERT OR REPLACE INTO conduct (device, line) VALUES (?, ?);
+
+-- name: conducts
+SELECT line FROM conduct ORDER BY device;
 
 -- name: put_telemetry
 INSERT OR REPLACE INTO telemetry (device, at_s, telemetry) VALUES (?, ?, ?);
@@ -70,22 +76,16 @@ DELETE FROM publication WHERE position <= ?;
 -- name: last_position
 SELECT max(ifnull((SELECT max(position) FROM journal), 0), ifnull((SELECT max(position) FROM publication), 0));
 
--- name: unledgered
--- A device whose newest update in the journal is not in its line.
-SELECT sender FROM (SELECT sender, max(sequence) AS newest FROM journal WHERE kind != 'merge' GROUP BY sender)
-LEFT JOIN ledger ON device = sender
-WHERE newest > ifnull(last_sequence, 0) LIMIT 1;
-
 -- name: ages
 SELECT version, age FROM journal WHERE version IS NOT NULL ORDER BY version;
 
 -- name: held
-SELECT position, kind, sender, sequence, staleness, steps, examples, loss, payload
+SELECT position, kind, sender, sequence, staleness, steps, examples, loss, factor, payload
 FROM journal WHERE version IS NULL ORDER BY position;
 
 -- name: replay
 -- What made the versions after the first parameter, up to the second.
-SELECT position, version, kind, sender, sequence, weight, age, payload, entries, buffer_version, trim
+SELECT position, version, kind, sender, weight, age, payload, entries, buffer_version, trim
 FROM journal WHERE version > ? AND version <= ? ORDER BY version;
 
 -- name: publications

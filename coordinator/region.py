@@ -9,8 +9,10 @@ from typing import Any
 
 from coordinator.downlink import Downlink, OfferedState
 from coordinator.events import (
+    Alarm,
     DeviceConnected,
     DeviceDisconnected,
+    DeviceReleased,
     Effect,
     Evaluated,
     Event,
@@ -24,6 +26,7 @@ from coordinator.events import (
     PeerModelArrived,
     PeerSeen,
     PublicationNeeded,
+    Reply,
     RuleState,
     SaveEvaluation,
     SaveRuleState,
@@ -39,6 +42,7 @@ from coordinator.events import (
     UpdateFound,
 )
 from coordinator.federation import Federation
+from coordinator.guarding import Guarding, told
 from coordinator.ledger import Ledger, LedgerEntry, RecentUpdate
 from coordinator.planner import Planner
 from coordinator.refusal import Refusal, fault_of, unknown
@@ -49,7 +53,7 @@ from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
 from skerry.algorithms.downlink import TopK
 from skerry.algorithms.gain import GainControl, GainState
 from skerry.algorithms.rounds import Rounds, RoundState
-from skerry.protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from skerry.protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR, TEXT_CHARS_MAX
 from skerry.protocol.messages import (
     BroadcastId,
     Plan,
@@ -74,6 +78,7 @@ class Region:
         self._downlink = recipe.downlink
         self._arrival_rule = self._start_arrivals()
         self._trim = recipe.arrival.trim
+        self._guarding = Guarding(recipe, settings.size, settings.tail, state.conducts)
         self._planner = Planner(recipe.local_steps, recipe.decay)
         self._links: dict[str, Downlink] = {}
         self._federation = Federation(settings, state, self.counts, now_s)
@@ -159,6 +164,11 @@ class Region:
         return self._federation.broadcast
 
     @property
+    def quarantined(self) -> Mapping[str, str]:
+        """The devices whose updates are not let in, and why."""
+        return self._guarding.quarantined
+
+    @property
     def holds_token(self) -> bool:
         """Whether the federation's token is here."""
         return self._federation.holds_token
@@ -237,6 +247,9 @@ class Region:
                 return self._federation.peer_seen(status, now_s)
             case PublicationNeeded(peer):
                 return [SendPublication((peer,), whole=True)] if self._state.publication else []
+            case DeviceReleased(device, key):
+                released = self._guarding.release(device)
+                return [*released, Reply(key, bool(released))]
             case Tick():
                 return self._tick(now_s)
             case Evaluated():
@@ -251,7 +264,7 @@ class Region:
         base = hello.base.number if hello.base is not None and holds else None
         if base is not None and (base <= self._known.after or self._state.ages.at(base) is None):
             base = None
-        self._links[device] = Downlink(base)
+        self._links[device] = Downlink(base, minor=hello.protocol_minor)
         welcome = Welcome(
             protocol_major=PROTOCOL_MAJOR,
             protocol_minor=PROTOCOL_MINOR,
@@ -278,9 +291,14 @@ class Region:
         if self._devices_wait and link is not None and distance is not None and not distance.abroad:
             link.done(offered.base.number)  # it trained on it: all of it has arrived
         fault = fault_of(event, link, self._rounds, self._state.held if self._trim is not None else ())
+        fault = fault or self._guarding.admits(whole=offered.whole)
         if fault is not None or distance is None:
             fault = fault or unknown(offered.base, self.lineage, self._state.ages)
             return self._reject(device, offered.sequence, fault, now_s)
+        judged = self._guarding.judge(event)
+        self.counts.alarms += sum(isinstance(effect, Alarm) for effect in judged.effects)
+        if judged.fault is not None:
+            return [*judged.effects, *self._reject(device, offered.sequence, judged.fault, now_s)]
 
         self._hear_speed(device, offered.seconds_per_step, now_s)
         staleness, behind, abroad = distance
@@ -295,24 +313,27 @@ class Region:
         )
         self._state.position += 1
         self.counts.accepted += 1
-        newest = HeldUpdate(self._state.position, arrival, offered.whole)
+        newest = HeldUpdate(self._state.position, arrival, offered.whole, judged.factor)
         if self._rounds is not None:
             self._rounds.delivered(device)
-        weights = self._weights(now_s, arrival)
-        journal = JournalUpdate(newest.position, event, offered.base.number, staleness, None, None, None, abroad=abroad)
+        weights = self._weights(now_s, newest)
+        journal = JournalUpdate(
+            newest.position, event, offered.base.number, staleness, None, None, None, None, newest.factor, abroad
+        )
         if weights is None:
             self._state.held.append(newest)
             ledger.take(device, RecentUpdate(offered.sequence, self.version, None, offered.moves))
-            return [journal, *self._accept(device, offered.sequence, None, now_s)]
+            return [*judged.effects, journal, *self._accept(device, offered.sequence, None, now_s)]
 
         effects = release(self._state, [*self._state.held, newest], weights, self._trim, journal)
         self._state.held.clear()
+        effects += judged.effects
         effects += self._accept(device, offered.sequence, weights[-1], now_s)
         effects += self._federation.updated(len(self._links), now_s)
         effects += self._proceed(now_s)
         return effects
 
-    def _weights(self, now_s: float, newest: Arrival | None = None) -> Sequence[float] | None:
+    def _weights(self, now_s: float, newest: HeldUpdate | None = None) -> Sequence[float] | None:
         """Return a weight for every update that is held, and for `newest` behind them; None: they wait."""
         if self._federation.blocks:
             self._deferred = True
@@ -323,10 +344,9 @@ class Region:
             self._rounds.end()
         if isinstance(self._arrival_rule, GainControl):
             self._arrival_rule.devices = len(self._links)
-        arrivals = [held.arrival for held in self._state.held]
-        if newest is not None:
-            arrivals.append(newest)
-        return self._arrival_rule.decide(arrivals) if arrivals else None
+        updates = self._state.held if newest is None else [*self._state.held, newest]
+        weights = self._arrival_rule.decide([one.arrival for one in updates]) if updates else None
+        return weights and [weight * one.factor for weight, one in zip(weights, updates, strict=True)]
 
     def _proceed(self, now_s: float) -> list[Effect]:
         """Do what had to wait for the federation or for time: apply what is held, begin a round, make offers."""
@@ -395,7 +415,8 @@ class Region:
         self.counts.rejected[fault.reason] += 1
         if (link := self._links.get(device)) is not None:
             link.rejected.append(sequence)
-        rejected = UpdateRejected(sequence, fault.reason, fault.detail)
+        reason = fault.reason if isinstance(fault, Refusal) else told(fault.reason, 0 if link is None else link.minor)
+        rejected = UpdateRejected(sequence, reason, fault.detail[:TEXT_CHARS_MAX])
         if self._rounds is not None and isinstance(fault, Malformed):
             self._rounds.excuse(device)
         offer = self._offer(device, now_s, answering=True)

@@ -7,9 +7,11 @@ from typing import TypeVar, cast
 import msgspec
 
 from coordinator.age_history import AgeHistory
+from coordinator.config import CoordinatorConfig
 from coordinator.events import RuleState
 from coordinator.ledger import Ledger
 from skerry.algorithms.arrival import Arrival
+from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.token import TokenState
 from skerry.protocol.messages import BundleReference
 from skerry.recipe import Recipe
@@ -29,6 +31,27 @@ class RegionSettings:
     part_bytes_max: int
     url: str | None = None  # where agents reach this coordinator; None: they are not to be sent here
     process: str = ""  # a name that no earlier process of this coordinator had
+    size: int = 0  # entries of the model
+    tail: int = 0  # of them, at its end, not trainable
+
+    @classmethod
+    def of(
+        cls, config: CoordinatorConfig, bundle: BundleReference, *, process: str, size: int, tail: int
+    ) -> "RegionSettings":
+        """Return the settings of a coordinator whose model has `size` entries, the last `tail` not trainable."""
+        assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
+        return cls(
+            name=config.name,
+            region=config.region,
+            peers=tuple(sorted(config.peers)),
+            recipe=config.recipe,
+            bundle=bundle,
+            part_bytes_max=config.limits.part_bytes_max,
+            url=config.url,
+            process=process,
+            size=size,
+            tail=tail,
+        )
 
 
 class HeldUpdate(msgspec.Struct, frozen=True):
@@ -37,6 +60,7 @@ class HeldUpdate(msgspec.Struct, frozen=True):
     position: int
     arrival: Arrival
     whole: bool = False  # a model, not a difference
+    factor: float = 1.0  # of the guard, that its weight is multiplied with
 
 
 @dataclass(slots=True)
@@ -60,6 +84,7 @@ class RegionState:
     peers: dict[str, PeerHeld] = field(default_factory=dict)
     token: TokenState | None = None  # None: nothing was decided about it yet
     rules: dict[type[RuleState], RuleState] = field(default_factory=dict)  # of those rules that remember something
+    conducts: list[Conduct] = field(default_factory=list)  # of devices, as they were at the last stop
 
     def remembered(self, kind: type[R]) -> R | None:
         """Return the state of one rule; None: it has nothing to remember."""
@@ -77,3 +102,4 @@ class Counts:
     taken_back: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     merges: int = 0
+    alarms: int = 0

@@ -13,18 +13,14 @@ import msgspec
 
 from coordinator.events import RuleState
 from coordinator.ledger import LedgerEntry, RecentUpdate
+from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.token import TokenState
 from skerry.database import Database, OpenDatabase
-from skerry.errors import StateDamagedError
 from skerry.protocol.messages import Telemetry
 
 FILE_NAME = "coordinator.db"
 WAL_BYTES = 32 << 20  # copied into the database in one go; each time costs two more syncs
-REMEDY = (
-    ": move coordinator.db* and checkpoints/ away and start again: the coordinator comes back from what its peers "
-    "hold of it, or, without peers, from the bundle's initial parameters"
-)
 
 
 class RegionRow(NamedTuple):
@@ -58,6 +54,7 @@ class JournalRow(NamedTuple):
     entries: MergedEntries = "all"  # of a merge
     buffer_version: int | None = None  # of an update that counts only together with others
     trim: float | None = None
+    factor: float = 1.0  # of the guard
     base_lineage: str = ""  # of an update whose base is of another region
 
 
@@ -127,6 +124,7 @@ class HeldRow(NamedTuple):
     steps: int
     examples: int
     loss: float
+    factor: float
     payload: bytes
 
 
@@ -147,7 +145,6 @@ class ReplayRow(NamedTuple):
     version: int
     kind: str
     sender: str
-    sequence: int
     weight: float
     age: float
     payload: bytes
@@ -190,6 +187,7 @@ class Batch:
     token: TokenState | None = None
     rules: dict[type[RuleState], RuleState] = field(default_factory=dict)
     telemetry: dict[str, tuple[float, Telemetry]] = field(default_factory=dict)
+    conducts: dict[str, Conduct] = field(default_factory=dict)
     evaluations: list[EvaluationRow] = field(default_factory=list)
     traffic: list[TrafficRow] = field(default_factory=list)
     checkpoint: CheckpointRow | None = None
@@ -206,6 +204,7 @@ class Batch:
             or self.publications
             or self.token
             or self.rules
+            or self.conducts
             or self.evaluations
             or self.checkpoint
             or self.cut
@@ -263,6 +262,7 @@ class Store:
                 self._run("put_token", (_json(batch.token),))
             self._run_each("put_rule_state", [(type(one).__name__, _json(one)) for one in batch.rules.values()])
             self._run_each("put_telemetry", [(name, at_s, _json(one)) for name, (at_s, one) in batch.telemetry.items()])
+            self._run_each("put_conduct", [(one.device, _json(one)) for one in batch.conducts.values()])
             self._run_each("append_evaluation", batch.evaluations)
             self._run_each("add_traffic", batch.traffic)
             if batch.checkpoint is not None:
@@ -273,18 +273,6 @@ class Store:
                 self._run_each("forget_checkpoint", [(version,) for version in batch.cut.checkpoints])
 
     # --- reading ---
-
-    def check(self) -> None:
-        """See that all rows are as they were written, and the ledger as new as the journal.
-
-        Raises:
-            StateDamagedError: naming what is wrong.
-            StorageError: it cannot be read.
-        """
-        if tables := self._db.damaged_tables():
-            raise StateDamagedError(f"{self.path}: a checksum differs in {', '.join(tables)}{REMEDY}")
-        if devices := self._rows("unledgered"):
-            raise StateDamagedError(f"{self.path}: the ledger is older than the journal for {devices[0][0]}{REMEDY}")
 
     def region(self) -> RegionRow | None:
         """Return whose state this is, None in a database that was just made."""
@@ -329,6 +317,10 @@ class Store:
         """Return what rules remember, by type."""
         states = [msgspec.json.decode(state, type=RuleState) for (state,) in self._rows("rule_states")]
         return {type(state): state for state in states}
+
+    def conducts(self) -> list[Conduct]:
+        """Return how every device's updates look."""
+        return [msgspec.json.decode(line, type=Conduct) for (line,) in self._rows("conducts")]
 
     def replay(self, after: int, up_to: int) -> Iterator[ReplayRow]:
         """Yield what made the versions behind `after`, in order, up to version `up_to`."""

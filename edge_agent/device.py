@@ -255,7 +255,7 @@ class Device:
                 return [*self._take_plan(message.plan), *self._settle(sequence, weight, accepted=True)]
             case UpdateRejected(sequence=sequence):
                 # What is too large would be sent again with the next update, and reject that, too.
-                dropped = message.reason == "not_finite"
+                dropped = message.reason in {"not_finite", "outlier", "quarantined"}
                 end = "; what it held is dropped" if dropped else ""
                 self._last_error = f"update {sequence} was rejected: {message.reason}: {message.detail}{end}"
                 log.warning(self._last_error)

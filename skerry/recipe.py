@@ -13,6 +13,7 @@ from skerry.algorithms.decay import Decay, Relative
 from skerry.algorithms.downlink import Downlink
 from skerry.algorithms.downlink import TopK as TopKDownlink
 from skerry.algorithms.federation import FederationRule, SpykerToken
+from skerry.algorithms.guard import GuardRule, WellFormed
 from skerry.algorithms.local_steps import Cycle, LocalSteps
 from skerry.algorithms.merge import CarryOver, Merge
 from skerry.algorithms.optimizer import Optimizer, Sgd
@@ -37,6 +38,7 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     name: str = "default"
     description: str = ""
+    guard: GuardRule = WellFormed()
     arrival: ArrivalRule = GainControlled()
     decay: Decay = Relative()
     downlink: Downlink = TopKDownlink()
@@ -55,6 +57,12 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise ValueError(
                 f"arrival.rule is {rule}, under which an entry that few devices send, as with uplink.rule {uplink}, "
                 'never moves; set uplink.rule = "dense", whose values may be int8'
+            )
+        if self.uplink.whole and self.guard.compares:
+            rule = msgspec.to_builtins(self.guard)["rule"]
+            raise ValueError(
+                f"uplink.rule is whole_model: devices send models, but guard.rule, {rule}, compares differences; set "
+                'uplink.rule = "dense"'
             )
         if self.uplink.whole and isinstance(self.downlink, TopKDownlink):
             raise ValueError(

@@ -29,7 +29,18 @@ from skerry.errors import ConfigError
 from skerry.recipe import AgentStages, Recipe, on_wire
 from skerry.values import ValueEncoding
 
-STAGES = ("participation", "local_steps", "optimizer", "schedule", "uplink", "merge", "arrival", "decay", "federation")
+STAGES = (
+    "participation",
+    "local_steps",
+    "optimizer",
+    "schedule",
+    "uplink",
+    "merge",
+    "guard",
+    "arrival",
+    "decay",
+    "federation",
+)
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "recipes.md"
 
 

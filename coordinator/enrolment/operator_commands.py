@@ -184,7 +184,7 @@ def token_revoke(identifier: str, config_path: Path, url: str | None, identity: 
 
 @click.group()
 def devices() -> None:
-    """List, show, rename and revoke devices, and whoever else was enrolled at a coordinator."""
+    """List, show, rename, release and revoke devices, and whoever else was enrolled at a coordinator."""
 
 
 @devices.command("list")
@@ -241,7 +241,7 @@ def devices_show(
 {one["role"]:<12}{one["name"]}
 title       {one["title"]}
 region      {one["region"]}
-state       {_state(one)}
+state       {_state(one)}{f": {_printable(one['quarantine'])}" if one["quarantine"] else ""}
 updates     {one["updates"]}
 enrolled    {_date(one["enrolled_at_s"])}{f" with join token {one['join_token']}" if one["join_token"] else ""}
 certificate {one["serial"]}, until {_date(one["expires_at_s"])}
@@ -306,6 +306,23 @@ def devices_rename(
     click.echo(json.dumps(told) if as_json else f"{role} {name} is now called {title!r}")
 
 
+@devices.command("release")
+@click.argument("name")
+@_asks
+def devices_release(name: str, config_path: Path, url: str | None, identity: Path | None, as_json: bool) -> None:
+    """Let a device out of the quarantine that the recipe's guard put it in; its updates count again.
+
+    What it sends is judged as before: one that still sends what nobody else does will be back there.
+
+    \b
+    Example:
+      skerry-coordinator devices release greenhouse-7
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    operator = choose(config_path, url, identity)
+    told = asyncio.run(operator.post(f"/v1/admin/devices/{_in_path(name)}/release", {}))
+    click.echo(json.dumps(told) if as_json else f"released: {name}; its next update counts, if it is in order")
+
+
 def _parties(operator: Operator) -> list[dict[str, Any]]:
     """Return who was enrolled, each with what the region knows of its stream and updates."""
 
@@ -318,6 +335,7 @@ def _parties(operator: Operator) -> list[dict[str, Any]]:
         for one in found:
             seen = status["devices"].get(one["name"], {}) if one["role"] == "agent" and not one["revoked"] else {}
             one["connected"], one["updates"] = seen.get("connected", False), seen.get("updates", 0)
+            one["quarantine"] = seen.get("quarantine", "")
     return found
 
 
@@ -326,7 +344,8 @@ def _state(party: dict[str, Any]) -> str:
         return "revoked"
     if party["role"] != "agent":
         return "enrolled"
-    return "connected" if party["connected"] else "not connected"
+    state = "connected" if party["connected"] else "not connected"
+    return f"{state}, in quarantine" if party["quarantine"] else state
 
 
 def _of_token(token: dict[str, Any]) -> str:

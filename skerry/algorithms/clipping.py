@@ -23,7 +23,11 @@ def clip_factor(gradient: Float32, norm_max: float | None) -> float:
     """
     if norm_max is None:
         return 1.0
-    blocks = (gradient[start : start + SUMMED_AT_ONCE] for start in range(0, len(gradient), SUMMED_AT_ONCE))
+    return min(norm_max / (length_of(gradient) + NORM_MIN), 1.0)  # in this order: nan stays nan
+
+
+def length_of(values: Float32) -> float:
+    """Return the L2 norm of float32 `values` of shape (n,): infinite beyond float32, nan where one is no number."""
+    blocks = (values[start : start + SUMMED_AT_ONCE] for start in range(0, len(values), SUMMED_AT_ONCE))
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = sqrt(sum(float(np.dot(block, block)) for block in blocks))
-    return min(norm_max / (norm + NORM_MIN), 1.0)  # in this order: nan stays nan
+        return sqrt(sum(float(np.dot(block, block)) for block in blocks))

@@ -187,13 +187,25 @@ class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):
 
 
 class UpdateRejected(msgspec.Struct, frozen=True, tag="update_rejected"):
-    """The update will never be applied: the agent returns its mass to the residual, or drops what is `not_finite`.
+    """The update will never be applied: the agent returns its mass to the residual, or drops it.
 
-    `late`: it is of a round that is over; only agents that know rounds are told so.
+    It drops what is `not_finite`, an `outlier` or of a device in quarantine, which would come back with the next one;
+    agents of protocol 1.0 are told `not_finite` for all three. `late`: it is of a round that is over, or one of too
+    many that wait; only agents that know rounds are told so.
     """
 
     sequence: Positive
-    reason: Literal["malformed", "not_finite", "wrong_size", "unknown_base", "too_large", "wrong_sequence", "late"]
+    reason: Literal[
+        "malformed",
+        "not_finite",
+        "wrong_size",
+        "unknown_base",
+        "too_large",
+        "wrong_sequence",
+        "late",
+        "outlier",
+        "quarantined",
+    ]
     detail: Text
 
 

@@ -125,12 +125,13 @@ def test_a_rejected_update_returns_whole(training: Device) -> None:
     assert "unknown_base" in training.progress(0.0).last_error
 
 
-def test_values_that_are_not_finite_for_the_coordinator_do_not_return(training: Device) -> None:
+@pytest.mark.parametrize("reason", ["not_finite", "outlier", "quarantined"])
+def test_values_that_the_coordinator_will_not_have_do_not_return(training: Device, reason: Any) -> None:
     """They would be sent again with the next update, and the next, and reject each of them."""
     tell(training, finished(1), stored(1))
-    effects = tell(training, Received(UpdateRejected(1, "not_finite", "a value beyond 1e+30")))
+    effects = tell(training, Received(UpdateRejected(1, reason, "a value beyond 1e+30")))
     assert effects == [SettleUpdate(1, None, accepted=False)]
-    assert "not_finite" in training.progress(0.0).last_error
+    assert reason in training.progress(0.0).last_error
     assert "is dropped" in training.progress(0.0).last_error
 
 

@@ -80,9 +80,11 @@ class Words:
         )
 
     @staticmethod
-    def hello(device: str, base: ModelVersion | None = None, seconds_per_step: float | None = 0.05) -> DeviceConnected:
-        """A device connects."""
-        return DeviceConnected(device, Hello(1, 0, device, "1.0", "", None, base, 0, seconds_per_step), None)
+    def hello(
+        device: str, base: ModelVersion | None = None, seconds_per_step: float | None = 0.05, minor: int = 0
+    ) -> DeviceConnected:
+        """A device connects; `minor`: of the protocol that it speaks."""
+        return DeviceConnected(device, Hello(1, minor, device, "1.0", "", None, base, 0, seconds_per_step), None)
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +97,7 @@ def new_region() -> Callable[..., Region]:
     """Start a region that has no past."""
 
     def start(recipe: Recipe = LONE, peers: tuple[str, ...] = (), state: RegionState | None = None) -> Region:
-        settings = RegionSettings("here-1", "here", peers, recipe, BUNDLE, 1 << 18)
+        settings = RegionSettings("here-1", "here", peers, recipe, BUNDLE, 1 << 18, size=SIZE)
         return Region(settings, state or RegionState("here/00000001", AgeHistory(0, [0.0])), 0.0)
 
     return start

@@ -41,6 +41,7 @@ class Bench:
     folder: IdentityFolder
     now_s: list[float]
     ended: list[None] = field(default_factory=list)  # an entry for each call that ends what revoked parties do
+    quarantine: str = ""  # of the device "pi": why it is there
 
     async def token(self, number: int = 1, **wanted: object) -> JoinToken:
         """Make a join token as an operator's command does."""
@@ -121,9 +122,16 @@ async def served(bench: Bench) -> AsyncIterator[Served]:
     EnrolmentApi(bench.desk, caller_of=caller_of, wall_clock=lambda: bench.now_s[0]).add_to(application)
 
     async def tell_status(request: web.Request) -> web.Response:  # what `devices` asks for besides
-        return web.json_response({"devices": {"pi": {"connected": True, "updates": 7}}})
+        return web.json_response({"devices": {"pi": {"connected": True, "updates": 7, "quarantine": bench.quarantine}}})
+
+    async def release(request: web.Request) -> web.Response:
+        if not bench.quarantine:
+            raise web.HTTPNotFound(text=f"device {request.match_info['device']!r} is not in quarantine here")
+        bench.quarantine = ""
+        return web.json_response({"released": request.match_info["device"]})
 
     application.router.add_get("/v1/admin/status", tell_status)
+    application.router.add_post("/v1/admin/devices/{device}/release", release)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "0.0.0.0", 0, ssl_context=tls.server_context(bench.folder))

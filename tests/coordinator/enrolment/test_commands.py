@@ -226,6 +226,20 @@ async def test_devices_are_listed_shown_and_renamed(ask: Run, served: Served, tm
     assert (unknown.exit_code, "no agent 'nobody'" in unknown.stderr) == (1, True)
 
 
+async def test_a_device_in_quarantine_is_shown_and_released(ask: Run, served: Served, tmp_path: Path) -> None:
+    await enrol(served, tmp_path / "pi")
+    served.bench.quarantine = "its updates point \x1b[2J away"
+    assert "connected, in quarantine" in (await ask("devices", "list")).stdout
+    assert (
+        "state       connected, in quarantine: its updates point ?[2J away"
+        in (await ask("devices", "show", "pi")).stdout
+    )
+    assert "released: pi" in (await ask("devices", "release", "pi")).stdout
+    assert "quarantine" not in (await ask("devices", "list")).stdout
+    again = await ask("devices", "release", "pi")
+    assert (again.exit_code, "'pi' is not in quarantine" in again.stderr) == (1, True)
+
+
 async def test_a_device_is_revoked_only_when_that_was_confirmed(ask: Run, served: Served, tmp_path: Path) -> None:
     await enrol(served, tmp_path / "pi")
     assert (await ask("devices", "revoke", "pi", input="n\n")).exit_code == 1

@@ -10,6 +10,8 @@ import pytest
 from coordinator.cli import _status_text
 from coordinator.config import CoordinatorConfig
 from coordinator.service import Service
+from coordinator.store import Batch, Store
+from skerry.algorithms.conduct import Conduct
 from skerry.protocol import frames, sparse
 from skerry.protocol.messages import (
     BroadcastId,
@@ -86,6 +88,26 @@ async def test_health_readiness_and_status(coordinator: Any) -> None:
     assert (status["coordinator"], status["region"], status["recipe"]) == ("eu", "eu", "default")
     assert status["devices"]["pi-1"]["connected"]
     assert status["peer_troubles"] == {}
+
+
+async def test_a_device_in_quarantine_is_shown_and_released(start: Start) -> None:
+    keys = {"recipe": {"guard": {"rule": "outliers"}}}
+    first = await start(**keys)
+    await first.service.stop()
+    store = Store(first.config.state_dir)
+    store.write(Batch(conducts={"pi-9": Conduct("pi-9", quarantine="why \x1b[2J")}))
+    store.close()
+
+    coordinator = await start(**keys)
+    status = await coordinator.json("/v1/admin/status")
+    assert status["devices"]["pi-9"]["quarantine"] == "why \x1b[2J"
+    assert "pi-9: 0 updates, not connected, in quarantine: why ?[2J" in _status_text(status)
+    assert (await coordinator.metrics())["skerry_devices_quarantined"] == 1.0
+    for answer in (200, 404):
+        async with coordinator.http.post(f"{coordinator.url}/v1/admin/devices/pi-9/release") as response:
+            assert response.status == answer
+            assert "pi-9" in await response.text()
+    assert "pi-9" not in (await coordinator.json("/v1/admin/status"))["devices"]
 
 
 async def test_what_devices_tell_is_shown(coordinator: Any) -> None:

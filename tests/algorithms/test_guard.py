@@ -1,0 +1,249 @@
+"""Who is let in, who is refused, who is kept apart: made-up fleets whose devices have different labels."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skerry.algorithms.guard import Clip, Guard, Outliers, Verdict, WellFormed
+from skerry.vector import Float32, SparseVector
+
+SIZE = 4000
+Lie = Callable[[Float32, np.random.Generator], Float32]
+
+
+def noise(difference: Float32, rng: np.random.Generator) -> Float32:
+    """Return noise whose largest entries are about as large as the others'."""
+    noisy: Float32 = np.float32(2.0 * np.std(difference)) * rng.standard_normal(len(difference), np.float32)
+    return noisy
+
+
+LIES: dict[str, Lie] = {
+    "sign flip": lambda difference, _: -difference,
+    "scaled": lambda difference, _: 30 * difference,
+    "scaled sign flip": lambda difference, _: -30 * difference,
+    "noise": noise,
+}
+
+
+class Fleet:
+    """Devices that share a direction and have one of their own, as long: two labels of ten, say."""
+
+    def __init__(self, seed: int, devices: int = 20, tail: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.devices = [f"d{number}" for number in range(devices)]
+        self.tail = tail
+        heavy = 1.0 / np.arange(1, SIZE + 1) ** 0.5  # some entries matter more than others, to everybody
+        self._common = self.rng.permutation(heavy) * self.rng.choice([-1, 1], SIZE)
+        self._own = {name: self.rng.standard_normal(SIZE) * np.abs(self._common) for name in self.devices}
+        self._pace = {name: self.rng.uniform(0.5, 2.0) for name in self.devices}
+
+    def difference(self, device: str) -> Float32:
+        drawn = self._common + self._own[device] + self.rng.standard_normal(SIZE) * np.abs(self._common)
+        difference: Float32 = (self._pace[device] * drawn).astype(np.float32)
+        return difference
+
+    def sent(self, difference: Float32, density: float = 0.1) -> SparseVector:
+        head = SIZE - self.tail
+        chosen = np.sort(np.argsort(-np.abs(difference[:head]))[: round(density * head)])
+        indices = np.concatenate((chosen, np.arange(head, SIZE)))
+        return SparseVector(SIZE, indices, difference[indices])
+
+
+def train(guard: Guard, fleet: Fleet, rounds: int, liars: dict[str, Lie] | None = None) -> dict[str, list[Verdict]]:
+    """Let every device send an update in each round; return what became of them, by device."""
+    verdicts: dict[str, list[Verdict]] = {name: [] for name in fleet.devices}
+    for _ in range(rounds):
+        for name in fleet.devices:
+            difference = fleet.difference(name)
+            if liars and name in liars:
+                difference = liars[name](difference, fleet.rng)
+            verdicts[name].append(guard.judge(name, fleet.sent(difference)))
+    return verdicts
+
+
+def test_well_formed_compares_nothing() -> None:
+    assert not WellFormed.compares
+    assert not isinstance(WellFormed().start(SIZE, 0, []), Guard)  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_honest_devices_of_different_labels_are_let_in_whole(seed: int) -> None:
+    guard = Outliers().start(SIZE, 0, [])
+    verdicts = train(guard, Fleet(seed), 40)
+    assert guard.quarantined == {}
+    assert all(verdict == Verdict() for own in verdicts.values() for verdict in own[1:])
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_liars_end_in_quarantine_and_nobody_else(lie: str, seed: int) -> None:
+    fleet = Fleet(seed)
+    liars = dict.fromkeys(fleet.devices[3::5], LIES[lie])
+    guard = Outliers().start(SIZE, 0, [])
+    verdicts = train(guard, fleet, 30, liars)
+    assert set(guard.quarantined) == set(liars)
+    for name, own in verdicts.items():
+        refused = Counter(verdict.refused for verdict in own)
+        if name in liars:
+            assert refused["quarantined"] >= 5
+            assert [verdict.alarm.partition(":")[0] for verdict in own if verdict.alarm] == [
+                "in quarantine from now on"
+            ]
+        else:
+            assert refused == {None: 30}
+
+
+def test_what_is_far_too_long_never_counts_whole() -> None:
+    fleet = Fleet(1)
+    guard = Outliers(strikes_max=1000).start(SIZE, 0, [])
+    verdicts = train(guard, fleet, 20, {"d7": LIES["scaled"]})
+    assert [verdict.refused for verdict in verdicts["d7"]] == ["outlier"] * 20
+    assert "times as long as the median device's" in verdicts["d7"][0].detail
+    assert guard.quarantined == {}
+
+
+def test_strikes_are_forgiven() -> None:
+    fleet = Fleet(1)
+    guard = Outliers().start(SIZE, 0, [])
+    train(guard, fleet, 3)
+    for _ in range(20):
+        long = fleet.sent(30 * fleet.difference("d7"))
+        assert guard.judge("d7", long).refused == "outlier"
+        assert guard.judge("d7", fleet.sent(fleet.difference("d7"))).refused is None
+    assert guard.line("d7").strikes == 0
+    for strikes in range(1, 5):
+        assert guard.judge("d7", fleet.sent(30 * fleet.difference("d7"))).refused == (
+            "quarantined" if strikes == 4 else "outlier"
+        )
+
+
+def test_while_few_are_known_an_update_counts_no_longer_than_the_shortest() -> None:
+    guard = Outliers(devices_min=3).start(4, 0, [])
+
+    def judge(name: str, length: float) -> float:
+        return guard.judge(name, SparseVector(4, np.array([1]), np.array([length], np.float32))).factor
+
+    assert judge("a", 8.0) == 1.0
+    assert judge("a", 80.0) == 1.0, "there is nobody to compare it with"
+    assert judge("b", 2.0) == 1.0
+    assert judge("b", 1000.0) == pytest.approx(8.0 * 10**0.5 / 1000.0, rel=1e-3)
+    assert judge("c", 1.0) == 1.0
+    assert guard.judge("c", SparseVector(4, np.array([1]), np.array([1e3], np.float32))).refused == "outlier"
+
+
+def test_the_statistics_at_the_end_are_measured_for_themselves() -> None:
+    fleet = Fleet(2, tail=100)
+    guard = Outliers().start(SIZE, 100, [])
+
+    def poisoned(difference: Float32, _: np.random.Generator) -> Float32:
+        return np.concatenate((difference[:-100], 30 * difference[-100:]))
+
+    train(guard, fleet, 10, {"d4": poisoned})
+    assert set(guard.quarantined) == {"d4"}
+
+
+def test_a_learning_rate_that_rises_everywhere_locks_nobody_out() -> None:
+    fleet = Fleet(3)
+    guard = Outliers().start(SIZE, 0, [])
+    train(guard, fleet, 10)
+    verdicts = train(guard, fleet, 20, dict.fromkeys(fleet.devices, LIES["scaled"]))
+    assert guard.quarantined == {}
+    assert all(verdict.refused is None for own in verdicts.values() for verdict in own[4:])
+
+
+def test_at_most_a_share_of_the_devices_is_kept_apart() -> None:
+    fleet = Fleet(4)
+    guard = Outliers(share_max=0.1).start(SIZE, 0, [])
+    liars = dict.fromkeys(fleet.devices[:4], LIES["scaled"])
+    verdicts = train(guard, fleet, 20, liars)
+    assert len(guard.quarantined) == 2
+    alarms = [verdict.alarm for own in verdicts.values() for verdict in own if verdict.alarm]
+    assert sum("would be in quarantine, were not 2 of 20 devices there" in alarm for alarm in alarms) == 1
+    assert all(verdict.refused for name in liars for verdict in verdicts[name][1:]), "too long is too long all the same"
+
+
+def test_a_device_comes_back_after_enough_updates_in_order() -> None:
+    fleet = Fleet(5)
+    guard = Outliers(release_after=7).start(SIZE, 0, [])
+    train(guard, fleet, 5)
+    train(guard, fleet, 4, {"d3": LIES["scaled"]})
+    assert set(guard.quarantined) == {"d3"}
+    verdicts = train(guard, fleet, 8)["d3"]
+    assert [verdict.refused for verdict in verdicts] == ["quarantined"] * 7 + [None]
+    assert "let in again after 7 updates in order" in verdicts[6].alarm
+
+
+def test_one_that_goes_on_lying_does_not_come_back() -> None:
+    fleet = Fleet(5)
+    guard = Outliers(release_after=7).start(SIZE, 0, [])
+    train(guard, fleet, 60, {"d3": LIES["sign flip"], "d9": LIES["noise"]})
+    assert set(guard.quarantined) == {"d3", "d9"}
+
+
+def test_an_operator_lets_a_device_in_and_its_direction_is_judged_anew() -> None:
+    fleet = Fleet(6)
+    guard = Outliers(release_after=None).start(SIZE, 0, [])
+    train(guard, fleet, 20, {"d3": LIES["sign flip"]})
+    assert not guard.release("d4")
+    assert not guard.release("nobody")
+    assert guard.release("d3")
+    assert guard.quarantined == {}
+    assert all(verdict.refused is None for verdict in train(guard, fleet, 20)["d3"])
+
+
+def test_what_was_written_down_is_enough_to_go_on() -> None:
+    fleet = Fleet(7)
+    guard = Outliers().start(SIZE, 0, [])
+    train(guard, fleet, 20, {"d3": LIES["sign flip"]})
+    again = Outliers().start(SIZE, 0, [guard.line(name) for name in fleet.devices])
+    assert again.quarantined == guard.quarantined
+    assert again.judge("d5", fleet.sent(30 * fleet.difference("d5"))).refused == "outlier"
+    assert again.judge("d3", fleet.sent(fleet.difference("d3"))).refused == "quarantined"
+    verdicts = train(again, fleet, 10)
+    assert all(verdict.refused is None for name, own in verdicts.items() if name != "d3" for verdict in own)
+
+
+def test_a_device_that_sends_more_often_has_no_more_say_of_the_direction() -> None:
+    """Eight updates of a liar to each of others': more than half of all. They must not become the direction."""
+    fleet = Fleet(8, devices=6)
+    guard = Outliers(share_max=0.5).start(SIZE, 0, [])
+    for _ in range(25):
+        train(guard, fleet, 1, {"d0": LIES["sign flip"]})
+        for _ in range(7):
+            guard.judge("d0", fleet.sent(-fleet.difference("d0")))
+    assert set(guard.quarantined) <= {"d0"}
+    assert guard.line("d0").cosine < 0.0
+
+
+def test_clipping_shortens_and_refuses_nothing() -> None:
+    fleet = Fleet(9)
+    guard = Clip(clip_factor=2.0).start(SIZE, 0, [])
+    verdicts = train(guard, fleet, 20, {"d7": LIES["scaled"]})
+    assert all(verdict.refused is None for own in verdicts.values() for verdict in own)
+    shortest = [name for name, own in verdicts.items() if own[-1].factor == 1.0]
+    assert len(shortest) >= 15
+    length = np.linalg.norm(fleet.sent(30 * fleet.difference("d7")).values)
+    usual = np.median([np.exp(guard.line(name).length or 0.0) for name in fleet.devices])
+    assert verdicts["d7"][-1].factor * length == pytest.approx(2.0 * usual, rel=0.2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), power=st.floats(-40.0, 40.0), zeros=st.booleans(), dense=st.booleans())
+def test_whatever_is_sent_is_answered_and_never_enlarged(seed: int, power: float, zeros: bool, dense: bool) -> None:
+    rng = np.random.default_rng(seed)
+    guard = Outliers(devices_min=3, updates_min=1, clip_factor=1.0).start(40, 5, [])
+    for number in range(60):
+        values = rng.standard_normal(40 if dense else 9).astype(np.float32)
+        if number % 3 == 0:
+            values = np.zeros_like(values) if zeros else (values * 10.0 ** min(power, 29.0)).astype(np.float32)
+        indices = np.sort(rng.choice(40, len(values), replace=False))
+        verdict = guard.judge(f"d{number % 6}", SparseVector(40, indices, values))
+        assert 0.0 < verdict.factor <= 1.0
+        assert verdict.refused is None or verdict.detail
+        for name in ("d0", "d1"):
+            line = guard.line(name)
+            assert np.isfinite([line.length or 0.0, line.tail_length or 0.0, line.cosine, line.chance]).all()
