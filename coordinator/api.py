@@ -13,6 +13,7 @@ from aiohttp.typedefs import Middleware
 
 from coordinator.authorization import caller_of
 from coordinator.engine import EngineStatus, ModelSnapshot
+from coordinator.enrolment.registry import Registry
 from coordinator.events import Answer, DeviceReleased, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
 from coordinator.intake import read_vector
 from coordinator.metrics import CONTENT_TYPE, Metrics
@@ -79,6 +80,7 @@ class Api:
         self._ready = ready
         self._progress_timeout_s = progress_timeout_s
         self._wall_clock = wall_clock
+        self.registry: Registry | None = None  # of enrolment; None: plain HTTP, where nobody is known
 
     def application(self, agents: Agents, middlewares: Iterable[Middleware] = ()) -> web.Application:
         """Return the routes; `middlewares` stand before every one of them."""
@@ -129,6 +131,8 @@ class Api:
     async def tell_peer(self, request: web.Request) -> web.Response:
         """Give a sign of life."""
         status = self._region.peer_status(self._bundle.sha256)
+        if self.registry is not None:
+            status = msgspec.structs.replace(status, revocations=self.registry.digest)
         return web.Response(body=frames.encode(status), content_type=MSGPACK)
 
     async def tell_ledger(self, request: web.Request) -> web.Response:

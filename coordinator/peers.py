@@ -96,6 +96,7 @@ class _Peer:
         self.sent_bytes = 0
         self.received_bytes = 0
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
+        self.serves_at: str | None = None  # where agents reach it, as it said last; None: they are not to be sent there
 
 
 class Peers:
@@ -140,6 +141,14 @@ class Peers:
         """Return by peer what is wrong with it, None where it answers."""
         return {name: peer.trouble for name, peer in self._peers.items()}
 
+    def serving_agents(self) -> dict[str, str]:
+        """Return name and URL of the peers that answer and that agents may be sent to."""
+        return {
+            name: peer.serves_at
+            for name, peer in self._peers.items()
+            if peer.trouble is None and peer.serves_at is not None
+        }
+
     # --- tasks ---
 
     async def run(self) -> None:
@@ -177,7 +186,7 @@ class Peers:
             else:
                 if peer.trouble is not None:
                     log.info("peer %s: reachable at %s, version %d", peer.name, peer.url, status.version)
-                peer.trouble = None
+                peer.trouble, peer.serves_at = None, status.url
                 self._metrics.peers_reachable[peer.name] = True
                 self.region.submit(PeerSeen(status))
                 await self._fetch_ledger(session, peer, status.ledger)

@@ -23,6 +23,9 @@ from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
 from coordinator.credentials import Credentials, credentials_of
 from coordinator.engine import Engine, Toll
+from coordinator.enrolment.api import EnrolmentApi
+from coordinator.enrolment.desk import Desk
+from coordinator.enrolment.opening import open_desk
 from coordinator.evaluation import Evaluator, open_evaluator
 from coordinator.intake import bytes_max
 from coordinator.metrics import Metrics
@@ -111,14 +114,17 @@ class Service:
         self.metrics = metrics or Metrics()
         self._network = network or Sockets(config.limits, self.metrics.connections_refused)
         # Disk writes have their own threads: they must not wait behind an evaluation.
-        names = ("disk", "work") if run_in_thread is None else ()
+        names = ("disk", "work", "enrolment") if run_in_thread is None else ()
         self._executors = [ThreadPoolExecutor(2, name) for name in names]
         self._under_way = under_way = UnderWay(time.monotonic)  # an event loop's own clock
         if run_in_thread is None:
-            both = zip(self._executors, ("a write to the disk", "an evaluation, or the like"), strict=True)
-            self._disk, self._work = (in_executor(executor, under_way, what) for executor, what in both)
+            whats = ("a write to the disk", "an evaluation, or the like", "signing and a write to the disk")
+            threads = [
+                in_executor(executor, under_way, what) for executor, what in zip(self._executors, whats, strict=True)
+            ]
+            self._disk, self._work, self._enrolment = threads
         else:
-            self._disk = self._work = run_in_thread
+            self._disk = self._work = self._enrolment = run_in_thread
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter and a name, no secret
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,6 +135,7 @@ class Service:
         self._started_at_s = 0.0
         self._manager, self._reloads = manager or ServiceManager(), reloads
         self.credentials: Credentials | None = None  # None: plain HTTP, or not started yet
+        self.desk: Desk | None = None  # the same
         self.agents: Agents  # from `start` on, as the engine
         self.engine: Engine
         self.port = 0
@@ -199,6 +206,8 @@ class Service:
         self._parts.push_async_callback(self.engine.close)
         self._parts.callback(self.housekeep)
         agents.region = peers.region = self.engine
+        if self.credentials is not None:
+            self.desk = peers.enrolment = self._open_desk(self.credentials, agents, peers)
         self.metrics.status = self.engine.status
 
         evaluator: Evaluator | None = None
@@ -221,6 +230,8 @@ class Service:
         self._started_at_s = asyncio.get_running_loop().time()
         self._parts.push_async_callback(self._stop_tasks)
         self._begin(self.engine.run(), "engine")
+        if self.desk is not None:
+            self._begin(self.desk.run(), "enrolment")
         if config.peers:
             self._begin(peers.run(), "peers")
         if evaluator is not None:
@@ -247,7 +258,11 @@ class Service:
             progress_timeout_s=config.limits.progress_timeout_s,
             wall_clock=self._wall_clock,
         )
-        await self._listen(api.application(agents, self._authorization()))
+        application = api.application(agents, self._authorization())
+        if self.desk is not None:
+            api.registry = self.desk.registry
+            EnrolmentApi(self.desk, caller_of=authorization.caller_of, wall_clock=self._wall_clock).add_to(application)
+        await self._listen(application)
         self._parts.push_async_callback(agents.drain)
         self._ready = True
         self._manager.ready(f"region {config.region}, listening on {config.listen.host}:{self.port}")
@@ -296,8 +311,25 @@ class Service:
         self._parts.callback(path.unlink, missing_ok=True)
         _write_port(path, self.port)
 
+    def _open_desk(self, credentials: Credentials, agents: Agents, peers: Peers) -> Desk:
+        """Open enrolment; behind the engine, whose lock holds for its database too."""
+        config = self._config
+        desk = open_desk(
+            config.state_dir,
+            credentials.folder,
+            coordinator=config.name,
+            region=config.region,
+            run_in_thread=self._enrolment,
+            wall_clock=self._wall_clock,
+            coordinators=lambda: ({} if config.url is None else {config.name: config.url}) | peers.serving_agents(),
+            revoked=lambda: agents.end_revoked(self._revoked),
+            open_database=self._open_database,
+        )
+        self._parts.callback(desk.close)
+        return desk
+
     def _revoked(self, caller: Identified) -> bool:
-        return False
+        return self.desk is not None and self.desk.registry.refusal(caller) is not None
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))

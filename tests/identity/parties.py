@@ -35,9 +35,13 @@ class Federation:
         now_s: float | None = None,
         lifetime_s: float | None = None,
     ) -> IdentityFolder:
-        """Write an identity, signed by the authority that signs that role, or by another."""
+        """Write an identity, signed by the authority that signs that role, or by another.
+
+        One that is there is renewed: it keeps its key.
+        """
         signer = authority or (self.issuer if role == "agent" else self.root)
-        key = make_key()
+        identity = IdentityFolder(folder)
+        key = identity.key(key_file.KEY) if identity.holds(key_file.KEY) else make_key()
         certificate = signer.issue(
             Subject(self.root.federation, role, name),
             key.public_key(),
@@ -45,11 +49,13 @@ class Federation:
             addresses=["localhost", "127.0.0.1"] if role == "coordinator" else (),
             lifetime_s=lifetime_s,
         )
-        identity = IdentityFolder(folder)
         identity.write_key(key_file.KEY, key)
         above = () if signer is self.root else (signer.certificate,)
         identity.write(key_file.CERTIFICATE, pem_of(certificate, *above))
         identity.write(key_file.ROOT, pem_of(self.root.certificate))
+        if role == "coordinator":
+            identity.write_key(key_file.ISSUER_KEY, self.issuer.key)
+            identity.write(key_file.ISSUER, pem_of(self.issuer.certificate))
         return identity
 
 

@@ -1,0 +1,135 @@
+"""Enrolment in a running coordinator: who joins is served, who is revoked is not, in no region and after no restart."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from coordinator import peers as peers_module
+from coordinator.enrolment.operator import Operator
+from skerry import joining
+from skerry.identity import tls
+from skerry.identity.certificate import fingerprint
+from skerry.identity.join_token import JoinToken, secret_sha256
+from skerry.identity.key_file import IdentityFolder
+from skerry.protocol.messages import Refused
+from tests.coordinator.network.test_coordinator_tls import Parties
+
+Start = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def parties(tmp_path: Path) -> AsyncIterator[Parties]:
+    found = Parties(tmp_path / "parties")
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def begin(parties: Parties, start: Start) -> Start:
+    """Return a function that starts a coordinator with TLS on the port that is given, and gives it and its URL."""
+
+    async def begin(name: str = "eu", **keys: Any) -> Any:
+        identity = parties.party("coordinator", name)
+        coordinator = await start(name, insecure=False, identity_dir=str(identity.path), **keys)
+        coordinator.url = f"https://127.0.0.1:{coordinator.service.port}"
+        return coordinator
+
+    return begin
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as found:
+        yield found
+
+
+async def operate(parties: Parties, url: str, path: str, body: dict[str, Any]) -> Any:
+    return await Operator(url, tls.client_context(parties.party("admin", "ann"))).post(path, body)
+
+
+async def enrol(parties: Parties, url: str, name: str, folder: Path) -> IdentityFolder:
+    """Make a join token and join with it, as an operator and a device do."""
+    root = parties.federation.root.certificate
+    token = JoinToken(fingerprint(root), secrets.token_bytes(8), secrets.token_bytes(16))
+    wanted = {
+        "identifier": token.identifier.hex(),
+        "secret_sha256": secret_sha256(token.secret).hex(),
+        "ttl_s": 600,
+        "uses": 1,
+    }
+    await operate(parties, url, "/v1/admin/join-tokens", wanted)
+    identity = IdentityFolder(folder)
+    await joining.join(url, token, identity, role="agent", name=name, wall_clock=lambda: parties.federation.now_s)
+    return identity
+
+
+async def stream(stack: AsyncExitStack, connect: Any, identity: IdentityFolder, url: str, name: str) -> Any:
+    connector = aiohttp.TCPConnector(ssl=tls.client_context(identity))
+    session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    device = await connect(url, name, session=session)
+    stack.push_async_callback(device.socket.close)
+    return device
+
+
+async def refusal(stack: AsyncExitStack, identity: IdentityFolder, url: str) -> tuple[int, str | None]:
+    connector = aiohttp.TCPConnector(ssl=tls.client_context(identity), force_close=True)
+    session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    async with session.get(f"{url}/v1/model") as response:
+        return response.status, response.headers.get("Skerry-Refused")
+
+
+async def test_a_device_joins_streams_and_is_shut_out_for_good(
+    begin: Start, parties: Parties, connect: Any, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    coordinator = await begin()
+    identity = await enrol(parties, coordinator.url, "pi-1", tmp_path / "pi-1")
+    device = await stream(stack, connect, identity, coordinator.url, "pi-1")
+    other = await stream(
+        stack, connect, await enrol(parties, coordinator.url, "pi-2", tmp_path / "pi-2"), coordinator.url, "pi-2"
+    )
+    await operate(parties, coordinator.url, "/v1/admin/devices/pi-1/revoke", {})
+    refused = await device.next(Refused)
+    assert (refused.reason, refused.retry) == ("revoked", False)
+    assert await refusal(stack, identity, coordinator.url) == (403, "revoked")
+    assert not other.socket.closed
+    port = coordinator.service.port
+    await coordinator.service.stop()
+    restarted = await begin(listen={"port": port})
+    assert await refusal(stack, identity, restarted.url) == (403, "revoked")
+
+
+async def test_who_is_shut_out_in_one_region_is_shut_out_in_all(
+    begin: Start,
+    parties: Parties,
+    connect: Any,
+    stack: AsyncExitStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The device joined at eu and streams to us, which learns of the revocation from eu."""
+    monkeypatch.setattr(peers_module, "POLL_S", 0.02)
+    eu = await begin("eu", peers={"us": "https://127.0.0.1:1"})
+    us = await begin("us", peers={"eu": eu.url})
+    identity = await enrol(parties, eu.url, "pi-1", tmp_path / "pi-1")
+    device = await stream(stack, connect, identity, us.url, "pi-1")
+    await operate(parties, eu.url, "/v1/admin/devices/pi-1/revoke", {})
+    async with asyncio.timeout(20):
+        refused = await device.next(Refused)
+    assert refused.reason == "revoked"
+    assert us.service.desk.digest == eu.service.desk.digest
+    assert await refusal(stack, identity, us.url) == (403, "revoked")
+
+
+async def test_a_second_key_under_an_enrolled_name_is_not_served(
+    begin: Start, parties: Parties, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    """Method: another coordinator of the federation has signed a certificate for the same name."""
+    coordinator = await begin()
+    await enrol(parties, coordinator.url, "pi-1", tmp_path / "pi-1")
+    assert await refusal(stack, parties.party("agent", "pi-1"), coordinator.url) == (403, "revoked")
