@@ -35,7 +35,8 @@ EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong (not running, for example),
 2 wrong usage or configuration or a missing package, 3 the disk refused, 4 the
 state was written by a newer version, 5 a bundle or data that does not fit,
-7 the identity is missing, expired, revoked or refused: join."""
+6 the state is damaged, 7 the identity is missing, expired, revoked or refused:
+join."""
 
 PACES = {"slow": "slowed down", "pause": "paused"}
 REASONS_CHARS_MAX = 200  # shown of one device's

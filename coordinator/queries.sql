@@ -76,6 +76,12 @@ DELETE FROM publication WHERE position <= ?;
 -- name: last_position
 SELECT max(ifnull((SELECT max(position) FROM journal), 0), ifnull((SELECT max(position) FROM publication), 0));
 
+-- name: unledgered
+-- A device whose newest update in the journal is not in its line.
+SELECT sender FROM (SELECT sender, max(sequence) AS newest FROM journal WHERE kind != 'merge' GROUP BY sender)
+LEFT JOIN ledger ON device = sender
+WHERE newest > ifnull(last_sequence, 0) LIMIT 1;
+
 -- name: ages
 SELECT version, age FROM journal WHERE version IS NOT NULL ORDER BY version;
 
@@ -85,7 +91,7 @@ FROM journal WHERE version IS NULL ORDER BY position;
 
 -- name: replay
 -- What made the versions after the first parameter, up to the second.
-SELECT position, version, kind, sender, weight, age, payload, entries, buffer_version, trim
+SELECT position, version, kind, sender, sequence, weight, age, payload, entries, buffer_version, trim
 FROM journal WHERE version > ? AND version <= ? ORDER BY version;
 
 -- name: publications

@@ -11,12 +11,12 @@ from pathlib import Path
 from coordinator import checkpoint as checkpoint_file
 from coordinator.age_history import AgeHistory
 from coordinator.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError
-from coordinator.ledger import Ledger
+from coordinator.ledger import Ledger, LedgerEntry
 from coordinator.model_state import ModelState, Publication
 from coordinator.region_state import HeldUpdate, PeerHeld, RegionState
-from coordinator.store import HeldRow, ReplayPublication, Store
+from coordinator.store import REMEDY, HeldRow, ReplayPublication, Store
 from skerry.algorithms.arrival import Arrival
-from skerry.errors import StorageError
+from skerry.errors import StateDamagedError, StorageError
 from skerry.protocol import sparse
 from skerry.protocol.errors import MalformedVector
 from skerry.protocol.messages import BroadcastId
@@ -41,25 +41,28 @@ def recover(store: Store, state_dir: Path, own: str) -> Recovered:
     """Rebuild what coordinator `own` had in memory, bit for bit.
 
     Raises:
-        StorageError: no checkpoint is whole, or the journal has a hole.
+        StateDamagedError: no checkpoint is whole, or the journal is not.
+        StorageError: something cannot be read.
     """
+    store.check()
     start = _newest(store, state_dir, VERSION_MAX)
     state = start.state
     checkpoint_version = state.version
     ages = dict(store.ages()) | {checkpoint_version: state.age}
     known = sorted(ages)
     if known != list(range(known[0], known[0] + len(known))):
-        raise StorageError(f"{store.path}: versions are missing from the journal; restore it from a backup")
+        raise StateDamagedError(f"{store.path}: versions are missing from the journal{REMEDY}")
+    ledger, held_rows = store.ledger(), store.held()
+    _check_ledger(store, ledger, known[-1], held_rows)
     last_position = max(start.position, store.last_position())
     _replay(store, start, own, VERSION_MAX)
-    held_rows = store.held()
     return Recovered(
         region=RegionState(
             lineage=start.lineage,
             ages=AgeHistory(known[0], (ages[version] for version in known)),
             position=last_position,
             publication=0 if state.published is None else state.published.number,
-            ledger=Ledger(store.ledger()),
+            ledger=Ledger(ledger),
             held=[_held(row) for row in held_rows],
             peers={peer: PeerHeld(replica.lineage, replica.number) for peer, replica in state.replicas.items()},
             token=store.token(),
@@ -83,6 +86,7 @@ def rebuild(state_dir: Path, version: int) -> Float32:
         region = store.region()
         if region is None:
             raise StorageError(f"{state_dir}: holds no region's state")
+        store.check()
         start = _newest(store, state_dir, version)
         _replay(store, start, region.coordinator, version)
         if start.state.version != version:
@@ -112,8 +116,23 @@ def _newest(store: Store, state_dir: Path, up_to: int) -> Checkpoint:
         log.warning("checkpoint %s %s: falling back to the one before it", path, error)
         damaged.append(str(path))
     if damaged:
-        raise StorageError(f"no checkpoint is whole ({', '.join(damaged)}); restore {state_dir} from a backup")
+        raise StateDamagedError(f"no checkpoint is whole ({', '.join(damaged)}){REMEDY}")
     raise StorageError(f"{state_dir}: the journal does not reach back to version {up_to}")
+
+
+def _check_ledger(store: Store, ledger: list[LedgerEntry], newest: int, held: list[HeldRow]) -> None:
+    """See that the journal has what the ledger tells of: no version behind the `newest`, and every update that waits.
+
+    Raises:
+        StateDamagedError: it has not.
+    """
+    waiting = {(row.device, row.sequence) for row in held}
+    for entry in ledger:
+        for update in entry.recent:
+            lost = update.weight is None and not update.elsewhere and (entry.device, update.sequence) not in waiting
+            if lost or update.version > newest:
+                which = f"update {update.sequence} of {entry.device}"
+                raise StateDamagedError(f"{store.path}: {which} was answered, but is not in the journal{REMEDY}")
 
 
 def _replay(store: Store, start: Checkpoint, own: str, up_to: int) -> None:
@@ -123,9 +142,13 @@ def _replay(store: Store, start: Checkpoint, own: str, up_to: int) -> None:
     buffer: list[tuple[str, SparseVector, float]] = []
     for row in store.replay(state.version, up_to):
         if row.version != state.version + 1:
-            raise StorageError(f"{store.path}: version {state.version + 1} is missing; restore it from a backup")
+            raise StateDamagedError(f"{store.path}: version {state.version + 1} is missing{REMEDY}")
         publications.up_to(row.position)
         if row.kind == "merge":
+            replica = state.replicas.get(row.sender)
+            if replica is None or replica.number != row.sequence:
+                missing = f"publication {row.sequence} of {row.sender}, merged as version {row.version}"
+                raise StateDamagedError(f"{store.path}: {missing}, is missing{REMEDY}")
             state.merge(row.sender, row.weight, row.version, row.age, row.entries)
         else:
             update = _vector(store, row.position, row.payload, state.size)
@@ -156,7 +179,12 @@ class _Publications:
             values = _vector(self._store, row.position, row.payload, self._state.size)
             broadcast = BroadcastId(row.epoch, row.broadcast)
             publication = Publication(row.lineage, row.number, broadcast, row.age, bool(row.whole))
-            if row.coordinator == self._own:
+            own = row.coordinator == self._own
+            before = self._state.published if own else self._state.replicas.get(row.coordinator)
+            if not row.whole and (before is None or (before.lineage, before.number + 1) != (row.lineage, row.number)):
+                builds = f"what publication {row.number} of {row.coordinator} builds on"
+                raise StateDamagedError(f"{self._store.path}: {builds} is missing{REMEDY}")
+            if own:
                 self._state.publish(publication, values)
             else:
                 self._state.take_peer_model(row.coordinator, publication, values)
@@ -167,8 +195,7 @@ def _vector(store: Store, position: int, payload: bytes, size: int) -> SparseVec
     try:
         return sparse.decode(payload, size=size)
     except MalformedVector as error:
-        message = f"{store.path}: position {position} is damaged: {error}; restore it from a backup"
-        raise StorageError(message) from error
+        raise StateDamagedError(f"{store.path}: position {position} is damaged: {error}{REMEDY}") from error
 
 
 def _held(row: HeldRow) -> HeldUpdate:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator import checkpoint as checkpoint_file
-from coordinator.checkpoint import CHECKPOINTS, Checkpoint
+from coordinator.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError
 from coordinator.model_state import ModelState
 from coordinator.recovery import Recovered, recover
-from coordinator.store import Batch, CheckpointRow, Cut, RegionRow, Store
+from coordinator.store import REMEDY, Batch, CheckpointRow, Cut, RegionRow, Store
 from skerry.database import Database, OpenDatabase
 from skerry.disk_remedy import disk_remedy
-from skerry.errors import ConfigError, StorageError
+from skerry.errors import ConfigError, StateDamagedError, StorageError
 from skerry.vector import Float32
 
 
@@ -41,6 +41,7 @@ def open_state(
     Raises:
         ConfigError: the state is of another coordinator or another bundle.
         SchemaTooNewError: a newer Skerry wrote it.
+        StateDamagedError: it is not what was written there.
         StorageError: it cannot be read or written, or another coordinator is running on it.
     """
     handle = _lock(path)
@@ -56,6 +57,7 @@ def open_state(
             if recovered.vectors.size != len(initial):
                 size = recovered.vectors.size
                 raise StorageError(f"{path}: the state has {size} parameters, the bundle {len(initial)}")
+            _check_files(path, recovered.region.ages.last)
             _sweep(store, path, recovered.checkpoint_version)
         except BaseException:
             store.close()
@@ -113,6 +115,21 @@ def _check(found: RegionRow, expected: RegionRow, state_dir: Path) -> None:
                 f"{state_dir}: holds the state of {name} {getattr(found, name)!r}, the configuration says "
                 f"{getattr(expected, name)!r}: set another state_dir, or move this one away to start afresh"
             )
+
+
+def _check_files(state_dir: Path, newest: int) -> None:
+    """See that no whole checkpoint is of a version behind the `newest` of the journal, which is written first.
+
+    Raises:
+        StateDamagedError: one is: the journal lost its end after it was synced.
+    """
+    for path in sorted((state_dir / CHECKPOINTS).glob("*.safetensors")):
+        if path > checkpoint_file.path_of(state_dir / CHECKPOINTS, newest):
+            try:
+                checkpoint_file.read(path)
+            except CheckpointError:
+                continue  # torn: it is swept away
+            raise StateDamagedError(f"{path}: is whole, but the journal ends at version {newest}{REMEDY}")
 
 
 def _sweep(store: Store, state_dir: Path, recovered_version: int) -> None:

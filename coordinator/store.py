@@ -17,10 +17,15 @@ from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.token import TokenState
 from skerry.database import Database, OpenDatabase
+from skerry.errors import StateDamagedError
 from skerry.protocol.messages import Telemetry
 
 FILE_NAME = "coordinator.db"
 WAL_BYTES = 32 << 20  # copied into the database in one go; each time costs two more syncs
+REMEDY = (
+    ": move coordinator.db* and checkpoints/ away and start again: the coordinator comes back from what its peers "
+    "hold of it, or, without peers, from the bundle's initial parameters"
+)
 
 
 class RegionRow(NamedTuple):
@@ -145,6 +150,7 @@ class ReplayRow(NamedTuple):
     version: int
     kind: str
     sender: str
+    sequence: int
     weight: float
     age: float
     payload: bytes
@@ -273,6 +279,18 @@ class Store:
                 self._run_each("forget_checkpoint", [(version,) for version in batch.cut.checkpoints])
 
     # --- reading ---
+
+    def check(self) -> None:
+        """See that all rows are as they were written, and the ledger as new as the journal.
+
+        Raises:
+            StateDamagedError: naming what is wrong.
+            StorageError: it cannot be read.
+        """
+        if tables := self._db.damaged_tables():
+            raise StateDamagedError(f"{self.path}: a checksum differs in {', '.join(tables)}{REMEDY}")
+        if devices := self._rows("unledgered"):
+            raise StateDamagedError(f"{self.path}: the ledger is older than the journal for {devices[0][0]}{REMEDY}")
 
     def region(self) -> RegionRow | None:
         """Return whose state this is, None in a database that was just made."""

@@ -37,6 +37,7 @@ Exit codes:
   3  the disk refused a read or a write
   4  the database was written by a newer version
   5  training data or bundle
+  6  the state is damaged
 """
 PROGRESS_S = 3.0
 

@@ -54,7 +54,7 @@ from edge_agent.stream import Connection, Stream
 from edge_agent.task import OpenTask
 from edge_agent.threads import RunInThread, TrainingRunner
 from edge_agent.vitals import ThisProcess
-from skerry.errors import DataError, StorageError
+from skerry.errors import DataError, StateDamagedError, StorageError
 from skerry.protocol import sparse
 from skerry.protocol.errors import MalformedVector
 from skerry.protocol.messages import BundleReference, ModelVersion, Telemetry
@@ -401,7 +401,9 @@ def _restore(stored: Stored) -> Outbox | None:
     try:
         outbox.replay(stored.updates, after=stored.residual_event)
     except MalformedVector as error:
-        raise StorageError(f"the stored outbox is damaged: {error}; move the state away to start afresh") from error
+        raise StateDamagedError(
+            f"the stored outbox is damaged: {error}; move the state away to start afresh"
+        ) from error
     return outbox
 
 

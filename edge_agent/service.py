@@ -118,6 +118,8 @@ async def run(
             check_source(config.data.source, config.data.dir)  # the rest waits for the task
             store = Store(config.state_dir / FILE_NAME, open_database=open_database)
             try:
+                for loss in store.repair():
+                    log.warning("%s", loss)
                 watch = BoardWatch(
                     config.policy,
                     board or Board(),

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_agent.outbox import Update
 from skerry.database import Database, OpenDatabase
-from skerry.errors import StorageError
+from skerry.errors import StateDamagedError
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
@@ -20,6 +20,13 @@ from skerry.vector import Float32
 
 FILE_NAME = "state.db"
 CACHE_KIB = 64  # of pages: everything is written once and read at start
+AFRESH = ": move state.db* away to start afresh; what this device had not sent is lost, nothing counts twice"
+COSTS = {  # what the agent goes on without, if it is damaged
+    "residual": "what was learned and not sent yet is lost",
+    "outbox": "updates that were not acknowledged may be lost, and what was learned and not sent yet",
+    "model": "the newest one is fetched again",
+    "head": "it is tuned afresh",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,21 +86,41 @@ class Store:
         self._database.close()
 
     def damage(self) -> str:
-        """Go through all pages and return the first that is wrong; "": none.
+        """Go through all pages and rows and return the first that is wrong; "": none.
 
         Raises:
             StorageError: it cannot be read at all.
         """
         with self._database.errors():
             (verdict,) = self._database.connection.execute("PRAGMA quick_check(1)").fetchone()
-        return "" if verdict == "ok" else str(verdict)
+        tables = self._database.damaged_tables() if verdict == "ok" else []
+        return "" if verdict == "ok" and not tables else f"a checksum in {tables[0]}" if tables else str(verdict)
+
+    def repair(self) -> list[str]:
+        """Give up what is damaged where the agent goes on right without it; return what that costs, for the log.
+
+        What the agent knows of itself is not given up: `load` refuses it.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        given_up = [table for table in COSTS if table in self._database.damaged_tables()]
+        with self._database.transaction():
+            for table in given_up:
+                self._run(f"give_up_{table}")
+            if "outbox" in given_up:  # the residual may hold what a lost update has sent: it must not count twice
+                self._run("give_up_residual")
+        return [f"{self._path}: {table} was damaged: {COSTS[table]}" for table in given_up]
 
     def load(self) -> Stored:
         """Return all that is on disk.
 
         Raises:
-            StorageError: unreadable, or not what this agent wrote.
+            StateDamagedError: it is not what this agent wrote.
+            StorageError: it cannot be read.
         """
+        if tables := self._database.damaged_tables():
+            raise StateDamagedError(f"{self._path}: a checksum differs in {', '.join(tables)}{AFRESH}")
         with self._database.errors():
             last_sequence, uploads, steps, events, task = self._one("agent")
             residual = self._one("residual")
@@ -115,7 +142,7 @@ class Store:
                 None if head is None else _head(head),
             )
         except (MalformedMessage, ValueError) as error:
-            raise StorageError(f"{self._path}: damaged: {error}; move it away to start afresh") from error
+            raise StateDamagedError(f"{self._path}: damaged: {error}{AFRESH}") from error
 
     def put_update(self, update: Update, residual: Float32 | None) -> None:
         """Write an update, its sequence number and its steps, and the residual after it; None: leave the old one.

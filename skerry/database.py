@@ -2,6 +2,9 @@
 
 A package brings numbered scripts in `schema/` and named statements in `queries.sql`. Synchronous; one thread at a
 time may use a database, but not always the same one.
+
+Before a service uses what it finds, the write-ahead log, all pages and the indexes are looked through; rows have
+checksums of their own, see `row_checksum`.
 """
 
 import sqlite3
@@ -11,11 +14,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
+from skerry import row_checksum
 from skerry.disk_remedy import disk_remedy
-from skerry.errors import SchemaTooNewError, StorageError
+from skerry.errors import SchemaTooNewError, StateDamagedError, StorageError
+from skerry.write_ahead_log import lost_transactions
 
 PAGE_BYTES = 4096
 WAL_BYTES = 8 << 20
+# What a statement that is right is refused with where the file is not what it was.
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 
 
 class NotMadeError(StorageError):
@@ -66,6 +73,7 @@ class Database:
         Raises:
             NotMadeError: it is not there to be read.
             SchemaTooNewError: a newer Skerry wrote it.
+            StateDamagedError: it is not what was written there.
             StorageError: it cannot be opened, read or written.
         """
         self._path = path
@@ -75,8 +83,11 @@ class Database:
         self.queries = _queries(package)
         if read_only and not path.exists():
             raise NotMadeError(f"{path}: is missing: no service has run here")
+        if not read_only:
+            self._check_log()  # before SQLite cuts it off at the damage
         with self.errors():
             self.connection = self._connect(read_only=read_only, leave_no_trace=leave_no_trace)
+            row_checksum.install(self.connection)
         try:
             with self.errors():
                 self._open(_schema(package), read_only=read_only)
@@ -88,6 +99,11 @@ class Database:
         """Close it; what was committed stays."""
         with self.errors():
             self.connection.close()
+
+    def damaged_tables(self) -> list[str]:
+        """Go through all rows; return the tables that hold one which is not as it was written."""
+        with self.errors():
+            return row_checksum.damaged_tables(self.connection)
 
     def begin(self) -> None:
         """Start a transaction that writes."""
@@ -113,9 +129,21 @@ class Database:
         """Name the file in whatever SQLite reports.
 
         Raises:
-            StorageError: SQLite reported something.
+            StateDamagedError: SQLite found damage.
+            StorageError: it reported something else.
         """
         return self._errors
+
+    def _check_log(self) -> None:
+        path = self._path.with_name(f"{self._path.name}-wal")
+        try:
+            lost = lost_transactions(path)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}{disk_remedy(error)}") from error
+        if lost:
+            raise StateDamagedError(
+                f"{path}: damaged in front of what was written later: move it and the database away"
+            )
 
     def _connect(self, *, read_only: bool, leave_no_trace: bool) -> sqlite3.Connection:
         uri = f"{self._path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
@@ -146,7 +174,11 @@ class Database:
                 raise StorageError(f"{self._path}: has schema {version}, not {len(scripts)}: start the service once")
             db.execute("BEGIN")
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # the first read takes the snapshot
-        elif version < len(scripts):
+            return
+        (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if verdict != "ok":
+            raise StateDamagedError(f"{self._path}: damaged: {verdict}")
+        if version < len(scripts):
             self._migrate(scripts, version)
 
     def _migrate(self, scripts: list[str], version: int) -> None:
@@ -168,7 +200,15 @@ class _Errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error):
-            raise StorageError(f"{self._path}: {error}{disk_remedy(error)}") from error
+            kind = StateDamagedError if _is_damage(error) else StorageError
+            raise kind(f"{self._path}: {error}{disk_remedy(error)}") from error
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # not from SQLite but from Python's module: a text that is none
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in DAMAGE  # the low byte is the kind
 
 
 class _Transaction:

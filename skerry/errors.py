@@ -23,6 +23,12 @@ class StorageError(SkerryError):
     exit_code = 3
 
 
+class StateDamagedError(StorageError):
+    """What is on disk is not what was written there: going on could mean a wrong model, silently."""
+
+    exit_code = 6
+
+
 class SchemaTooNewError(StorageError):
     """The database was written by a newer Skerry; opening it could lose data."""
 

@@ -20,7 +20,7 @@ from testbed.simulation.threads import TrainingTime
 from testbed.simulation.trainers import Trainers
 
 RESTART_S = 5.0  # RestartSec of our units
-FINAL = {2, 4, 5}  # their RestartPreventExitStatus: trying again would not help
+FINAL = {2, 4, 5, 6, 7}  # their RestartPreventExitStatus: trying again would not help
 
 log = logging.getLogger(__name__)
 

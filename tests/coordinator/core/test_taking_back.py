@@ -172,6 +172,6 @@ def test_a_journal_of_an_older_schema_is_kept(tmp_path: Path) -> None:
         db.commit()
     store = Store(tmp_path)
     (kept,) = store.replay(0, 9)
-    assert kept == (1, 1, "update", "kite", 0.5, 1.0, b"x", "published", None, None)
+    assert kept == (1, 1, "update", "kite", 1, 0.5, 1.0, b"x", "published", None, None)
     assert store.find_update("kite", 1) == (1, "update", 0.5, None, b"x")
     store.close()
