@@ -90,7 +90,7 @@ def run(config_path: Path) -> None:
       skerry-coordinator run --config lab/eu.toml
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require("coordinator", "this command")
-    faulthandler.enable()  # where every thread was, should the watchdog end a process that hangs
+    faulthandler.enable(2)  # standard error: where every thread was, should the watchdog end a process that hangs
 
     def load() -> CoordinatorConfig:
         config = configuration.load(config_path)

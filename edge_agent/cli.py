@@ -65,7 +65,7 @@ def cli() -> None:
 @_config
 def run(path: Path) -> None:
     """Run the agent until SIGTERM or SIGINT. SIGHUP: read the configuration again; docs/agent.md says what it takes."""
-    faulthandler.enable()  # where every thread was, should the watchdog end a process that hangs
+    faulthandler.enable(2)  # standard error: where every thread was, should the watchdog end a process that hangs
 
     def load() -> AgentConfig:
         config = config_file.load(path)
