@@ -31,6 +31,12 @@ check: $(VENV)/.dev ## format, lint, strict types, layers
 test: $(VENV)/.dev ## all tests, real processes included
 	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
+deb: $(VENV)/.lab ## build the Debian packages into build/deb: ARCH=amd64 or arm64, VERSION= if not pyproject.toml's
+	$(VENV)/bin/python packaging/build.py --arch $(or $(ARCH),amd64) $(if $(VERSION),--version $(VERSION))
+
+test-systemd: $(VENV)/.dev ## the packages in containers with a real systemd, as root: install, join, kill, hang, power cut, upgrade, purge
+	$(VENV)/bin/python -m pytest -q -rs -s tests/systemd
+
 test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTALL=1 installs the emulator first
 	$(if $(INSTALL),apt-get install --yes --no-install-recommends mmdebstrap qemu-user-static)
 	$(VENV)/bin/python -m pytest -q -rs -s tests/arm64
@@ -67,4 +73,4 @@ compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into buil
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test test-arm64 simulate simulate-mutants format bench compare-smoke clean
+.PHONY: help lab check test deb test-systemd test-arm64 simulate simulate-mutants format bench compare-smoke clean

@@ -23,6 +23,7 @@ from testbed import scenario as scenarios
 from testbed.comparison import command as comparisons
 from testbed.comparison import summary, table
 from testbed.comparison.command import Outcome, Wish
+from testbed.deploy.cli import deploy
 from testbed.run import Order, Run
 from testbed.run_record import RunRecord
 
@@ -327,6 +328,9 @@ def _errors() -> Iterator[None]:
     except (KeyboardInterrupt, asyncio.CancelledError):
         click.echo("skerry-lab: interrupted", err=True)
         sys.exit(1)
+
+
+cli.add_command(deploy)
 
 
 def main() -> None:

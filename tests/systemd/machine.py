@@ -1,0 +1,215 @@
+"""A machine with a systemd of its own: Debian 12 in systemd-nspawn, in a network namespace of its own.
+
+Needs root. Nothing is left on the host but the folder below which everything lies.
+"""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+INCLUDE = "systemd,systemd-sysv,dbus,python3,iproute2,libnss-systemd,procps,openssh-server"
+TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2", "nsenter": "util-linux"}
+BOOT_S = 60.0
+
+
+class Unavailable(Exception):  # noqa: N818 - not a failure
+    """What this machine lacks, and how to get it."""
+
+
+def base(folder: Path) -> Path:
+    """Return a fresh Debian 12 below `folder`, as debootstrap makes it; one that is there is used again.
+
+    Raises:
+        Unavailable: no root, a tool or the network is missing.
+    """
+    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    if missing:
+        raise Unavailable(f"missing: apt-get install {' '.join(missing)}")
+    if run_here("id", "-u").strip() != "0":
+        raise Unavailable("containers need root: sudo make test-systemd")
+    root = folder / "base"
+    if not root.exists():
+        half = folder / "base.half"
+        shutil.rmtree(half, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = subprocess.run(
+            ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, half, MIRROR],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise Unavailable(f"debootstrap cannot get Debian {SUITE} from {MIRROR}: {made.stdout[-400:]}")
+        half.rename(root)
+    return root
+
+
+def run_here(*command: str | Path, check: bool = True) -> str:
+    """Run a command on the host; return what it printed."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0 or not check, f"{' '.join(map(str, command))}\n{done.stdout}"
+    return done.stdout
+
+
+def wait_until(met: Callable[[], object], what: str, timeout_s: float = BOOT_S) -> None:
+    """Look until `met` is true."""
+    end_s = time.monotonic() + timeout_s
+    while not met():
+        assert time.monotonic() < end_s, f"{what}: not within {timeout_s:.0f} s"
+        time.sleep(0.2)
+
+
+@dataclass
+class Machine:
+    """One container; `namespace` is that of its network."""
+
+    name: str
+    root: Path
+    namespace: str
+    _nspawn: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    @property
+    def leader(self) -> int:
+        """The container's init, as the host numbers it."""
+        assert self._nspawn is not None
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
+        return int(children[0]) if children else 0
+
+    def boot(self) -> None:
+        """Switch it on, and wait until systemd has started what it starts."""
+        console = (self.root.parent / f"{self.name}.console").open("ab")
+        self._nspawn = subprocess.Popen(
+            [
+                "systemd-nspawn",
+                f"--directory={self.root}",
+                f"--machine={self.name}",
+                f"--network-namespace-path=/run/netns/{self.namespace}",
+                "--register=no",
+                "--keep-unit",
+                "--boot",
+                "--console=pipe",
+                "--link-journal=no",
+                "--resolv-conf=off",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+        )
+        console.close()
+        wait_until(self._is_up, f"{self.name} boots")
+
+    def _is_up(self) -> bool:
+        if not self.leader:
+            return False
+        state = self.run("systemctl", "is-system-running", check=False).strip()
+        return state in {"running", "degraded"}
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command in it; return what it printed."""
+        return run_here(
+            "nsenter", "-t", str(self.leader), "-a", "--", "/usr/bin/env", "-i", PATH, *command, check=check
+        )
+
+    def copy_in(self, file: Path, to: str) -> None:
+        """Put a file of the host there."""
+        shutil.copy(file, self.root / to.lstrip("/"))
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file there."""
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def power_cut(self) -> None:
+        """End it without a word to anything in it."""
+        run_here("kill", "-9", str(self.leader))
+        self._gone()
+
+    def shut_down(self) -> None:
+        """Stop it in good order."""
+        self.run("systemctl", "poweroff", check=False)
+        self._gone()
+
+    def _gone(self) -> None:
+        assert self._nspawn is not None
+        self._nspawn.wait(120)
+        self._nspawn = None
+
+    def log(self, unit: str) -> str:
+        """Return the journal of a unit."""
+        return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit, check=False)
+
+    def end(self) -> None:
+        """Switch it off, if it is on."""
+        if self._nspawn is not None:
+            with suppress(AssertionError, OSError):
+                if self.leader:
+                    run_here("kill", "-9", str(self.leader), check=False)
+            self._nspawn.kill()
+            self._nspawn.wait(60)
+            self._nspawn = None
+
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Network:
+    """A bridge, and namespaces that hang on it; all of it goes with `remove`."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is short: interfaces have 15 letters."""
+        self.name = name
+        self.namespaces: list[str] = []
+        run_here("ip", "link", "add", self.name, "type", "bridge")
+        run_here("ip", "link", "set", self.name, "up")
+
+    def add(self, name: str, address: str) -> str:
+        """Return a new namespace with `address` (with prefix length) on the bridge."""
+        namespace, outer = f"{self.name}-{name}", f"{self.name}{len(self.namespaces)}"
+        run_here("ip", "netns", "add", namespace)
+        self.namespaces.append(namespace)
+        run_here("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        run_here("ip", "link", "set", outer, "master", self.name, "up")
+        for command in (
+            ["link", "set", "lo", "up"],
+            ["addr", "add", address, "dev", "eth0"],
+            ["link", "set", "eth0", "up"],
+        ):
+            run_here("ip", "-n", namespace, *command)
+        return namespace
+
+    def cut(self, namespace: str) -> None:
+        """Take a namespace off the network."""
+        run_here("ip", "-n", namespace, "link", "set", "eth0", "down")
+
+    def mend(self, namespace: str) -> None:
+        """Put it back."""
+        run_here("ip", "-n", namespace, "link", "set", "eth0", "up")
+
+    def remove(self) -> None:
+        """Take everything down."""
+        for namespace in self.namespaces:
+            run_here("ip", "netns", "delete", namespace, check=False)
+        run_here("ip", "link", "delete", self.name, check=False)
+
+
+@contextmanager
+def machine(name: str, base_root: Path, folder: Path, namespace: str) -> Iterator[Machine]:
+    """A running machine, made from `base_root`; nothing of it is left."""
+    root = folder / name
+    shutil.rmtree(root, ignore_errors=True)
+    run_here("cp", "--archive", "--reflink=auto", base_root, root)
+    (root / "etc/hostname").write_text(f"{name}\n")
+    (root / "etc/machine-id").write_text("")
+    made = Machine(name, root, namespace)
+    try:
+        made.boot()
+        yield made
+    finally:
+        made.end()
+        shutil.rmtree(root, ignore_errors=True)
