@@ -104,6 +104,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconnect_max_s: Annotated[float, Meta(gt=0.0)] = 30.0
     heartbeat_s: Annotated[float, Meta(gt=0.0)] = 5.0
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = 20.0  # no byte received for so long: the stream is dead
+    probe_s: Annotated[float, Meta(gt=0.0)] = 30.0  # between two measurements of the ways to several coordinators
     telemetry_s: Annotated[float, Meta(gt=0.0)] = 10.0
     status_s: Annotated[float, Meta(gt=0.0)] = 5.0  # between two writes of status.json
     residual_bytes_per_s: Annotated[float, Meta(gt=0.0)] | None = None  # None: the profile's, else 100e3; flash wear
@@ -130,6 +131,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     inference: Inference = Inference()
     limits: Limits = Limits()
     policy: Policy = Policy()  # as `load` gives it, the profile's where the file says nothing
+    roam: bool = True  # to coordinators that another one names, too
     log_json: bool = False
 
     def __post_init__(self) -> None:

@@ -95,8 +95,8 @@ class Device:
         self._welcomed = False  # on this stream
         self._assembler = Assembler(PAYLOAD_BYTES_MAX)
         self._too_large = RepeatedWarning(log)
-        self._last_sequence = memory.last_sequence
-        self._waiting = {stored.sequence: _waiting(stored) for stored in memory.waiting}
+        self._last_sequence, self._moves = memory.last_sequence, memory.moves
+        self._waiting = {stored.sequence: _waiting(stored, 0) for stored in memory.waiting}
         self._storing: set[int] = set()
         self._telemetry_at_s = now_s
         # training
@@ -279,6 +279,7 @@ class Device:
             )
             return [Reconnect(self._last_error, hopeless=True)]
         known, self._welcome = self._welcome, welcome
+        self._moves += known is not None and known.coordinator != welcome.coordinator
         self._stages, self._welcomed, self._last_error = stages, True, ""
         new_rate = self._take_plan(welcome.plan)
         log.info("joined region %s at %s", welcome.region, welcome.coordinator)
@@ -287,9 +288,9 @@ class Device:
             self._last_sequence = welcome.last_sequence
             effects.append(ContinueAfter(welcome.last_sequence))
         if known is None or known.bundle != welcome.bundle:
-            return [*effects, *self._leave_task(), AdoptTask(welcome), FetchBundle(welcome.bundle)]
+            return [*effects, *self._leave_task(), AdoptTask(welcome, self._moves), FetchBundle(welcome.bundle)]
         if _lasting(known) != _lasting(welcome):
-            effects.append(SaveTask(welcome))
+            effects.append(SaveTask(welcome, self._moves))
         effects += new_rate
         resumable = welcome.partial if known.part_bytes_max == welcome.part_bytes_max else None
         for sequence in sorted(self._waiting):
@@ -323,7 +324,9 @@ class Device:
             self._too_large.warn(self._last_error, now_s)
             self._invited = True  # the coordinator will not hear of it, and so offers nothing
             return self._settle(sequence, 0.0, accepted=False)
-        return [SendUpdate(sequence, each_bytes, first_part(sequence, update, each_bytes, partial))]
+        first, moves = first_part(sequence, update, each_bytes, partial), self._moves - update.moves
+        abroad = bool(update.lineage) and update.lineage.rpartition("/")[0] != self._welcome.region
+        return [SendUpdate(sequence, each_bytes, first, moves, abroad)]
 
     def _settle(self, sequence: int, weight: float | None, *, accepted: bool) -> list[Effect]:
         if sequence not in self._waiting:
@@ -346,7 +349,7 @@ class Device:
         if repeated and offer.base is not None:
             return self._next_cycle()  # nothing in it but the invitation
         self._model = offer.version
-        set_model = SetModel(offer.version, offer.base, payload)
+        set_model = SetModel(offer.version, offer.base, payload, offer.age)
         if offer.base is None:
             self._whole_model_needed = False
             self._early_offers = []
@@ -463,7 +466,7 @@ class Device:
         if sequence not in self._storing:
             return []  # of a task that was left
         self._storing.discard(sequence)
-        self._waiting[sequence] = _waiting(event)
+        self._waiting[sequence] = _waiting(event, self._moves)
         return self._send_update(sequence, now_s) if self._welcomed else []
 
     def _save_model(self, now_s: float) -> list[Effect]:
@@ -490,8 +493,8 @@ def _stages(welcome: Welcome) -> AgentStages:
 
 def _lasting(welcome: Welcome) -> tuple[Any, ...]:
     """What of a Welcome is worth a write to the disk when it changes: not the plan's every move."""
-    return welcome.coordinator, welcome.region, welcome.recipe, welcome.part_bytes_max
+    return welcome.coordinator, welcome.region, welcome.recipe, welcome.part_bytes_max, welcome.coordinators
 
 
-def _waiting(stored: UpdateStored) -> WaitingUpdate:
-    return WaitingUpdate(stored.payload_bytes, stored.crc32)
+def _waiting(stored: UpdateStored, moves: int) -> WaitingUpdate:
+    return WaitingUpdate(stored.payload_bytes, stored.crc32, stored.lineage, moves)

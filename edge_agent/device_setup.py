@@ -34,3 +34,4 @@ class Memory:
     model: ModelVersion | None = None
     waiting: tuple[UpdateStored, ...] = ()
     steps: int = 0
+    moves: int = 0  # how often the device has changed coordinators

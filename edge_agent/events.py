@@ -66,6 +66,7 @@ class CycleFinished(msgspec.Struct, frozen=True, eq=False):
     learning_rate: float  # the highest of all steps, schedule included
     difference: Float32  # shape (size,)
     finite: bool  # loss and every entry of the difference
+    base_age: float | None = None  # of the base; None: not known
 
 
 class UpdateStored(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class UpdateStored(msgspec.Struct, frozen=True):
     sequence: int
     payload_bytes: int
     crc32: int
+    lineage: str = ""  # of its base
 
 
 class ModelRefused(msgspec.Struct, frozen=True):
@@ -141,6 +143,8 @@ class SendUpdate(msgspec.Struct, frozen=True):
     sequence: int
     part_bytes: int
     first_part: int
+    moves: int = 0  # how often the device has changed coordinators since it made the update
+    abroad: bool = False  # the base is of another region than the stream: its age is to be told
 
 
 class SendTelemetry(msgspec.Struct, frozen=True):
@@ -167,12 +171,14 @@ class AdoptTask(msgspec.Struct, frozen=True):
     """Another task: forget residual, outbox and model of the one before, and write down the new one, at once."""
 
     welcome: Welcome
+    moves: int = 0  # how often the device has changed coordinators
 
 
 class SaveTask(msgspec.Struct, frozen=True):
     """Write down recipe and plan, so that training can go on after a restart without a coordinator."""
 
     welcome: Welcome
+    moves: int = 0  # how often the device has changed coordinators
 
 
 class ContinueAfter(msgspec.Struct, frozen=True):
@@ -190,6 +196,7 @@ class SetModel(msgspec.Struct, frozen=True):
     version: ModelVersion
     base: ModelVersion | None
     payload: bytes
+    age: float = 0.0
 
 
 class SaveModel(msgspec.Struct, frozen=True):

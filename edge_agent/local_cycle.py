@@ -26,6 +26,7 @@ class RegionalModel:
 
     version: ModelVersion
     parameters: Float32
+    age: float | None = None  # None: not known
 
 
 class Mailbox:
@@ -64,12 +65,13 @@ class LocalCycle:
         duty: DutyCycle,
         clock: Clock,
         computed: Clock | None = None,
+        base_age: float | None = None,
     ) -> None:
         """`computed` reads how long the calling thread has had the processor; None: whenever it was not at rest."""
         assert steps >= 1
         self._run, self._steps, self._mailbox, self._duty = run, steps, mailbox, duty
         self._clock, self._computed = clock, computed or clock
-        self.base = base  # of the difference; changes with a merge
+        self.base, self.base_age = base, base_age  # of the difference; they change with a merge
         self.seconds: list[float] = []  # of each step, rests included
 
     def pauses(self) -> Iterator[float | None]:
@@ -118,4 +120,4 @@ class LocalCycle:
             self._run.learning_rate = learning_rate
         newer = self._mailbox.take()
         if newer is not None and self._run.merge(newer.parameters):
-            self.base = newer.version
+            self.base, self.base_age = newer.version, newer.age

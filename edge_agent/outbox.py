@@ -34,6 +34,7 @@ class Update:
     settled_event: int | None = None
     settled_weight: float | None = None  # what the coordinator applied of it; None: nothing returns
     whole: bool = False  # the payload is a model, no difference: the residual knows nothing of it
+    base_age: float | None = None  # None: not known
 
 
 class Outbox:

@@ -109,7 +109,7 @@ class Performer:
         self._fetching: asyncio.Task[None] | None = None
         self._task: OpenTask | None = None
         self._outbox = _restore(stored)
-        self._model = None if stored.model is None else RegionalModel(stored.model.version, stored.model.parameters)
+        self._model = None if stored.model is None else _regional(stored.model)
         self._mailbox = Mailbox()  # of the newest cycle
         self._calibration = Mailbox()  # of the newest calibration
         self._model_wear = ModelWear()
@@ -141,7 +141,7 @@ class Performer:
         """Write down what waits for the disk, then the model: the last thing before a stop in good order."""
         self._disk.finish()  # the model may be of a task that is not written down yet
         if self._model is not None:
-            self._store.save_model(StoredModel(self._model.version, self._model.parameters))
+            self._store.save_model(_stored(self._model))
 
     def _ask(self, effects: list[Effect]) -> None:
         connection = None if self.stream is None else self.stream.connection
@@ -157,14 +157,14 @@ class Performer:
                 if self._fetching is not None:
                     self._fetching.cancel()
                 self._fetching = self._tasks.create_task(self._fetch(bundle))
-            case AdoptTask(welcome):
+            case AdoptTask(welcome, moves):
                 self._task = self._outbox = self._model = None
                 self._mailbox = Mailbox()
                 self._wear.forget()
                 self._local_use.task_left()
-                self._disk.submit(lambda: self._store.adopt_task(welcome))
-            case SaveTask(welcome):
-                self._disk.submit(lambda: self._store.save_task(welcome))
+                self._disk.submit(lambda: self._store.adopt_task(welcome, moves))
+            case SaveTask(welcome, moves):
+                self._disk.submit(lambda: self._store.save_task(welcome, moves))
             case ContinueAfter(sequence):
                 self._disk.submit(lambda: self._store.continue_after(sequence))
             case SetModel():
@@ -201,9 +201,10 @@ class Performer:
         match effect:
             case Send(message):
                 connection.send(message)
-            case SendUpdate(sequence, part_bytes, first_part):
+            case SendUpdate(sequence, part_bytes, first_part, moves, abroad):
                 if self._outbox is not None and sequence in self._outbox.waiting:
-                    connection.send_update(self._outbox.waiting[sequence], part_bytes, first_part)
+                    update = self._outbox.waiting[sequence]
+                    connection.send_update(update, part_bytes, first_part, moves=moves, abroad=abroad)
             case SendTelemetry():
                 connection.send(self._telemetry(effect))
             case Reconnect(reason, wait_s, hopeless):
@@ -255,14 +256,14 @@ class Performer:
         except MalformedVector as error:
             self.report(ModelRefused(None if held is None else held.version, str(error)))
             return
-        self._model = RegionalModel(effect.version, parameters)
+        self._model = RegionalModel(effect.version, parameters, effect.age)
         self._mailbox.put(self._model)
         self._local_use.model_changed(self._model)
 
     def _write_model(self) -> None:
         model = self._model
         if model is not None:
-            self._disk.submit(lambda: self._store.save_model(StoredModel(model.version, model.parameters)))
+            self._disk.submit(lambda: self._store.save_model(_stored(model)))
 
     # --- training ---
 
@@ -289,7 +290,14 @@ class Performer:
         )
         self._mailbox = Mailbox()
         cycle = LocalCycle(
-            run, effect.steps, self._model.version, self._mailbox, self._duty, self._clock, self._training.computed_s
+            run,
+            effect.steps,
+            self._model.version,
+            self._mailbox,
+            self._duty,
+            self._clock,
+            self._training.computed_s,
+            self._model.age,
         )
         self._tasks.create_task(self._train(effect.cycle, cycle, self._task.examples))
 
@@ -323,7 +331,15 @@ class Performer:
             self._local_use.cycle_finished()
         self.report(
             CycleFinished(
-                number, cycle.base, cycle.loss, examples, cycle.seconds, cycle.learning_rate, difference, finite
+                number,
+                cycle.base,
+                cycle.loss,
+                examples,
+                cycle.seconds,
+                cycle.learning_rate,
+                difference,
+                finite,
+                cycle.base_age,
             )
         )
 
@@ -346,6 +362,7 @@ class Performer:
             payload=b"",
             event=0,
             whole=uplink.whole,
+            base_age=finished.base_age,
         )
         await self._run_in_thread(lambda: outbox.take(update, finished.difference, uplink, layout))
 
@@ -355,7 +372,7 @@ class Performer:
         update, residual = self._outbox.waiting[sequence], self._outbox.residual
         sparing = self._watch.flash.sparing
         due = self._wear.due(residual.nbytes, len(update.payload), self._clock(), sparing=sparing)
-        stored = UpdateStored(sequence, len(update.payload), crc32(update.payload))
+        stored = UpdateStored(sequence, len(update.payload), crc32(update.payload), update.base.lineage)
         self._disk.submit(
             lambda: self._store.put_update(update, residual if due else None), lambda: self.report(stored)
         )
@@ -391,6 +408,14 @@ class Performer:
             personal_correct=scores.reported_personal_correct,
             held_out_version=None if scores.version is None else scores.version.number,
         )
+
+
+def _regional(stored: StoredModel) -> RegionalModel:
+    return RegionalModel(stored.version, stored.parameters, stored.age)
+
+
+def _stored(model: RegionalModel) -> StoredModel:
+    return StoredModel(model.version, model.parameters, model.age)
 
 
 def _restore(stored: Stored) -> Outbox | None:

@@ -1,13 +1,13 @@
 -- Every statement that the agent runs on its database, by name. The tables: schema/.
 
 -- name: agent
-SELECT last_sequence, uploads, steps, events, task FROM agent;
+SELECT last_sequence, uploads, steps, events, task, moves FROM agent;
 
 -- name: residual
 SELECT event, data, learning_rate FROM residual;
 
 -- name: model
-SELECT lineage, number, data FROM model;
+SELECT lineage, number, data, age FROM model;
 
 -- name: head
 SELECT lineage, number, tensors, data FROM head;
@@ -15,7 +15,7 @@ SELECT lineage, number, tensors, data FROM head;
 -- name: outbox
 SELECT
     sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate,
-    payload, event, settled_event, settled_weight, whole
+    payload, event, settled_event, settled_weight, whole, base_age
 FROM outbox ORDER BY sequence;
 
 -- name: take_update
@@ -24,9 +24,11 @@ UPDATE agent SET last_sequence = :sequence, steps = steps + :steps, events = :ev
 
 -- name: put_update
 INSERT INTO outbox
-    (sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate, payload, event, whole)
+    (sequence, lineage, number, steps, examples, loss, seconds_per_step, learning_rate, payload, event, whole,
+     base_age)
 VALUES (
-    :sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :learning_rate, :payload, :event, :whole
+    :sequence, :lineage, :number, :steps, :examples, :loss, :seconds_per_step, :learning_rate, :payload, :event, :whole,
+    :base_age
 );
 
 -- name: put_residual
@@ -46,10 +48,10 @@ UPDATE agent SET events = :event, uploads = uploads + :accepted;
 UPDATE agent SET last_sequence = max(last_sequence, :sequence);
 
 -- name: put_task
-UPDATE agent SET task = :task;
+UPDATE agent SET task = :task, moves = :moves;
 
 -- name: put_model
-INSERT OR REPLACE INTO model (id, lineage, number, data) VALUES (1, :lineage, :number, :data);
+INSERT OR REPLACE INTO model (id, lineage, number, data, age) VALUES (1, :lineage, :number, :data, :age);
 
 -- name: put_head
 INSERT OR REPLACE INTO head (id, lineage, number, tensors, data) VALUES (1, :lineage, :number, :tensors, :data);

@@ -40,6 +40,7 @@ from skerry import __version__
 from skerry.database import Database, OpenDatabase
 from skerry.disk_remedy import disk_remedy
 from skerry.errors import ConfigError, SkerryError, StorageError
+from skerry.exposure import check_url
 from skerry.reload import Differences, Reloads, follow
 from skerry.service_manager import ServiceManager
 from skerry.tasks.bundle import Bundle
@@ -244,7 +245,7 @@ class _Agent:
                     duty,
                     config.training.calibration_steps,
                 )
-                stream = self._stream(performer)
+                stream = self._stream(performer, stored)
                 performer.attach(stream)
                 tasks.create_task(performer.run())
                 tasks.create_task(_converse(stream, run_in_thread))
@@ -308,24 +309,45 @@ class _Agent:
                 stored.welcome,
                 None if stored.model is None else stored.model.version,
                 tuple(
-                    UpdateStored(update.sequence, len(update.payload), crc32(update.payload))
+                    UpdateStored(update.sequence, len(update.payload), crc32(update.payload), update.base.lineage)
                     for update in stored.updates
                     if update.settled_event is None
                 ),
                 stored.steps,
+                stored.moves,
             ),
             asyncio.get_running_loop().time(),
         )
 
-    def _stream(self, performer: Performer) -> Stream:
+    def _stream(self, performer: Performer, stored: Stored) -> Stream:
         limits = self._config.limits
-        return Stream(
+        stream = Stream(
             self._config.coordinators,
-            StreamLimits(limits.reconnect_min_s, limits.reconnect_max_s, limits.heartbeat_s, limits.progress_timeout_s),
+            StreamLimits(
+                limits.reconnect_min_s,
+                limits.reconnect_max_s,
+                limits.heartbeat_s,
+                limits.progress_timeout_s,
+                limits.probe_s,
+            ),
             self._machine.rng,
             performer.report,
             self._machine.connector,
+            self._may_go_to,
         )
+        if stored.welcome is not None:
+            stream.learn(stored.welcome.coordinators)
+        return stream
+
+    def _may_go_to(self, url: str) -> bool:
+        """Say whether to use a coordinator that another one named."""
+        config = self._config
+        try:
+            check_url(url, insecure=config.insecure, beyond_loopback=config.insecure_beyond_loopback)
+        except ConfigError as error:
+            log.warning("a coordinator names another one: %s", error)
+            return False
+        return config.roam
 
     def _write_status(self, device: Device, stream: Stream, *, running: bool = True) -> None:
         process = self._machine.process

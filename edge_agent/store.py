@@ -35,6 +35,7 @@ class StoredModel:
 
     version: ModelVersion
     parameters: Float32
+    age: float | None = None  # None: not known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +62,7 @@ class Stored:
     updates: list[Update]  # by sequence; some of them may be settled, see Outbox.replay
     model: StoredModel | None
     head: StoredHead | None = None
+    moves: int = 0  # how often the device has changed coordinators
 
 
 class Store:
@@ -122,7 +124,7 @@ class Store:
         if tables := self._database.damaged_tables():
             raise StateDamagedError(f"{self._path}: a checksum differs in {', '.join(tables)}{AFRESH}")
         with self._database.errors():
-            last_sequence, uploads, steps, events, task = self._one("agent")
+            last_sequence, uploads, steps, events, task, moves = self._one("agent")
             residual = self._one("residual")
             model = self._one("model")
             head = self._one("head")
@@ -138,8 +140,9 @@ class Store:
                 0 if residual is None else residual[0],
                 0.0 if residual is None else residual[2],
                 [_update(row) for row in rows],
-                None if model is None else StoredModel(ModelVersion(model[0], model[1]), _vector(model[2])),
+                None if model is None else StoredModel(ModelVersion(model[0], model[1]), _vector(model[2]), model[3]),
                 None if head is None else _head(head),
+                moves,
             )
         except (MalformedMessage, ValueError) as error:
             raise StateDamagedError(f"{self._path}: damaged: {error}{AFRESH}") from error
@@ -164,6 +167,7 @@ class Store:
                 payload=update.payload,
                 event=update.event,
                 whole=int(update.whole),
+                base_age=update.base_age,
             )
             if residual is not None:
                 data = np.ascontiguousarray(residual, "<f4")
@@ -186,23 +190,23 @@ class Store:
         with self._database.transaction():
             self._run("continue_after", sequence=sequence)
 
-    def save_task(self, welcome: Welcome) -> None:
-        """Write down recipe and plan."""
+    def save_task(self, welcome: Welcome, moves: int = 0) -> None:
+        """Write down recipe and plan, and how often the device has changed coordinators."""
         with self._database.transaction():
-            self._run("put_task", task=frames.encode(welcome))
+            self._run("put_task", task=frames.encode(welcome), moves=moves)
 
-    def adopt_task(self, welcome: Welcome) -> None:
+    def adopt_task(self, welcome: Welcome, moves: int = 0) -> None:
         """Forget residual, outbox, model and own head, and write down another task; sequence numbers go on."""
         with self._database.transaction():
             for query in ("forget_outbox", "forget_residual", "forget_model", "forget_head", "forget_counts"):
                 self._run(query)
-            self._run("put_task", task=frames.encode(welcome))
+            self._run("put_task", task=frames.encode(welcome), moves=moves)
 
     def save_model(self, model: StoredModel) -> None:
         """Write the regional model down in place of the one before."""
         data = np.ascontiguousarray(model.parameters, "<f4")
         with self._database.transaction():
-            self._run("put_model", lineage=model.version.lineage, number=model.version.number, data=data)
+            self._run("put_model", lineage=model.version.lineage, number=model.version.number, data=data, age=model.age)
 
     def save_head(self, head: StoredHead) -> None:
         """Write the device's own head down in place of the one before."""
@@ -228,5 +232,5 @@ def _head(row: tuple[str, int, str, bytes]) -> StoredHead:
 
 def _update(row: tuple[Any, ...]) -> Update:
     sequence, lineage, number, *rest = row
-    rest[-1] = bool(rest[-1])
+    rest[-2] = bool(rest[-2])
     return Update(sequence, ModelVersion(lineage, number), *rest)

@@ -10,20 +10,22 @@ import logging
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.backoff import Backoff
+from edge_agent.choice_of_coordinator import ChoiceOfCoordinator
 from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
 from edge_agent.progress import ByteCounter
+from edge_agent.round_trip import round_trips_s
 from edge_agent.upload_window import PART_BYTES_MIN, UploadWindow
 from skerry import connection_error
 from skerry.protocol import frames, parts
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
-from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, UpdateAccepted, UpdateOffered
+from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, UpdateAccepted, UpdateOffered, Welcome
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,6 +35,7 @@ UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that n
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
 UPLOAD_RATE_S = 600.0  # so long a measured rate holds
 CLOSE_S = 2.0  # grace for a closing handshake
+OPENING_S = 4.0  # for a stream to open, where there are other coordinators to go to
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ class StreamLimits:
     reconnect_max_s: float
     heartbeat_s: float
     progress_timeout_s: float
+    probe_s: float = 30.0  # between two measurements of the ways to all coordinators
 
 
 @dataclass
@@ -72,9 +76,10 @@ class Traffic:
 class StreamEnded(Exception):  # noqa: N818 - an end, not always an error
     """Why the present stream is over."""
 
-    def __init__(self, reason: str, *, wait_s: float = 0.0, hopeless: bool = False) -> None:
+    def __init__(self, reason: str, *, wait_s: float = 0.0, hopeless: bool = False, dead: bool = False) -> None:
         super().__init__(reason)
         self.wait_s, self.hopeless = wait_s, hopeless
+        self.dead = dead  # nobody was there, or nobody any more
 
 
 class Stream:
@@ -87,47 +92,90 @@ class Stream:
         rng: random.Random,
         report: Callable[[Event], None],
         connector: "Callable[[], aiohttp.BaseConnector] | None" = None,
+        accepts: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`urls`: base URLs, tried in turn. `connector` makes another network than the machine's own."""
-        self._urls = tuple(url.rstrip("/") for url in urls)
+        """Choose among `urls` and those that coordinators name, as far as `accepts` lets them.
+
+        `connector` makes another network than the machine's own.
+        """
+        self._choice = ChoiceOfCoordinator(urls, limits.reconnect_min_s, limits.reconnect_max_s, rng)
         self._limits = limits
         self._rng = rng
         self._report = report
         self._connector = connector
-        self._turn = 0
+        self._accepts = accepts
+        self._moving = False  # the present connection is left for another coordinator
         self.connection: Connection | None = None  # the present one; what is asked of an older one is lost with it
         self.traffic = Traffic()
 
     @property
     def url(self) -> str:
         """Base URL of the coordinator whose turn it is."""
-        return self._urls[self._turn % len(self._urls)]
+        return self._choice.url
+
+    def learn(self, coordinators: Mapping[str, str]) -> None:
+        """Take note of the coordinators that one of them named."""
+        self._choice.learned(url for _, url in sorted(coordinators.items()) if self._accepts(url))
 
     async def run(self) -> None:
         """Keep a stream up; returns only by being cancelled."""
         import aiohttp
 
-        backoff = Backoff(self._limits.reconnect_min_s, self._limits.reconnect_max_s, self._rng)
-        counter = ByteCounter()
+        counter, clock = ByteCounter(), asyncio.get_running_loop().time
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.progress_timeout_s)
         async with aiohttp.ClientSession(
             connector=None if self._connector is None else self._connector(),
             timeout=timeout,
             trace_configs=[counter.trace_config()],
         ) as session:
-            while True:
-                ended = await self._attempt(session, counter, backoff)
-                wait_s = ended.wait_s + backoff.failed(hopeless=ended.hopeless)
-                self._turn += 1
-                log.info("stream: %s; next attempt at %s in %.1f s", ended, self.url, wait_s)
-                await asyncio.sleep(wait_s)
+            await self._measure(session)
+            self._choice.begin(clock())
+            probing = asyncio.create_task(self._probe(session))
+            try:
+                while True:
+                    ended = await self._attempt(session, counter)
+                    moved, self._moving = self._moving, False
+                    wait_s = 0.0
+                    if not moved:
+                        wait_s = self._choice.ended(
+                            clock(), stood=not ended.dead, wait_s=ended.wait_s, hopeless=ended.hopeless
+                        )
+                    log.info("stream: %s; next attempt at %s in %.1f s", ended, self.url, wait_s)
+                    await asyncio.sleep(wait_s)
+            finally:
+                probing.cancel()
+                await asyncio.gather(probing, return_exceptions=True)
 
-    async def _attempt(self, session: "aiohttp.ClientSession", counter: ByteCounter, backoff: Backoff) -> StreamEnded:
+    async def _probe(self, session: "aiohttp.ClientSession") -> None:
+        """Measure the ways to all coordinators now and then, and leave the present one for one that is nearer."""
+        while True:
+            await asyncio.sleep(self._probe_in_s())
+            await self._measure(session)
+            now_s = asyncio.get_running_loop().time()
+            if self.connection is not None and not self._moving and self._choice.moves(now_s):
+                self._moving = True
+                self.connection.leave(f"{self.url} is nearer")
+
+    def _probe_in_s(self) -> float:
+        """Return when to measure next: not when all others do, who lost or found their coordinator with this one."""
+        alone = len(self._choice.urls) == 1
+        return self._limits.probe_s * (1.0 if alone else self._rng.uniform(0.5, 1.0))
+
+    async def _measure(self, session: "aiohttp.ClientSession") -> None:
+        urls = self._choice.urls
+        if len(urls) > 1:  # else there is nothing to choose
+            self._choice.measured(await round_trips_s(session, urls))
+
+    async def _attempt(self, session: "aiohttp.ClientSession", counter: ByteCounter) -> StreamEnded:
         """Run one stream to its end and return why it ended."""
         import aiohttp
 
+        limits = self._limits
+        opening_s = limits.progress_timeout_s
+        if len(self._choice.urls) > 1:
+            opening_s = min(opening_s, OPENING_S)
         try:
-            async with asyncio.timeout(self._limits.progress_timeout_s) as opening:
+            async with asyncio.timeout(opening_s) as opening:
                 async with session.ws_connect(
                     self.url + STREAM_PATH,
                     max_msg_size=FRAME_BYTES_MAX,
@@ -136,20 +184,25 @@ class Stream:
                     opening.reschedule(None)
                     _keep_little_unsent(websocket)
                     self.connection = connection = Connection(
-                        websocket, self._limits, self.traffic, counter, self._report, backoff
+                        websocket, limits, self.traffic, counter, self._hear, self._choice.backoff
                     )
                     self._report(Connected())
                     ended = await connection.run()
         except TimeoutError:
-            ended = StreamEnded(f"{self.url} does not answer")
+            ended = StreamEnded(f"{self.url} does not answer", dead=True)
         except aiohttp.WSServerHandshakeError as error:
-            ended = StreamEnded(f"{self.url} answers {error.status} instead of a stream")
+            ended = StreamEnded(f"{self.url} answers {error.status} instead of a stream", dead=True)
         except (aiohttp.ClientError, OSError) as error:
-            ended = StreamEnded(f"{self.url}: {connection_error.reason(error)}")
+            ended = StreamEnded(f"{self.url}: {connection_error.reason(error)}", dead=True)
         finally:
             self.connection = None
         self._report(Disconnected(str(ended)))  # also of an attempt that never connected: it says why
         return ended
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Received) and isinstance(event.message, Welcome):
+            self.learn(event.message.coordinators)
+        self._report(event)
 
 
 class Connection:
@@ -180,9 +233,11 @@ class Connection:
         self._control.append(message)
         self._something_to_write.set()
 
-    def send_update(self, update: Update, part_bytes: int, first_part: int) -> None:
-        """Queue one update, in parts; other messages go in between."""
-        self._updates[update.sequence] = _offers(update, part_bytes, first_part)
+    def send_update(
+        self, update: Update, part_bytes: int, first_part: int, *, moves: int = 0, abroad: bool = False
+    ) -> None:
+        """Queue one update, in parts; other messages go in between. `moves`, `abroad`: see SendUpdate."""
+        self._updates[update.sequence] = _offers(update, part_bytes, first_part, moves=moves, abroad=abroad)
         self._something_to_write.set()
 
     def drop_update(self, sequence: int) -> None:
@@ -295,7 +350,7 @@ class Connection:
             if now_received != received or now_unsent < unsent:
                 moved_at_s = loop.time()
             received, unsent = now_received, now_unsent
-        ended = StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s")
+        ended = StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s", dead=True)
         self._end(ended)
         transport = self._counter.transport
         if transport is not None:
@@ -307,7 +362,9 @@ class Connection:
         return 0 if transport is None else transport.get_write_buffer_size()
 
 
-def _offers(update: Update, part_bytes: int, first_part: int) -> Iterator[UpdateOffered]:
+def _offers(
+    update: Update, part_bytes: int, first_part: int, *, moves: int = 0, abroad: bool = False
+) -> Iterator[UpdateOffered]:
     """Yield the update's messages; nothing is cut before it is due."""
     for part in parts.cut(update.payload, part_bytes, first_part):
         yield UpdateOffered(
@@ -319,6 +376,8 @@ def _offers(update: Update, part_bytes: int, first_part: int) -> Iterator[Update
             seconds_per_step=update.seconds_per_step,
             part=part,
             whole=update.whole,
+            base_age=update.base_age if abroad else None,
+            moves=moves,
         )
 
 

@@ -18,6 +18,8 @@ class WaitingUpdate:
 
     payload_bytes: int
     crc32: int
+    lineage: str = ""  # of its base
+    moves: int = 0  # how often the device had changed coordinators when it was stored; 0 also after a restart
 
 
 def part_bytes(payload_bytes: int, part_bytes_max: int) -> int:

@@ -79,6 +79,7 @@ SHELLS = {
     "skerry/service_manager.py": {"os.getpid", "socket", "time"},
     # the type, or a generator that was handed in or seeded
     "edge_agent/backoff.py": {"random"},
+    "edge_agent/choice_of_coordinator.py": {"random"},
     "edge_agent/bundle_file.py": {"random"},
     "edge_agent/stream.py": {"random", "socket"},
     "coordinator/engine.py": {"random"},

@@ -49,7 +49,6 @@ from skerry.vector import Float32, SparseVector
 from tests.edge_agent import device_core
 from tests.edge_agent.device_core import SHA
 
-LINEAGE = "test/00000001"
 PATIENCE = float(os.environ.get("SKERRY_TEST_PATIENCE", "1"))  # times the usual: an emulated processor is slow
 
 
@@ -81,6 +80,9 @@ class Coordinator:
     cut_after_parts: int | None = None  # of an update, once
     bundle_bytes: bytes | None = None  # instead of the true ones
     silent: bool = False  # reads, and says nothing at all
+    ready: bool = True  # says that it takes agents
+    name: str = "test"  # of its region, too
+    others: dict[str, str] = field(default_factory=dict)  # coordinators that it names
     url: str = ""
     journal: dict[int, SparseVector] = field(default_factory=dict)
     offered: list[UpdateOffered] = field(default_factory=list)  # every message, repeats and parts included
@@ -126,7 +128,7 @@ class Coordinator:
             )
 
     def at(self, number: int) -> ModelVersion:
-        return ModelVersion(LINEAGE, number)
+        return ModelVersion(f"{self.name}/00000001", number)
 
     # --- the server ---
 
@@ -134,7 +136,11 @@ class Coordinator:
         app = web.Application()
         app.router.add_get("/v1/agents/stream", self._stream)
         app.router.add_get("/v1/bundles/{sha256}", self._bundle)
+        app.router.add_get("/readyz", self._ready)
         return app
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return web.Response(status=200 if self.ready else 503)
 
     async def _bundle(self, request: web.Request) -> web.StreamResponse:
         self.bundle_requests.append(request.headers.get("Range", ""))
@@ -179,14 +185,15 @@ class Coordinator:
             Welcome(
                 protocol_major=1,
                 protocol_minor=0,
-                coordinator="test",
-                region="test",
+                coordinator=self.name,
+                region=self.name,
                 bundle=BundleReference(self.bundle.sha256, self.bundle.file_bytes),
                 recipe=msgspec.to_builtins(self.stages),
                 plan=self.plan,
                 last_sequence=max(self.journal, default=0),
                 partial=known,
                 part_bytes_max=self.part_bytes_max,
+                coordinators=self.others,
             )
         )
         if self.offers_models:

@@ -77,14 +77,15 @@ def test_the_rate_of_a_cycle_is_the_highest_of_its_steps(task: OpenTask) -> None
 
 def test_a_newer_model_is_let_in_between_two_steps_and_becomes_the_base(task: OpenTask) -> None:
     mailbox = Mailbox()
-    cycle = LocalCycle(new_run(task, learning_rate=0.0), 4, at(1), mailbox, DutyCycle(1.0), Clock())
+    run = new_run(task, learning_rate=0.0)
+    cycle = LocalCycle(run, 4, at(1), mailbox, DutyCycle(1.0), Clock(), base_age=1.5)
     pauses = cycle.pauses()
     next(pauses)
     mailbox.put(RegionalModel(at(2), task.initial))
-    mailbox.put(RegionalModel(at(3), task.initial + 1))
-    assert cycle.base == at(1)
+    mailbox.put(RegionalModel(at(3), task.initial + 1, 2.5))
+    assert (cycle.base, cycle.base_age) == (at(1), 1.5)
     next(pauses)
-    assert cycle.base == at(3)
+    assert (cycle.base, cycle.base_age) == (at(3), 2.5)
     assert mailbox.take() is None
     for _ in pauses:
         pass

@@ -1,0 +1,125 @@
+"""Which coordinator to go to, and when: the nearest that answers, another one when it is gone, back when it is steady.
+
+Pure: told what happened and the time; clock, network and randomness are the caller's.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from edge_agent.backoff import Backoff
+
+ROUND_TRIPS = 4  # that are remembered of each; the least of them is the distance: queues only ever add to it
+NEARER = 0.7  # a coordinator is nearer than another whose round trip takes so many times as long as its own, or less,
+SLACK_S = 0.005  # and less by this; of those as near as the nearest, the configuration's order decides
+STEADY_ROUNDS = 3  # of measurements in a row, before a stream that stands is left for a nearer coordinator
+SPREAD_S = 1.0  # full jitter before the first attempt elsewhere: a region's devices lose their coordinator at once
+
+
+@dataclass(slots=True)
+class _Coordinator:
+    url: str
+    backoff: Backoff
+    round_trips_s: deque[float] = field(default_factory=lambda: deque(maxlen=ROUND_TRIPS))
+    down: bool = False  # it did not answer when it was asked last
+    not_before_s: float = 0.0  # it asked for that, or did not answer
+
+    @property
+    def distance_s(self) -> float | None:
+        """The least of the newest round trips, None before the first."""
+        return min(self.round_trips_s, default=None)
+
+
+class ChoiceOfCoordinator:
+    """Coordinators by their base URLs, in the order of the configuration, and the one whose turn it is."""
+
+    def __init__(self, urls: Iterable[str], min_s: float, max_s: float, rng: random.Random) -> None:
+        """`urls`: at least one. `min_s`, `max_s`: bounds of the back-off that each of them has."""
+        self._min_s, self._max_s, self._rng = min_s, max_s, rng
+        self._known: dict[str, _Coordinator] = {}
+        self.learned(urls)
+        self._present = next(iter(self._known.values()))
+        self._nearer: _Coordinator | None = None  # than the present one,
+        self._rounds = 0  # for so many rounds of measurements
+
+    @property
+    def url(self) -> str:
+        """Of the one whose turn it is."""
+        return self._present.url
+
+    @property
+    def urls(self) -> list[str]:
+        """All that are known."""
+        return list(self._known)
+
+    @property
+    def backoff(self) -> Backoff:
+        """Of the one whose turn it is."""
+        return self._present.backoff
+
+    def learned(self, urls: Iterable[str]) -> None:
+        """Take note of further coordinators; they come behind those that are known."""
+        for url in (one.rstrip("/") for one in urls):
+            if url not in self._known:
+                self._known[url] = _Coordinator(url, Backoff(self._min_s, self._max_s, self._rng))
+
+    def measured(self, round_trips_s: Mapping[str, float | None]) -> None:
+        """Take in a round of measurements by URL; None: no answer."""
+        for url, round_trip_s in round_trips_s.items():
+            one = self._known[url]
+            one.down = round_trip_s is None
+            if round_trip_s is not None:
+                one.round_trips_s.append(round_trip_s)
+
+    def begin(self, now_s: float) -> None:
+        """Give the first turn to the nearest."""
+        self._go_to(self._preferred(now_s) or self._present)
+
+    def moves(self, now_s: float) -> bool:
+        """Say whether to leave a stream that stands for a nearer coordinator, whose turn it is then.
+
+        Ask once behind each round of measurements.
+        """
+        best = self._preferred(now_s)
+        if best is None or best is self._present:
+            self._nearer, self._rounds = None, 0
+            return False
+        self._rounds = self._rounds + 1 if best is self._nearer else 1
+        self._nearer = best
+        if self._rounds < STEADY_ROUNDS:
+            return False
+        self._go_to(best)
+        return True
+
+    def ended(self, now_s: float, *, stood: bool, wait_s: float = 0.0, hopeless: bool = False) -> float:
+        """The stream to the present one is over, or there was none (not `stood`); return how long to wait for the next.
+
+        One that stood is tried again first, once: a reset is no death. `wait_s`: the coordinator asked for so long;
+        `hopeless`: coming back soon cannot help.
+        """
+        gone = self._present
+        again_s = wait_s + gone.backoff.failed(hopeless=hopeless)
+        gone.not_before_s = now_s + again_s
+        if stood and not wait_s and not hopeless and gone.backoff.failures == 1:
+            return again_s
+        gone.down = True
+        best = self._preferred(now_s)
+        if best is not None:
+            self._go_to(best)
+            return self._rng.uniform(0.0, SPREAD_S)
+        self._go_to(min(self._known.values(), key=lambda one: one.not_before_s))
+        return max(0.0, self._present.not_before_s - now_s)
+
+    def _go_to(self, one: _Coordinator) -> None:
+        self._present, self._nearer, self._rounds = one, None, 0
+
+    def _preferred(self, now_s: float) -> _Coordinator | None:
+        """Return the first of those that are as near as the nearest, of all that answer; None: nobody does."""
+        up = [one for one in self._known.values() if not one.down and one.not_before_s <= now_s]
+        measured = [(one, one.distance_s) for one in up]
+        nearest_s = min((distance_s for _, distance_s in measured if distance_s is not None), default=None)
+        if nearest_s is None:
+            return up[0] if up else None
+        far_s = nearest_s / NEARER + SLACK_S
+        return next(one for one, distance_s in measured if distance_s is not None and distance_s <= far_s)
