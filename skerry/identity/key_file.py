@@ -118,16 +118,22 @@ class IdentityFolder:
     def write(self, name: str, data: bytes, *, secret: bool = False) -> None:
         """Write the file `name` of the folder: on disk when it returns, and never seen half-written.
 
+        What root writes belongs to whom the state belongs that it is a part of: the service, which is somebody else.
+
         Raises:
             StorageError: the disk refused.
         """
         path = self.path / name
         beside = path.with_name(path.name + ".tmp")
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = _owner_of_the_nearest(self.path)
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _give(self.path, owner)
             beside.unlink(missing_ok=True)
             handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
             with os.fdopen(handle, "wb") as file:
+                _give(handle, owner)
                 file.write(data)
                 file.flush()
                 os.fsync(handle)
@@ -150,3 +156,14 @@ class IdentityFolder:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         self.write(name, data, secret=True)
+
+
+def _owner_of_the_nearest(folder: Path) -> tuple[int, int]:
+    """Return user and group of `folder`, or of the first above it that is there."""
+    found = next(one for one in (folder, *folder.absolute().parents) if one.exists()).stat()
+    return found.st_uid, found.st_gid
+
+
+def _give(file: int | Path, owner: tuple[int, int]) -> None:
+    if os.geteuid() == 0:
+        os.chown(file, *owner)

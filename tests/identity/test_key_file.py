@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -104,3 +105,15 @@ def test_what_a_killed_writer_left_is_no_hindrance(identity: IdentityFolder) -> 
     identity.write(key_file.ROOT, b"new")
     assert identity.read(key_file.ROOT) == b"new"
     assert not (identity.path / "root.pem.tmp").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_into_a_services_state_belongs_to_the_service(tmp_path: Path) -> None:
+    os.chown(tmp_path, 61_234, 61_235)  # as systemd does for a dynamic user
+    identity = FED.party(tmp_path / "identity", "agent", "greenhouse-7")
+    written = [identity.path, *identity.path.iterdir()]
+    assert len(written) > 1
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in written} == {(61_234, 61_235)}
+    os.chown(identity.path, 61_236, 61_236)
+    identity.write(key_file.ROOT, b"new")
+    assert (identity.path / key_file.ROOT).stat().st_uid == 61_236
