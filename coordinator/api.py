@@ -17,6 +17,7 @@ from coordinator.enrolment.registry import Registry
 from coordinator.events import Answer, DeviceReleased, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
 from coordinator.intake import read_vector
 from coordinator.metrics import CONTENT_TYPE, Metrics
+from coordinator.model_state import Replica
 from coordinator.peers import BUNDLE_HEADER, Peers
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread
@@ -47,6 +48,9 @@ class Region(Protocol):
 
     def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
         """Copy a model as it is now."""
+
+    def replica(self, of: str) -> Replica | None:
+        """Return what a peer published last, None: nothing that is known here."""
 
     def status(self) -> EngineStatus:
         """Return the state in numbers."""
@@ -91,6 +95,7 @@ class Api:
         application.router.add_post("/v1/federation/token", self.take_token)
         application.router.add_get("/v1/federation/status", self.tell_peer)
         application.router.add_get("/v1/federation/ledger", self.tell_ledger)
+        application.router.add_get("/v1/federation/replica", self.give_replica)
         application.router.add_get("/v1/bundles/{sha256}", self.give_bundle)
         application.router.add_get("/v1/model", self.give_model)
         application.router.add_get("/v1/region", self.tell_party)
@@ -142,6 +147,25 @@ class Api:
         except StorageError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from None
         return web.Response(body=_encoded(answer), content_type=MSGPACK)
+
+    async def give_replica(self, request: web.Request) -> web.Response:
+        """Give a peer that lost its state what it published last, whole."""
+        await self._body(request, 0)
+        name = request.query.get("of", "")
+        self._check_peer(name, request)
+        replica = self._region.replica(name)
+        if replica is None:
+            raise web.HTTPNotFound(text=f"{name} has published nothing that is known here")
+        message = PeerModel(
+            coordinator=name,
+            lineage=replica.lineage,
+            broadcast=replica.broadcast,
+            age=replica.age,
+            publication=replica.number,
+            base=None,
+            values=replica.whole(),
+        )
+        return web.Response(body=frames.encode(message), content_type=MSGPACK)
 
     def _check_peer(self, name: str, request: web.Request) -> None:
         caller = caller_of(request)

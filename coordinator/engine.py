@@ -45,7 +45,7 @@ from coordinator.events import (
     TokenArrived,
 )
 from coordinator.group import Group, collect
-from coordinator.model_state import ModelState, buffered
+from coordinator.model_state import ModelState, Replica, buffered
 from coordinator.offered_model import OfferedModel
 from coordinator.outlet import Observer, Outlet
 from coordinator.publications import Prepared, publication_of
@@ -95,21 +95,16 @@ class Engine:
     ) -> None:
         """Put the parts together; `Engine.open` makes them."""
         self._loop = asyncio.get_running_loop()
-        self._settings = settings
-        self._state_dir = state_dir
+        self._settings, self._state_dir = settings, state_dir
         self._state: ModelState = state_dir.recovered.vectors
         self._vectors: dict[int, SparseVector] = state_dir.recovered.held  # journalled, not in the model yet
         self._region = Region(settings, state_dir.recovered.region, self._loop.time())
-        self._tail = tail
-        downlink = settings.recipe.downlink
+        self._tail, downlink = tail, settings.recipe.downlink
         self._follower = OfferedModel(downlink, self._state, tail) if isinstance(downlink, TopK) else None
         self._checkpointer = checkpointer
-        self._outlet = outlet
-        self._observer = observer
-        self._backlog = backlog
-        self._run_in_thread = run_in_thread
-        self._wall_clock = wall_clock
-        self._toll = toll
+        self._outlet, self._observer = outlet, observer
+        self._backlog, self._run_in_thread = backlog, run_in_thread
+        self._wall_clock, self._toll = wall_clock, toll
 
         self._events: list[Event] = []
         self._arrived = asyncio.Event()
@@ -119,11 +114,9 @@ class Engine:
         self._offered: tuple[tuple[int, int | None], bytes] | None = None  # the last difference that was encoded
         self._working: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._failed = False
-        self._cancelled = self._closing = False
+        self._failed = self._cancelled = self._closing = False
         self._reports = Batch()  # telemetry and traffic, which wait for the next commit for a while
-        self._reports_due_s = 0.0
-        self._commits = 0
+        self._reports_due_s, self._commits = 0.0, 0
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             Apply: self._apply,
             ApplyBuffer: self._apply_buffer,
@@ -153,6 +146,7 @@ class Engine:
         tail: int,
         open_database: OpenDatabase = Database,
         toll: Toll | None = None,
+        age: float = 0.0,
     ) -> "Engine":
         """Open or create the state of a region, and bring it to memory as it was. Synchronous, in a running loop.
 
@@ -168,6 +162,7 @@ class Engine:
             tail: how many entries at the model's end are not trainable.
             open_database: the disk that the state is on.
             toll: what each change of the model takes beyond the real work; None: nothing.
+            age: of the initial model.
 
         Raises:
             ConfigError: the state is of another coordinator or another bundle.
@@ -176,7 +171,7 @@ class Engine:
         """
         lineage = f"{config.region}/{rng.getrandbits(32):08x}"
         expected = RegionRow(config.name, config.region, bundle.sha256, lineage)
-        state_dir = open_state(config.state_dir, expected, initial, wall_clock(), open_database)
+        state_dir = open_state(config.state_dir, expected, initial, wall_clock(), open_database, age)
         process = f"{rng.getrandbits(32):08x}"
         settings = RegionSettings.of(config, bundle, process=process, size=len(initial), tail=tail)
         checkpointer = Checkpointer(
@@ -251,14 +246,18 @@ class Engine:
         """Of the model."""
         return self._state.age
 
+    def replica(self, of: str) -> Replica | None:
+        """Return what peer `of` published last, as far as it is known here; not to be changed."""
+        return self._state.replicas.get(of)
+
     def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
         """Copy a model as it is now."""
         state = self._state
         if kind == "regional":
-            return ModelSnapshot(self.version, state.age, state.model.copy(), state.version > 0)
+            return ModelSnapshot(self.version, state.age, state.model.copy(), state.trained)
         replicas = state.replicas_of(self._settings.peers)
         values = federated_model(state.model, state.age, replicas)
-        return ModelSnapshot(self.version, state.age, values, state.version > 0 or bool(replicas))
+        return ModelSnapshot(self.version, state.age, values, state.trained or bool(replicas))
 
     def peer_status(self, bundle: str) -> PeerStatus:
         """Return what peers are told; `bundle` is its sha256."""

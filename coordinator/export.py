@@ -72,7 +72,7 @@ def from_state(config: CoordinatorConfig, kind: Kind, form: Format) -> Exported:
     layout = bundle.manifest.layout
     if vectors.size != layout.size:
         raise DataError(f"{config.state_dir}: {vectors.size} parameters, the bundle {config.bundle} has {layout.size}")
-    values, trained = vectors.model, vectors.version > 0
+    values, trained = vectors.model, vectors.trained
     if kind == "federated":
         replicas = vectors.replicas_of(config.peers)
         values, trained = federated_model(values, vectors.age, replicas), trained or bool(replicas)

@@ -69,17 +69,21 @@ class Federation:
         held = self._state.peers.get(message.coordinator)
         same_life = held is not None and held.lineage == message.lineage
         broadcast = message.broadcast.epoch, message.broadcast.number
-        if held is not None and same_life and message.publication <= held.publication:
+        old = held is not None and same_life and message.publication <= held.publication
+        # The peer was restored from an older copy of its state: its numbers mean other models now.
+        rewound = old and held is not None and message.broadcast > held.broadcast
+        if old and not rewound:
             self._machine.peer_seen(message.coordinator, broadcast, now_s)
             return [*self._translate(()), Reply(event.key, PeerModelTaken(message.publication))]
-        if message.base is not None and (held is None or not same_life or held.publication != message.base):
+        builds = held is not None and same_life and not rewound and held.publication == message.base
+        if message.base is not None and not builds:
             has = "none" if held is None else f"{held.lineage} number {held.publication}"
             needed = PeerModelNeeded(
                 f"publication {message.base} of {message.lineage} is not here; the replica is {has}"
             )
             return [Reply(event.key, needed)]
         self._state.position += 1
-        self._state.peers[message.coordinator] = PeerHeld(message.lineage, message.publication)
+        self._state.peers[message.coordinator] = PeerHeld(message.lineage, message.publication, message.broadcast)
         return [
             JournalPeerModel(self._state.position, event),
             TakePeerModel(event),

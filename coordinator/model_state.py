@@ -71,9 +71,14 @@ class ModelState:
     replicas: dict[str, Replica] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, initial: Float32) -> "ModelState":
-        """Return version 0: `initial`, float32 of shape (size,), is copied."""
-        return cls(initial.astype(np.float32, copy=True), np.zeros(len(initial), np.int64))
+    def start(cls, initial: Float32, age: float = 0.0) -> "ModelState":
+        """Return version 0, of `age`: `initial`, float32 of shape (size,), is copied."""
+        return cls(initial.astype(np.float32, copy=True), np.zeros(len(initial), np.int64), age=age)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model is more than the bundle's initial parameters."""
+        return self.version > 0 or self.age > 0.0
 
     @property
     def size(self) -> int:

@@ -13,7 +13,8 @@ from urllib.parse import quote
 import aiohttp
 
 from coordinator.enrolment.registry import Refusal, Revocation, parse_page
-from coordinator.events import Event, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
+from coordinator.events import Event, Malformed, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
+from coordinator.intake import read_vector
 from coordinator.metrics import Metrics
 from skerry import connection_error
 from skerry.protocol import frames, ledger_lines
@@ -151,14 +152,19 @@ class Peers:
 
     # --- tasks ---
 
+    async def published_before(self, name: str, size: int) -> list[PeerModel]:
+        """Ask all peers what coordinator `name`, this one, published before it lost its state.
+
+        Returns:
+            The answers of those that know; each has all `size` entries of the model.
+        """
+        async with self._session() as session:
+            asked = (self._ask_for_replica(session, peer, name, size) for peer in self._peers.values())
+            return [answer for answer in await asyncio.gather(*asked) if answer is not None]
+
     async def run(self) -> None:
         """Talk to every peer until cancelled."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._progress_timeout_s)
-        headers = {BUNDLE_HEADER: self._bundle_sha256}
-        async with (
-            aiohttp.ClientSession(connector=self._connector(), timeout=timeout, headers=headers) as session,
-            asyncio.TaskGroup() as tasks,
-        ):
+        async with self._session() as session, asyncio.TaskGroup() as tasks:
             for peer in self._peers.values():
                 tasks.create_task(self._poll(session, peer), name=f"status of {peer.name}")
                 tasks.create_task(self._deliver(session, peer, peer.model, "model"), name=f"models to {peer.name}")
@@ -172,6 +178,27 @@ class Peers:
                 self._metrics.peer_bytes[peer.name, "received"] += peer.received_bytes
                 self.region.submit(TrafficCounted("peer", peer.name, peer.sent_bytes, peer.received_bytes))
                 peer.sent_bytes = peer.received_bytes = 0
+
+    def _session(self) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._progress_timeout_s)
+        headers = {BUNDLE_HEADER: self._bundle_sha256}
+        return aiohttp.ClientSession(connector=self._connector(), timeout=timeout, headers=headers)
+
+    async def _ask_for_replica(
+        self, session: aiohttp.ClientSession, peer: _Peer, name: str, size: int
+    ) -> PeerModel | None:
+        bytes_max = 4 * size + ANSWER_BYTES_MAX
+        try:
+            answer = await self._exchange(session, peer, "GET", f"replica?of={quote(name)}", b"", bytes_max)
+            found = _decode(answer, PeerModel)
+        except PeerError as error:
+            log.info("peer %s: nothing to come back from: %s", peer.name, error)
+            return None
+        values = read_vector(found.values, size)
+        if found.coordinator != name or found.base is not None or isinstance(values, Malformed) or len(values) < size:
+            log.warning("peer %s: what it holds of this coordinator is no whole model", peer.name)
+            return None
+        return found
 
     async def _poll(self, session: aiohttp.ClientSession, peer: _Peer) -> None:
         while True:
@@ -273,7 +300,13 @@ class Peers:
                 self.region.submit(PublicationNeeded(peer.name))
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, peer: _Peer, method: str, path: str, body: bytes
+        self,
+        session: aiohttp.ClientSession,
+        peer: _Peer,
+        method: str,
+        path: str,
+        body: bytes,
+        bytes_max: int = ANSWER_BYTES_MAX,
     ) -> bytes:
         """Return the peer's answer to one request. Only lack of progress times out, not the length of the message.
 
@@ -295,9 +328,10 @@ class Peers:
                     allow_redirects=False,
                 )
                 async with request as response:
-                    data = await response.content.read(ANSWER_BYTES_MAX)
-                    while not response.content.at_eof() and len(data) < ANSWER_BYTES_MAX:
-                        data += await response.content.read(ANSWER_BYTES_MAX - len(data))
+                    data = bytearray()
+                    while not response.content.at_eof() and len(data) < bytes_max:
+                        data += await response.content.read(min(CHUNK_BYTES, bytes_max - len(data)))
+                        progressed()
         except TimeoutError:
             raise PeerError(f"no progress for {self._progress_timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
@@ -313,7 +347,7 @@ class Peers:
 
 def _decode(answer: bytes, kind: "TypeForm[T]") -> T:
     try:
-        return frames.decode(answer, kind, bytes_max=ANSWER_BYTES_MAX)
+        return frames.decode(answer, kind, bytes_max=len(answer))  # as bounded when it was read
     except MalformedMessage as error:
         raise PeerError(f"not an answer: {error}") from None
 

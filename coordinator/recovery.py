@@ -64,7 +64,7 @@ def recover(store: Store, state_dir: Path, own: str) -> Recovered:
             publication=0 if state.published is None else state.published.number,
             ledger=Ledger(ledger),
             held=[_held(row) for row in held_rows],
-            peers={peer: PeerHeld(replica.lineage, replica.number) for peer, replica in state.replicas.items()},
+            peers={peer: PeerHeld(one.lineage, one.number, one.broadcast) for peer, one in state.replicas.items()},
             token=store.token(),
             rules=store.rules(),
             conducts=store.conducts(),

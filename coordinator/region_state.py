@@ -13,7 +13,7 @@ from coordinator.ledger import Ledger
 from skerry.algorithms.arrival import Arrival
 from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.token import TokenState
-from skerry.protocol.messages import BundleReference
+from skerry.protocol.messages import BroadcastId, BundleReference
 from skerry.recipe import Recipe
 
 R = TypeVar("R", bound=RuleState)
@@ -69,6 +69,7 @@ class PeerHeld:
 
     lineage: str
     publication: int
+    broadcast: BroadcastId
 
 
 @dataclass(slots=True)

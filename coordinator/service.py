@@ -31,12 +31,14 @@ from coordinator.intake import bytes_max
 from coordinator.metrics import Metrics
 from coordinator.network import Network, Sockets
 from coordinator.peers import Peers
+from coordinator.state_dir import is_made
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread, in_executor
 from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, DataError, StorageError
 from skerry.exposure import check_url, is_loopback
 from skerry.identity.certificate import Identified
+from skerry.protocol import sparse
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
     BundleReference,
@@ -54,6 +56,7 @@ from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
 from skerry.training.trainer import OpenTrainer, open_trainer
 from skerry.under_way import UnderWay
+from skerry.vector import Float32
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +193,11 @@ class Service:
             progress_timeout_s=config.limits.progress_timeout_s,
             rng=self._rng,
         )
+        initial, age = await self._first_model(bundle, peers)
         self.engine = Engine.open(
             config,
             BundleReference(bundle.sha256, bundle.file_bytes),
-            bundle.initial_parameters(),
+            initial,
             Outlet(agents, peers),
             self.metrics,
             run_in_thread=self._disk,
@@ -202,6 +206,7 @@ class Service:
             open_database=self._open_database,
             tail=bundle.manifest.layout.tail_size,
             toll=self._toll,
+            age=age,
         )
         self._parts.push_async_callback(self.engine.close)
         self._parts.callback(self.housekeep)
@@ -275,6 +280,18 @@ class Service:
             config.listen.host,
             self.port,
         )
+
+    async def _first_model(self, bundle: Bundle, peers: Peers) -> tuple[Float32, float]:
+        """Return what version 0 is where there is no state yet, and its age: what peers hold of a former life."""
+        initial = bundle.initial_parameters()
+        if not self._config.peers or is_made(self._config.state_dir, self._open_database):
+            return initial, 0.0
+        found = await peers.published_before(self._config.name, len(initial))
+        newest = max(found, key=lambda one: (one.broadcast, one.publication), default=None)
+        if newest is None:
+            return initial, 0.0
+        log.warning("no state here: going on from what peers hold of this coordinator, of age %.1f", newest.age)
+        return sparse.decode(newest.values, size=len(initial)).values, newest.age
 
     def _take(self, agents: Agents, evaluator: Evaluator | None, wanted: CoordinatorConfig) -> Differences:
         """Take what can be taken of another configuration without a restart."""

@@ -10,7 +10,7 @@ from coordinator.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError
 from coordinator.model_state import ModelState
 from coordinator.recovery import Recovered, recover
 from coordinator.store import REMEDY, Batch, CheckpointRow, Cut, RegionRow, Store
-from skerry.database import Database, OpenDatabase
+from skerry.database import Database, NotMadeError, OpenDatabase
 from skerry.disk_remedy import disk_remedy
 from skerry.errors import ConfigError, StateDamagedError, StorageError
 from skerry.vector import Float32
@@ -33,10 +33,31 @@ class StateDir:
             os.close(self.lock)
 
 
+def is_made(path: Path, open_database: OpenDatabase = Database) -> bool:
+    """Say whether there is a region's state in `path`, whole or not."""
+    try:
+        store = Store(path, read_only=True, open_database=open_database)
+    except NotMadeError:
+        return False
+    except StorageError:
+        return True  # `open_state` says what is wrong with it
+    try:
+        return store.region() is not None
+    finally:
+        store.close()
+
+
 def open_state(
-    path: Path, expected: RegionRow, initial: Float32, at_s: float, open_database: OpenDatabase = Database
+    path: Path,
+    expected: RegionRow,
+    initial: Float32,
+    at_s: float,
+    open_database: OpenDatabase = Database,
+    age: float = 0.0,
 ) -> StateDir:
-    """Open the state of a region in `path`, or create it: then version 0 is `initial` and the lineage `expected`'s.
+    """Open the state of a region in `path`, or create it: then version 0 is `initial`, of `age`.
+
+    The lineage is `expected`'s then.
 
     Raises:
         ConfigError: the state is of another coordinator or another bundle.
@@ -50,7 +71,7 @@ def open_state(
         try:
             found = store.region()
             if found is None:
-                _create(store, path, expected, initial, at_s)
+                _create(store, path, expected, ModelState.start(initial, age), at_s)
             else:
                 _check(found, expected, path)
             recovered = recover(store, path, expected.coordinator)
@@ -87,7 +108,7 @@ def _lock(state_dir: Path) -> int:
     return handle
 
 
-def _create(store: Store, state_dir: Path, region: RegionRow, initial: Float32, at_s: float) -> None:
+def _create(store: Store, state_dir: Path, region: RegionRow, initial: ModelState, at_s: float) -> None:
     """Make the state of a region: version 0 is `initial`.
 
     Raises:
@@ -99,7 +120,7 @@ def _create(store: Store, state_dir: Path, region: RegionRow, initial: Float32, 
     except OSError as error:
         raise StorageError(f"{state_dir}: cannot be made: {error.strerror}") from error
     # The checkpoint first: a state without the row below was never made, and is made again.
-    checkpoint_file.write(state_dir / CHECKPOINTS, Checkpoint(region.lineage, 0, ModelState.start(initial)))
+    checkpoint_file.write(state_dir / CHECKPOINTS, Checkpoint(region.lineage, 0, initial))
     store.create_region(region, CheckpointRow(0, 0, at_s))
 
 

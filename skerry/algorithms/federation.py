@@ -18,6 +18,8 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 AgeGap = Annotated[float, Meta(gt=0.0, le=1e12)]
 
+FAR_BEHIND = 0.5  # of the own age
+
 Machine = Alone | TokenMachine | BarrierMachine
 MergedEntries = Literal["published", "all"]  # of a peer's model: those that its newest publication names, or every one
 
@@ -47,6 +49,7 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     nearly every hop, and without a least interval latency alone would set the period.
     Deviation: `merge_entries`. A replica is fresh in the entries that were just published and old in all others, which
     would hold the own model back there (decision 9). With "all", density 1 and float32 this is Spyker's merge.
+    Deviation: a model that is far behind is not merged before it has caught up (decision 10).
     """
 
     h_inter: AgeGap | None = None  # updates between youngest and oldest region; None: 0.2 per device, at least 1
@@ -98,6 +101,14 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     def growth_max(self, devices: int) -> float:
         """Return the growth of the own age since the last merge above which the holder starts an exchange."""
         return self.h_intra if self.h_intra is not None else 10.0 * max(1, devices)
+
+    def is_far_behind(self, peer_age: float, age: float, devices: int) -> bool:
+        """Say whether a peer's model is to catch up before it is merged: it was cut off, or starts afresh.
+
+        Less than half as old, and further behind than an own model grows between two merges. The paper's weight never
+        falls below eta_a / (1 + exp(phi)), 18 % of the way to a model that has learned nothing.
+        """
+        return self.phi > 0.0 and peer_age < FAR_BEHIND * age and age - peer_age > self.growth_max(devices)
 
     def merge(self, age: float, peer_age: float) -> Merged:
         """Return what a peer's model weighs, and the merged age."""

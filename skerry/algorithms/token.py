@@ -17,6 +17,7 @@ Deviations, for a world in which messages get lost, repeated and late, and coord
 - An exchange waits for the peers that were alive when it began, and no longer than `peer_timeout_s`; a model that
   comes later is merged all the same.
 - The rule is asked for updates that came while the token was elsewhere, too: slow regions get few while they hold it.
+- A model that is far behind is not merged: it catches up first, by merging the others. See `SpykerToken.is_far_behind`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -150,6 +151,7 @@ class TokenMachine:
         self._news = False  # updates since the token's rule was last asked
         self._exchanged_s: float | None = None  # last own publication
         self._held: _Held | None = None
+        self._devices = 0  # of the region, when it was last heard of
 
         remembered = state or TokenState()
         self._known = remembered.known
@@ -198,12 +200,13 @@ class TokenMachine:
 
     def updated(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
         """A device's update was applied; `age` counts it."""
-        self._news = True
+        self._news, self._devices = True, devices
         return self._decide(age, devices, now_s)
 
     def tick(self, age: float, devices: int, now_s: float) -> list[TokenEffect]:
         """Time has passed."""
         self._forget_silent_peers(now_s)
+        self._devices = devices
         held = self._held
         if held is None:
             if now_s >= self._own_turn_s():
@@ -237,10 +240,11 @@ class TokenMachine:
         if broadcast > self._published and broadcast[0] == self._known[0]:
             effects.append(self._publish(broadcast, now_s))
         if broadcast > self._merged.get(sender, NO_ID):
-            weight, age = self._rule.merge(age, peer_age)
             self._merged[sender] = broadcast
-            self._age_merged = age
-            effects.append(MergePeer(sender, weight, age))
+            if not self._rule.is_far_behind(peer_age, age, self._devices):
+                weight, age = self._rule.merge(age, peer_age)
+                self._age_merged = age
+                effects.append(MergePeer(sender, weight, age))
         held = self._held
         if held is not None and held.deadline_s is not None and broadcast >= held.broadcast:
             held.awaited.discard(sender)

@@ -3,7 +3,7 @@
 import pytest
 
 from skerry.algorithms.federation import NoFederation, SpykerToken
-from skerry.algorithms.token import Alone, MergePeer, PassToken, Publish, TokenMachine, TokenState
+from skerry.algorithms.token import Alone, MergePeer, PassToken, Publish, TokenEffect, TokenMachine, TokenState
 
 RULE = SpykerToken(h_inter=5.0, h_intra=100.0, eta_a=0.5, exchange_interval_min_s=1.0)
 
@@ -273,3 +273,45 @@ def test_one_server_is_no_federation(alone: Alone) -> None:
 def test_state_outlives_a_time_without_federation() -> None:
     state = TokenState(known=(4, 7), merged={"b": (4, 6)})
     assert NoFederation().start("a", ["b"], 0.0, state).snapshot() == state
+
+
+@pytest.mark.parametrize(
+    ("peer_age", "age", "devices", "behind"),
+    [
+        (0.0, 29.0, 3, False),  # too young to tell
+        (0.0, 31.0, 3, True),
+        (49.0, 100.0, 3, True),
+        (51.0, 100.0, 3, False),
+        (49.0, 100.0, 6, False),  # so much the own model grows between two merges
+        (500.0, 100.0, 3, False),
+    ],
+)
+def test_a_model_is_far_behind_by_share_and_by_distance(
+    peer_age: float, age: float, devices: int, behind: bool
+) -> None:
+    assert SpykerToken().is_far_behind(peer_age, age, devices) is behind
+    assert not SpykerToken(phi=0.0).is_far_behind(peer_age, age, devices)
+
+
+def test_a_peer_that_was_cut_off_catches_up_and_drags_nobody_back() -> None:
+    rule = SpykerToken(h_inter=5.0, h_intra=100.0)
+    here, late = machine("a", "b", rule=rule), machine("b", "a", rule=rule)
+    here.updated(900.0, 3, 0.0)
+    assert not merges(here.model_arrived("b", (0, 2), 100.0, 900.0, 1.0))
+    (caught_up,) = merges(late.model_arrived("a", (0, 2), 900.0, 100.0, 1.0))
+    assert caught_up.weight > 0.99
+    assert caught_up.age > 890.0
+    (merged,) = merges(here.model_arrived("b", (0, 3), caught_up.age, 900.0, 2.0))
+    assert merged.weight == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_exchange_does_not_wait_for_the_merge_of_a_model_that_is_far_behind() -> None:
+    here = machine("a", "b", rule=SpykerToken(h_inter=5.0, h_intra=100.0, exchange_interval_min_s=0.0))
+    here.peer_seen("b", (0, 1), 0.0)
+    (publish,) = here.updated(900.0, 3, 0.5)
+    assert isinstance(publish, Publish)
+    assert [type(one) for one in here.model_arrived("b", publish.broadcast, 100.0, 900.0, 1.0)] == [PassToken]
+
+
+def merges(effects: list[TokenEffect]) -> list[MergePeer]:
+    return [one for one in effects if isinstance(one, MergePeer)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.history import read_history
 from coordinator.recovery import rebuild
 
 pytestmark = pytest.mark.end_to_end
@@ -70,3 +71,40 @@ async def test_regions_that_were_cut_apart_exchange_models_again(small_federatio
         for relay in lab.federation.peer_relays.values():
             relay.resume()
         await lab.until_merges(1, more=True)
+
+
+async def test_a_coordinator_that_lost_its_disk_comes_back_from_its_peers(small_federation: Start) -> None:
+    async with small_federation() as lab:
+        await lab.until_merges(2)
+        west, state = lab.federation.coordinators["west-1"], lab.federation.state_dir("west-1")
+        await west.kill()
+        shutil.rmtree(state)
+        await west.start()
+        await lab.federation.ready("west-1")
+        assert any("going on from what peers hold of this coordinator" in line for line in west.log_tail(200))
+        await lab.until_updates(2, more=True)
+        await lab.until_merges(1, more=True)
+
+
+async def test_a_region_that_was_cut_off_for_long_catches_up_and_drags_nobody_back(small_federation: Start) -> None:
+    """West loses its disk while east cannot tell it anything, and trains for a while as if it were new."""
+    async with small_federation() as lab:
+        await lab.until_updates(10)
+        await lab.until_merges(1)
+        for relay in lab.federation.peer_relays.values():
+            relay.cut()
+        west, state = lab.federation.coordinators["west-1"], lab.federation.state_dir("west-1")
+        await west.kill()
+        shutil.rmtree(state)
+        await west.start()
+        await lab.federation.ready("west-1")
+        await lab.until_updates(10, more=True)
+        before = len(read_history(lab.federation.state_dir("east-1")).merges)
+        for relay in lab.federation.peer_relays.values():
+            relay.resume()
+        await lab.until_merges(2, more=True)
+        merges = read_history(lab.federation.state_dir("east-1")).merges[before:]
+        assert min(merge.weight for merge in merges) > 0.25
+        caught_up = read_history(state).merges[0]
+        assert caught_up.weight > 0.5
+        assert caught_up.age > 0.5 * min(merge.age for merge in merges)

@@ -106,6 +106,22 @@ def test_a_publication_on_one_that_is_missing_is_asked_for_whole(federated: Any,
     assert of(Merge, follows)
 
 
+def test_a_peer_whose_state_was_restored_from_an_older_copy_is_asked_for_its_model_whole(
+    federated: Any, words: Any
+) -> None:
+    """Its numbers come a second time, and mean other models; its exchanges have gone on."""
+    federated.handle(arrived(peer_model(7, None, broadcast=7), words), 0.0)
+    for message in (peer_model(5, 4, broadcast=8), peer_model(8, 7, broadcast=8, lineage="there/00000003")):
+        (reply,) = federated.handle(arrived(message, words), 0.1)
+        assert isinstance(reply.message, PeerModelNeeded)
+    effects = federated.handle(arrived(peer_model(5, None, broadcast=8), words), 0.2)
+    assert of(TakePeerModel, effects)
+    assert effects[-1] == Reply(5, PeerModelTaken(5))
+    (reply,) = federated.handle(arrived(peer_model(8, 7, broadcast=9), words), 0.3)  # of its former life
+    assert isinstance(reply.message, PeerModelNeeded)
+    assert of(TakePeerModel, federated.handle(arrived(peer_model(6, 5, broadcast=9), words), 0.4))
+
+
 def test_a_peer_that_lost_its_disk_starts_anew(federated: Any, words: Any) -> None:
     federated.handle(arrived(peer_model(7, None, broadcast=7), words), 0.0)
     effects = federated.handle(arrived(peer_model(1, None, broadcast=8, lineage="there/00000003"), words), 0.1)

@@ -132,6 +132,33 @@ async def test_a_peer_that_lost_its_disk_gets_the_model_whole(region: Start, tmp
     assert replica["publication"] >= 3
 
 
+async def test_a_coordinator_that_lost_its_disk_goes_on_from_what_its_peer_holds(
+    region: Start, tmp_path: Path, initial: Float32, caplog: pytest.LogCaptureFixture
+) -> None:
+    east, west = await region("east"), await region("west")
+    here = await stream(east, "pi-e")
+    await until_merged([here, await stream(west, "pi-w")], [east, west], 2)
+    await west.service.stop()
+    held = east.service.engine.replica("west")
+    lineage, age, values = held.lineage, held.age, held.values.copy()
+    shutil.rmtree(tmp_path / "west")
+
+    west = await region("west", recipe={"federation": {"rule": "none"}})
+    assert f"going on from what peers hold of this coordinator, of age {age:.1f}" in caplog.text
+    status = await west.json("/v1/admin/status")
+    assert (status["version"], status["age"]) == (0, age)
+    assert status["lineage"] != lineage
+    np.testing.assert_array_equal(await west.model(), values)
+    assert not np.array_equal(values, initial)
+    assert west.service.engine.model().trained
+    device = await stream(west, "pi-w")
+    await device.update(0.1)
+    await west.service.stop()
+    west = await region("west", recipe={"federation": {"rule": "none"}})  # from its own disk now
+    assert (await west.json("/v1/admin/status"))["version"] == 1
+    assert caplog.text.count("going on from what peers hold") == 1
+
+
 async def test_a_peer_with_another_bundle_is_not_listened_to(
     region: Start, tmp_path: Path, write_bundle: Callable[[Path, Float32], Path], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 from aiohttp import web
 
@@ -14,8 +15,9 @@ from coordinator import peers as peers_module
 from coordinator.events import Event
 from coordinator.metrics import Metrics
 from coordinator.peers import Peers
-from skerry.protocol import frames
+from skerry.protocol import frames, sparse
 from skerry.protocol.messages import BroadcastId, PeerModel, PeerModelNeeded
+from skerry.vector import Float32, SparseVector
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -78,5 +80,55 @@ async def test_the_whole_model_is_not_sent_because_the_whole_model_was_not_enoug
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             assert bool(ear.events) == asked
+    finally:
+        await runner.cleanup()
+
+
+def held(model: Float32, **fields: Any) -> PeerModel:
+    fields = {"coordinator": "eu", "base": None, "values": sparse.encode(SparseVector.full(model))} | fields
+    return PeerModel(lineage="eu/00000001", broadcast=BroadcastId(1, 1), age=40.0, publication=2, **fields)
+
+
+ONES = np.ones(8, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("answer", "usable"),
+    [
+        (held(ONES), True),
+        (held(ONES, coordinator="asia"), False),
+        (held(ONES, base=1), False),
+        (held(ONES[:7]), False),
+        (held(np.full(8, 3e38, np.float32)), False),
+        (held(ONES, values=sparse.encode(SparseVector(8, np.arange(7), ONES[:7]))), False),
+        (held(ONES, values=b"nonsense"), False),
+        (PeerModelNeeded("no model at all"), False),
+        (None, False),
+    ],
+)
+async def test_what_a_peer_holds_of_this_coordinator_counts_only_where_it_is_its_whole_model(
+    answer: PeerModel | PeerModelNeeded | None, usable: Any
+) -> None:
+    async def give(request: web.Request) -> web.Response:
+        assert request.query["of"] == "eu"
+        return web.Response(status=404) if answer is None else web.Response(body=frames.encode(answer))
+
+    application = web.Application()
+    application.router.add_get("/v1/federation/replica", give)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        peers = Peers(
+            {"us": url, "nowhere": NOWHERE},
+            "0" * 64,
+            Metrics(),
+            connector=aiohttp.TCPConnector,
+            progress_timeout_s=5.0,
+            rng=random.Random(1),
+        )
+        assert await peers.published_before("eu", 8) == ([answer] if usable else [])
     finally:
         await runner.cleanup()
