@@ -37,6 +37,9 @@ deb: $(VENV)/.lab ## build the Debian packages into build/deb: ARCH=amd64 or arm
 test-systemd: $(VENV)/.dev ## the packages in containers with a real systemd, as root: install, join, kill, hang, power cut, upgrade, purge
 	$(VENV)/bin/python -m pytest -q -rs -s tests/systemd
 
+test-netns: $(VENV)/.dev ## two regions and three devices in network namespaces, over shaped links, with CPU quotas, as root
+	$(VENV)/bin/python -m pytest -q -rs -s tests/netns
+
 test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTALL=1 installs the emulator first
 	$(if $(INSTALL),apt-get install --yes --no-install-recommends mmdebstrap qemu-user-static)
 	$(VENV)/bin/python -m pytest -q -rs -s tests/arm64
@@ -73,4 +76,4 @@ compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into buil
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test deb test-systemd test-arm64 simulate simulate-mutants format bench compare-smoke clean
+.PHONY: help lab check test deb test-systemd test-netns test-arm64 simulate simulate-mutants format bench compare-smoke clean

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns.network import Network, Unavailable
 from tests.systemd import packages
-from tests.systemd.machine import Machine, Network, Unavailable, base, machine
+from tests.systemd.machine import Machine, base, machine
 
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "systemd"
 

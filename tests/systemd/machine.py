@@ -5,20 +5,16 @@ Needs root. Nothing is left on the host but the folder below which everything li
 
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.netns.network import Unavailable, need_root, run_here, wait_until
+
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 INCLUDE = "systemd,systemd-sysv,dbus,python3,iproute2,libnss-systemd,procps,openssh-server"
 TOOLS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "ip": "iproute2", "nsenter": "util-linux"}
-BOOT_S = 60.0
-
-
-class Unavailable(Exception):  # noqa: N818 - not a failure
-    """What this machine lacks, and how to get it."""
 
 
 def base(folder: Path) -> Path:
@@ -30,8 +26,7 @@ def base(folder: Path) -> Path:
     missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
     if missing:
         raise Unavailable(f"missing: apt-get install {' '.join(missing)}")
-    if run_here("id", "-u").strip() != "0":
-        raise Unavailable("containers need root: sudo make test-systemd")
+    need_root()
     root = folder / "base"
     if not root.exists():
         half = folder / "base.half"
@@ -47,21 +42,6 @@ def base(folder: Path) -> Path:
             raise Unavailable(f"debootstrap cannot get Debian {SUITE} from {MIRROR}: {made.stdout[-400:]}")
         half.rename(root)
     return root
-
-
-def run_here(*command: str | Path, check: bool = True) -> str:
-    """Run a command on the host; return what it printed."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    assert done.returncode == 0 or not check, f"{' '.join(map(str, command))}\n{done.stdout}"
-    return done.stdout
-
-
-def wait_until(met: Callable[[], object], what: str, timeout_s: float = BOOT_S) -> None:
-    """Look until `met` is true."""
-    end_s = time.monotonic() + timeout_s
-    while not met():
-        assert time.monotonic() < end_s, f"{what}: not within {timeout_s:.0f} s"
-        time.sleep(0.2)
 
 
 @dataclass
@@ -156,46 +136,6 @@ class Machine:
 
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Network:
-    """A bridge, and namespaces that hang on it; all of it goes with `remove`."""
-
-    def __init__(self, name: str) -> None:
-        """`name` is short: interfaces have 15 letters."""
-        self.name = name
-        self.namespaces: list[str] = []
-        run_here("ip", "link", "add", self.name, "type", "bridge")
-        run_here("ip", "link", "set", self.name, "up")
-
-    def add(self, name: str, address: str) -> str:
-        """Return a new namespace with `address` (with prefix length) on the bridge."""
-        namespace, outer = f"{self.name}-{name}", f"{self.name}{len(self.namespaces)}"
-        run_here("ip", "netns", "add", namespace)
-        self.namespaces.append(namespace)
-        run_here("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        run_here("ip", "link", "set", outer, "master", self.name, "up")
-        for command in (
-            ["link", "set", "lo", "up"],
-            ["addr", "add", address, "dev", "eth0"],
-            ["link", "set", "eth0", "up"],
-        ):
-            run_here("ip", "-n", namespace, *command)
-        return namespace
-
-    def cut(self, namespace: str) -> None:
-        """Take a namespace off the network."""
-        run_here("ip", "-n", namespace, "link", "set", "eth0", "down")
-
-    def mend(self, namespace: str) -> None:
-        """Put it back."""
-        run_here("ip", "-n", namespace, "link", "set", "eth0", "up")
-
-    def remove(self) -> None:
-        """Take everything down."""
-        for namespace in self.namespaces:
-            run_here("ip", "netns", "delete", namespace, check=False)
-        run_here("ip", "link", "delete", self.name, check=False)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.systemd.machine import Machine, run_here, wait_until
+from tests.netns.network import run_here, wait_until
+from tests.systemd.machine import Machine
 from tests.systemd.packages import NEWER, with_version
 
 pytestmark = pytest.mark.timeout(300)
