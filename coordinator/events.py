@@ -133,7 +133,7 @@ class LedgerAsked(msgspec.Struct, frozen=True):
 
 
 class UpdateFound(msgspec.Struct, frozen=True):
-    """What FindUpdate asked for; `vector` None: the journal does not reach back to it, or it is a whole model."""
+    """What FindUpdate asked for; `vector` None: the journal has it not, or it cannot be taken back."""
 
     device: str
     sequence: int

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from coordinator.ledger_log import LedgerLog
 from skerry.protocol.limits import ANSWERS_MAX
 
+MOVED_MAX = 32  # updates of a device, beyond the newest, that are remembered since another region may have them, too
+
 
 class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):
     """An update as its repeat will be answered."""
@@ -30,7 +32,7 @@ class LedgerEntry(msgspec.Struct):
     device: str
     last_sequence: int
     updates: int
-    recent: list[RecentUpdate]  # ascending, the newest last
+    recent: list[RecentUpdate]  # ascending, the newest last: ANSWERS_MAX, and before them those that moved
 
 
 class Ledger:
@@ -81,7 +83,7 @@ class Ledger:
         What is newer than the oldest update that is remembered, and not remembered, was passed over and never taken.
         """
         entry = self._entries.get(device)
-        return entry is not None and len(entry.recent) == ANSWERS_MAX and sequence < entry.recent[0].sequence
+        return entry is not None and len(entry.recent) >= ANSWERS_MAX and sequence < entry.recent[-ANSWERS_MAX].sequence
 
     def tell(self, log: LedgerLog, *, everything: bool) -> None:
         """Tell peers by `log` of every update, or of those alone that were offered elsewhere, too."""
@@ -101,8 +103,7 @@ class Ledger:
         entry.updates += not update.elsewhere
         self._updates[self._slots[device]] = entry.updates
         entry.recent.append(update)
-        if len(entry.recent) > ANSWERS_MAX:
-            self._log.drop((device, entry.recent.pop(0).sequence))
+        self._forget(entry)
         self._tell(device, update)
 
     def change(self, device: str, sequence: int, **changes: Any) -> None:
@@ -112,6 +113,15 @@ class Ledger:
             if recent.sequence == sequence:
                 entry.recent[place] = changed = replace(recent, **changes)
                 self._tell(device, changed)
+
+    def _forget(self, entry: LedgerEntry) -> None:
+        """Forget what is older than the newest few; later what moved: a peer that has it, too, may be down for long."""
+        older = entry.recent[:-ANSWERS_MAX]
+        kept = [update for update in older if update.moves and not update.elsewhere][-MOVED_MAX:]
+        for update in older:
+            if update not in kept:
+                self._log.drop((entry.device, update.sequence))
+        entry.recent[:-ANSWERS_MAX] = kept
 
     def _tell(self, device: str, update: RecentUpdate) -> None:
         key = device, update.sequence

@@ -21,8 +21,12 @@ UPDATE journal SET version = ?, weight = ?, age = ?, buffer_version = ?, trim = 
 DELETE FROM journal WHERE position = ? AND version IS NULL;
 
 -- name: find_update
-SELECT version, kind, weight, trim, payload FROM journal
-WHERE sender = ? AND sequence = ? AND kind IN ('update', 'model');
+-- Unless it was taken back.
+SELECT version, kind, weight, trim, payload FROM journal AS taken
+WHERE sender = ? AND sequence = ? AND kind IN ('update', 'model') AND NOT EXISTS (
+    SELECT 1 FROM journal AS gone
+    WHERE gone.sender = taken.sender AND gone.sequence = taken.sequence AND gone.kind = 'taken_back'
+);
 
 -- name: append_publication
 INSERT INTO publication

@@ -51,6 +51,7 @@ class Roaming:
         self._log = LedgerLog(settings.process)
         self._elsewhere: dict[str, dict[int, tuple[str, LedgerLine]]] = {}  # by device and sequence: whose line
         self._contested: dict[tuple[str, int], LedgerLine] = {}  # that are looked up, to be taken back
+        self._taken_back: set[tuple[str, int]] = set()  # since the process began
         self._peers: dict[str, tuple[str, float]] = {}  # by name: URL, and when it was last seen
         state.ledger.tell(self._log, everything=settings.url is not None)  # agents are sent here and there, then
 
@@ -132,10 +133,13 @@ class Roaming:
     def ledger_arrived(self, event: PeerLedgerArrived) -> list[Effect]:
         """Learn what a peer has taken; look up what is to be taken back here."""
         effects: list[Effect] = []
+        ledger = self._state.ledger
         for line in event.lines:
             self._learn(event.peer, line)
             key = line.device, line.sequence
-            recent = self._state.ledger.recall(*key)
+            recent = ledger.recall(*key)
+            if recent is None and ledger.may_have_forgotten(*key):
+                recent = RecentUpdate(line.sequence, 0, None)  # or none: the journal knows
             if recent is not None and not recent.elsewhere and self._stays(recent, event.peer, line):
                 self._contested[key] = line
                 effects.append(FindUpdate(*key))
@@ -143,22 +147,22 @@ class Roaming:
 
     def update_found(self, found: UpdateFound) -> list[Effect]:
         """Take an update back that another region has taken, too: out of what is held, or out of the model."""
-        key = found.device, found.sequence
-        line, recent = self._contested.pop(key, None), self._state.ledger.recall(*key)
-        if line is None or recent is None or recent.elsewhere:
+        key, state = (found.device, found.sequence), self._state
+        line, recent = self._contested.pop(key, None), state.ledger.recall(*key)
+        if line is None or key in self._taken_back or (recent is not None and recent.elsewhere):
             return []
         if found.vector is None:
-            log.warning(
-                "update %d of %s counts twice: it is not to be had from the journal", found.sequence, found.device
-            )
+            if recent is not None or found.version is not None:
+                log.warning("update %d of %s counts twice: it cannot be taken back here", found.sequence, found.device)
             return []
-        state = self._state
         held = next((one for one in state.held if (one.arrival.device, one.arrival.sequence) == key), None)
         if held is None and found.version is None:  # it was let go meanwhile
             self._contested[key] = line
             return [FindUpdate(*key)]
         self._counts.taken_back += 1
-        state.ledger.change(*key, weight=line.weight, elsewhere=True)
+        self._taken_back.add(key)
+        if recent is not None:
+            state.ledger.change(*key, weight=line.weight, elsewhere=True)
         if held is not None:
             state.held.remove(held)
             return [DropHeld(held.position, found.device)]

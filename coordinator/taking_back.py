@@ -10,14 +10,17 @@ from skerry.protocol.errors import MalformedVector
 def found(store: Store, wanted: FindUpdate, size: int) -> UpdateFound:
     """Return the update as the journal has it, for a model of `size` entries.
 
-    A whole model cannot be taken back, nor what counted in a robust mean: what it did depends on what else was there.
+    Not what was taken back before. A whole model cannot be taken back, nor what counted in a robust mean: what they did
+    depends on what else was there.
 
     Raises:
         StorageError: the disk refused, or the row is damaged.
     """
     row = store.find_update(wanted.device, wanted.sequence)
-    if row is None or row.kind == "model" or row.trim is not None:
+    if row is None:
         return UpdateFound(wanted.device, wanted.sequence)
+    if row.kind == "model" or row.trim is not None:
+        return UpdateFound(wanted.device, wanted.sequence, row.version, row.weight)
     try:
         vector = sparse.decode(row.payload, size=size)
     except MalformedVector as error:

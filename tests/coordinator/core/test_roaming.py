@@ -21,7 +21,7 @@ from coordinator.events import (
     SendToDevice,
     UpdateFound,
 )
-from coordinator.ledger import RecentUpdate
+from coordinator.ledger import MOVED_MAX, RecentUpdate
 from coordinator.region import Region
 from coordinator.region_state import Counts, RegionSettings, RegionState
 from coordinator.roaming import ALIVE_S, KNOWN_MAX, Roaming
@@ -278,6 +278,36 @@ def test_one_that_the_journal_has_no_more_stays_and_is_told_of(
     assert region.handle(UpdateFound("kite", 1), 2.0) == []
     assert "update 1 of kite counts twice" in caplog.text
     assert region.version == 1
+
+
+def test_what_moved_is_remembered_and_told_of_longer_than_anything_else(region: Region, words: Any) -> None:
+    """A peer may be down for as long as the device goes on here."""
+    for sequence in range(1, 3 * ANSWERS_MAX):
+        region.handle(words.update("kite", sequence, own(0), moves=int(sequence in {2, 5})), 1.0)
+    assert [one.sequence for one in told(region)] == [2, 5]
+    assert answer(region.handle(words.update("kite", 2, own(0)), 1.0)).weight == weight_of(region, 2)
+    assert answer(region.handle(words.update("kite", 3, own(0)), 1.0)).weight is None  # forgotten, not passed over
+    for sequence in range(100, 100 + ANSWERS_MAX + MOVED_MAX + 9):
+        region.handle(words.update("kite", sequence, own(0), moves=1), 1.0)
+    assert len(region.ledger_entries(["kite"])[0].recent) == ANSWERS_MAX + MOVED_MAX
+    assert len(told(region)) == ANSWERS_MAX + MOVED_MAX
+
+
+def test_one_that_the_ledger_has_forgotten_is_looked_up_in_the_journal(region: Region, words: Any) -> None:
+    for sequence in range(1, ANSWERS_MAX + 5):
+        region.handle(words.update("kite", sequence, own(0)), 1.0)
+    newest = region.version
+    late = heard(line(2, 0.25, moves=1))
+    assert region.handle(late, 2.0) == [FindUpdate("kite", 2)]
+    assert region.handle(UpdateFound("kite", 2), 2.0) == []  # it was passed over, or is cut away
+    region.handle(late, 2.0)
+    region.handle(late, 2.0)
+    there = found(words, 2, 2, 0.5)
+    assert [type(one) for one in region.handle(there, 2.0)] == [JournalTakenBack, Apply]
+    region.handle(late, 2.0)
+    assert region.handle(there, 2.0) == []  # looked up before it was taken back
+    assert region.version == newest + 1
+    assert region.handle(heard(line(99, 0.25, moves=1)), 2.0) == []  # above all that were taken here
 
 
 # --- where agents can go ---

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator.config import Checkpoints
 from coordinator.engine import Engine
-from coordinator.events import FindUpdate, LedgerAsked, PeerLedgerArrived
+from coordinator.events import FindUpdate, LedgerAsked, PeerLedgerArrived, UpdateFound
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
 from coordinator.store import Batch, JournalRow, Store
@@ -134,7 +134,7 @@ def test_what_is_no_difference_is_not_found(tmp_path: Path, kind: str) -> None:
     store = Store(tmp_path)
     store.write(Batch(journal=[journal_row(kind, b"")]))
     assert found(store, FindUpdate("kite", 1), 64).vector is None
-    assert found(store, FindUpdate("kite", 2), 64).vector is None
+    assert found(store, FindUpdate("kite", 2), 64) == UpdateFound("kite", 2)
     store.close()
 
 
@@ -158,6 +158,7 @@ def test_an_update_is_taken_back_once(tmp_path: Path) -> None:
     store.write(
         Batch(journal=[journal_row("update", b""), journal_row("taken_back", b"")._replace(position=2, version=2)])
     )
+    assert found(store, FindUpdate("kite", 1), 64) == UpdateFound("kite", 1)
     with pytest.raises(StorageError, match="UNIQUE"):
         store.write(Batch(journal=[journal_row("taken_back", b"")._replace(position=3, version=3)]))
     store.close()
