@@ -123,14 +123,17 @@ class Stream:
 
         counter, clock = ByteCounter(), asyncio.get_running_loop().time
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.progress_timeout_s)
-        async with aiohttp.ClientSession(
-            connector=None if self._connector is None else self._connector(),
-            timeout=timeout,
-            trace_configs=[counter.trace_config()],
-        ) as session:
-            await self._measure(session)
+        async with (
+            aiohttp.ClientSession(
+                connector=None if self._connector is None else self._connector(),
+                timeout=timeout,
+                trace_configs=[counter.trace_config()],
+            ) as session,
+            aiohttp.ClientSession(connector=None if self._connector is None else self._connector()) as probes,
+        ):
+            await self._measure(probes)
             self._choice.begin(clock())
-            probing = asyncio.create_task(self._probe(session))
+            probing = asyncio.create_task(self._probe(probes))
             try:
                 while True:
                     ended = await self._attempt(session, counter)

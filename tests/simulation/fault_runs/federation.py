@@ -99,6 +99,8 @@ class Federation:
             recipe=self.recipe,
             peers={other: f"http://{address(other)}:{PORT}" for other in self.plan.coordinators if other != name},
             insecure=True,
+            # Where agents are sent here and there, ledgers travel whole: here nobody goes where his plan does not say.
+            url=f"http://{address(name)}:{PORT}" if self.plan.tells_all else None,
             checkpoints=Checkpoints(every_updates=15, history_versions=1 << 30),
             limits=CoordinatorLimits(progress_timeout_s=PROGRESS_TIMEOUT_S),
         )
@@ -121,7 +123,9 @@ class Federation:
                 progress_timeout_s=PROGRESS_TIMEOUT_S,
                 telemetry_s=5.0,
                 model_save_s=4.0,
+                probe_s=1.0,
             ),
+            roam=False,
             policy=Policy(enabled=False),
         )
         speed = Speed(

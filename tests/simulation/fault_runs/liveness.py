@@ -91,7 +91,9 @@ def no_update_waits_behind_its_successors(evidence: Evidence) -> Iterator[str]:
 def held_updates_are_released(evidence: Evidence) -> Iterator[str]:
     """The arrival rule holds no more than it has to: what is held is newer than all but a buffer's worth."""
     for name, journal in evidence.journals.items():
-        updates = sorted((entry for entry in journal if entry.kind != "merge"), key=lambda entry: entry.position)
+        updates = sorted(
+            (entry for entry in journal if entry.kind in {"update", "model"}), key=lambda entry: entry.position
+        )
         size = getattr(ARRIVALS[evidence.plan.arrival], "size", 1)
         for entry in updates[: len(updates) - size + 1]:
             if entry.version is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from coordinator import checkpoint, engine, federation, recovery, region
+from coordinator import checkpoint, engine, federation, recovery, region, roaming
 from edge_agent import device, outbox
 from skerry.algorithms import token
 
@@ -98,7 +98,7 @@ MUTANTS = (
     Mutant(
         "forget the ledger",
         "a restarted coordinator does not know which updates it has",
-        (Edit(recovery, "recover", {"ledger=Ledger(store.ledger())": "ledger=Ledger()"}),),
+        (Edit(recovery, "recover", {"ledger=Ledger(ledger)": "ledger=Ledger()"}),),
     ),
     Mutant(
         "take a repeat for a new update",
@@ -110,6 +110,32 @@ MUTANTS = (
                 {"offered.sequence <= ledger": "offered.sequence < ledger"},
             ),
         ),
+    ),
+    Mutant(
+        "keep both copies",
+        "an update that another region took, too, is not taken back",
+        (Edit(roaming, "Roaming._stays", {"return line.moves > 0 and": "return line.moves > 99 and"}),),
+    ),
+    Mutant(
+        "take both copies back",
+        "neither region keeps an update that two took",
+        (Edit(roaming, "Roaming._stays", {"> (recent.moves, self._settings.name)": "!= (recent.moves, 0)"}),),
+    ),
+    Mutant(
+        "keep the copy that was taken first",
+        "not the one that the device was answered for",
+        (
+            Edit(
+                roaming,
+                "Roaming._stays",
+                {"> (recent.moves, self._settings.name)": "< (recent.moves, self._settings.name)"},
+            ),
+        ),
+    ),
+    Mutant(
+        "do not raise the moves of a repeat",
+        "the copy that a device was answered for last is not the one that stays",
+        (Edit(roaming, "Roaming.answer_again", {"offered.moves > recent.moves": "offered.moves > 99"}),),
     ),
     Mutant(
         "replay without weight",

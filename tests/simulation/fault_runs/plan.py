@@ -173,7 +173,8 @@ class Plan:
     arrival: str  # the recipe's arrival rule
     follows: bool  # devices and peers are sent a few entries at a time, as by default; else whole models, exactly
     coordinators: tuple[str, ...]
-    homes: dict[str, tuple[str, ...]]  # by device: the coordinators that it tries, its own first
+    homes: dict[str, tuple[str, ...]]  # by device: the coordinators that it goes to, its own first
+    tells_all: bool  # coordinators tell one another of all updates, not of those alone that moved
     step_s: dict[str, float]  # by device
     latency_s: float
     jitter_s: float
@@ -189,13 +190,13 @@ class Plan:
 
 def draw_plan(seed: int) -> Plan:
     """Return the plan of a seed."""
-    draws = random.Random(f"plan/{seed}")
+    draws, roaming = random.Random(f"plan/{seed}"), random.Random(f"roaming/{seed}")
     coordinators = ("c1", "c2", "c3")[: draws.choice((2, 3, 3))]
     homes: dict[str, tuple[str, ...]] = {}
     for number in range(draws.randint(3, 5)):
         own = coordinators[number % len(coordinators)]
         others = [name for name in coordinators if name != own]
-        wanders = number >= len(coordinators) and draws.random() < 0.4
+        wanders = (number >= len(coordinators) and draws.random() < 0.4) or roaming.random() < 0.3
         homes[f"d{number + 1}"] = (own, draws.choice(others)) if wanders else (own,)
     spared = draws.choice(coordinators) if draws.random() < 0.5 else None
     calm = {spared, *(device for device, home in homes.items() if home[0] == spared)}
@@ -207,6 +208,7 @@ def draw_plan(seed: int) -> Plan:
         follows=bool(seed % 2),
         coordinators=coordinators,
         homes=homes,
+        tells_all=roaming.random() < 0.5,
         step_s={device: draws.uniform(0.25, 0.6) for device in homes},
         latency_s=draws.uniform(0.002, 0.06),
         jitter_s=draws.choice((0.0, 0.005, 0.05)),

@@ -23,26 +23,35 @@ Invariant = Callable[[Evidence], Iterator[str]]
 
 
 def acknowledged_updates_are_journalled(evidence: Evidence) -> Iterator[str]:
-    """No acknowledged update is lost."""
+    """No acknowledged update is lost: it counts in the region that acknowledged it, or in one that it was moved to."""
+    counting = _counting(evidence)
     for one in evidence.witness.acknowledged:
-        if (one.device, one.sequence) not in _updates(evidence, one.coordinator):
+        if (one.device, one.sequence) not in counting:
             yield (
                 f"{one.coordinator} acknowledged update {one.sequence} of {one.device} at {one.at_s:.3f} s and "
-                "has it not in its journal"
+                "it is in no journal, or taken back in each"
             )
 
 
-def no_update_is_journalled_twice(evidence: Evidence) -> Iterator[str]:
-    """Not in one region, and not in two."""
-    found = Counter(
-        (entry.sender, entry.sequence)
-        for journal in evidence.journals.values()
-        for entry in journal
-        if _is_update(entry)
-    )
-    for (device, sequence), times in found.items():
-        if times > 1:
-            yield f"update {sequence} of {device} is in journals {times} times"
+def no_update_is_applied_twice_over_the_whole_federation(evidence: Evidence) -> Iterator[str]:
+    """Not in one region, and not in two, when all have heard of one another."""
+    for (device, sequence), entries in _counting(evidence).items():
+        if len(entries) > 1:
+            yield f"update {sequence} of {device} counts in journals {len(entries)} times"
+
+
+def what_is_taken_back_was_there_and_goes_once(evidence: Evidence) -> Iterator[str]:
+    """With the payload and the weight that it was applied with."""
+    for name, journal in evidence.journals.items():
+        applied = {(one.sender, one.sequence): one for one in journal if _is_update(one)}
+        gone = [one for one in journal if one.kind == "taken_back"]
+        for key, times in Counter((one.sender, one.sequence) for one in gone).items():
+            if times > 1:
+                yield f"{name} took update {key[1]} of {key[0]} back {times} times"
+        for one in gone:
+            was = applied.get((one.sender, one.sequence))
+            if was is None or one.weight is None or (was.payload, was.weight) != (one.payload, -one.weight):
+                yield f"{name} took update {one.sequence} of {one.sender} back, which it did not have like that"
 
 
 def no_peer_model_is_merged_twice(evidence: Evidence) -> Iterator[str]:
@@ -63,7 +72,7 @@ def versions_have_no_gaps(evidence: Evidence) -> Iterator[str]:
 
 
 def ages_follow_their_rules(evidence: Evidence) -> Iterator[str]:
-    """An update adds one; a merge takes the mean, by the weight, of the own age and the publication's."""
+    """An update adds one, taking it back takes one away; a merge takes the mean, by the weight, of both ages."""
     for name, journal in evidence.journals.items():
         before = 0.0
         for entry in journal:
@@ -73,6 +82,8 @@ def ages_follow_their_rules(evidence: Evidence) -> Iterator[str]:
             if entry.kind == "merge":
                 peer_age = evidence.witness.ages[entry.sender, entry.sequence]
                 expected = (1.0 - entry.weight) * before + entry.weight * peer_age
+            elif entry.kind == "taken_back":
+                expected = max(0.0, before - 1.0)
             if not isclose(entry.age, expected, rel_tol=1e-9, abs_tol=1e-9):
                 yield f"{name}: version {entry.version} ({entry.kind}) has age {entry.age}, not {expected}"
             before = entry.age
@@ -143,7 +154,7 @@ def a_hand_over_is_made_once(evidence: Evidence) -> Iterator[str]:
 
 def no_update_is_forgotten_by_its_device(evidence: Evidence) -> Iterator[str]:
     """Every number is in a journal, was rejected, or still waits."""
-    journalled = {key for name in evidence.journals for key in _updates(evidence, name)}
+    journalled = _counting(evidence)
     for device, state in evidence.devices.items():
         for sequence in range(1, state.last_sequence + 1):
             key = device, sequence
@@ -168,12 +179,7 @@ def mass_is_conserved(evidence: Evidence) -> Iterator[str]:
     A device that was rejected where it moved to keeps what the region that it left has applied: not promised, and so
     not looked at.
     """
-    applied = {
-        (entry.sender, entry.sequence): entry
-        for journal in evidence.journals.values()
-        for entry in journal
-        if _is_update(entry)
-    }
+    applied = {key: entries[0] for key, entries in _counting(evidence).items()}
     for device, state in evidence.devices.items():
         sequences = range(1, state.last_sequence + 1)
         taken_twice = [one for one in sequences if {(device, one)} <= applied.keys() & evidence.witness.rejected]
@@ -220,7 +226,8 @@ def one_regions_fault_never_stops_another(evidence: Evidence) -> Iterator[str]:
 
 SAFETY: tuple[Invariant, ...] = (
     acknowledged_updates_are_journalled,
-    no_update_is_journalled_twice,
+    no_update_is_applied_twice_over_the_whole_federation,
+    what_is_taken_back_was_there_and_goes_once,
     no_peer_model_is_merged_twice,
     versions_have_no_gaps,
     ages_follow_their_rules,
@@ -237,11 +244,18 @@ SAFETY: tuple[Invariant, ...] = (
 
 
 def _is_update(entry: Entry) -> bool:
-    return entry.kind != "merge"
+    return entry.kind in {"update", "model"}
 
 
-def _updates(evidence: Evidence, coordinator: str) -> set[tuple[str, int]]:
-    return {(entry.sender, entry.sequence) for entry in evidence.journals[coordinator] if _is_update(entry)}
+def _counting(evidence: Evidence) -> dict[tuple[str, int], list[Entry]]:
+    """Return by device and sequence the entries of all journals that were not taken back."""
+    found: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+    for journal in evidence.journals.values():
+        gone = {(entry.sender, entry.sequence) for entry in journal if entry.kind == "taken_back"}
+        for entry in journal:
+            if _is_update(entry) and (entry.sender, entry.sequence) not in gone:
+                found[entry.sender, entry.sequence].append(entry)
+    return found
 
 
 def _by_coordinator(evidence: Evidence) -> dict[str, list[Sighting]]:

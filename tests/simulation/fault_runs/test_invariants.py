@@ -31,6 +31,11 @@ def update(position: int, sender: str, sequence: int, age: float | None) -> Entr
     return Entry(position, position, "update", sender, sequence, None if age is None else 0.5, age, PAYLOAD)
 
 
+def taken_back(was: Entry, **changes: object) -> Entry:
+    assert was.weight is not None
+    return was._replace(**({"kind": "taken_back", "weight": -was.weight} | changes))  # type: ignore[arg-type]
+
+
 def in_order() -> Evidence:
     """Two regions, a device each, an update a second, one merge each; the token goes to and fro."""
     witness = Witness(lambda: 0.0, follows=False)
@@ -105,10 +110,20 @@ def without(times: Callable[[float], bool], device: str) -> Break:
 
 BREAKS: list[tuple[Invariant, Break]] = [
     (safety.acknowledged_updates_are_journalled, journal(lambda rows: rows[:-1])),
-    (safety.no_update_is_journalled_twice, journal(lambda rows: [*rows, rows[-1]])),
+    (safety.acknowledged_updates_are_journalled, journal(lambda rows: [*rows, taken_back(rows[-1])])),
+    (safety.no_update_is_applied_twice_over_the_whole_federation, journal(lambda rows: [*rows, rows[-1]])),
     (
-        safety.no_update_is_journalled_twice,
+        safety.no_update_is_applied_twice_over_the_whole_federation,
         lambda evidence: replace(evidence, journals={**evidence.journals, "c3": [update(1, "d1", 1, 1.0)]}),
+    ),
+    (
+        safety.what_is_taken_back_was_there_and_goes_once,
+        journal(lambda rows: [*rows, taken_back(rows[-1], weight=-0.4)]),
+    ),
+    (safety.what_is_taken_back_was_there_and_goes_once, journal(lambda rows: [*rows, *[taken_back(rows[-1])] * 2])),
+    (
+        safety.what_is_taken_back_was_there_and_goes_once,
+        journal(lambda rows: [*rows, taken_back(rows[-1], sequence=99)]),
     ),
     (safety.no_peer_model_is_merged_twice, journal(lambda rows: [*rows, rows[2]])),
     (safety.versions_have_no_gaps, journal(lambda rows: [*rows[:4], *rows[5:]])),
@@ -182,6 +197,14 @@ def test_every_invariant_is_asked_and_tried() -> None:
     }
     assert named == {one.__name__ for one in (*safety.SAFETY, *liveness.LIVENESS)}
     assert named == {invariant.__name__ for invariant, _ in BREAKS}
+
+
+def test_what_two_regions_took_and_one_took_back_counts_once() -> None:
+    evidence = in_order()
+    twin = evidence.journals["c2"][-1]._replace(position=1, version=1, age=1.0)
+    gone = taken_back(twin, position=2, version=2, age=0.0)
+    evidence = replace(evidence, journals={**evidence.journals, "c3": [twin, gone]})
+    assert [detail for one in safety.SAFETY for detail in one(evidence)] == []
 
 
 def test_a_device_that_moved_before_it_was_answered_is_not_asked_for_its_mass() -> None:

@@ -47,7 +47,7 @@ def test_one_whose_place_is_gone_or_not_the_only_one_is_lost(edit: Edit, told: s
 
 
 def test_whoever_has_imported_the_function_has_the_defect_too() -> None:
-    edit = Edit(recovery, "recover", {"ledger=Ledger(store.ledger())": "ledger=Ledger()"})
+    edit = Edit(recovery, "recover", {"ledger=Ledger(ledger)": "ledger=Ledger()"})
     recover = vars(state_dir)["recover"]  # by name
     before = recover.__code__
     with edit.planted():
