@@ -50,6 +50,9 @@ simulate: $(VENV)/.dev ## small worlds through random faults: SEEDS=1000 of them
 simulate-mutants: $(VENV)/.dev ## plant known defects, or the one named MUTANT=, and see which of SEEDS=50 runs notice them
 	$(VENV)/bin/python -m tests.simulation.fault_runs $(if $(MUTANT),--mutant '$(MUTANT)',--mutants) --seeds $(or $(SEEDS),50)
 
+failover: $(VENV)/.dev ## kill a coordinator KILLS=50 times: how long its devices take elsewhere, and whether each update counts once
+	$(VENV)/bin/python -m benchmarks.failover --kills $(or $(KILLS),50) --json docs/results/failover.json --markdown docs/results/failover.md
+
 format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
@@ -76,4 +79,4 @@ compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into buil
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test deb test-systemd test-netns test-arm64 simulate simulate-mutants format bench compare-smoke clean
+.PHONY: help lab check test deb test-systemd test-netns test-arm64 simulate simulate-mutants failover format bench compare-smoke clean
