@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +19,11 @@ import msgspec
 from coordinator import config as configuration
 from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
-from coordinator.enrolment import identity_commands, operator_commands
+from coordinator.enrolment import identity_commands, operator, operator_commands
 from skerry import __version__, logging_setup, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
+from skerry.exposure import check_url
 from skerry.extras import require
 from skerry.recipe import Recipe
 from skerry.reload import Reloads
@@ -56,6 +58,14 @@ config_option = click.option(
 )
 
 
+identity_option = click.option(
+    "--identity",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of an operator's identity; default: `admin` in the coordinator's identity folder.",
+)
+insecure_option = click.option("--insecure", is_flag=True, help="Ask by plain http, on this machine alone.")
+
+
 @click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
 @click.version_option(__version__, prog_name="skerry-coordinator")
 def coordinator() -> None:
@@ -67,7 +77,7 @@ def coordinator() -> None:
       skerry-coordinator init --address eu.example.org
       skerry-coordinator token create --ttl 1h
       skerry-coordinator run --config coordinator.toml
-      skerry-coordinator status --url http://127.0.0.1:8470
+      skerry-coordinator status --url https://eu.example.org:8470
       skerry-coordinator model export --format onnx --output model.onnx
     """  # noqa: D301 - click takes \b for "do not rewrap"
 
@@ -105,17 +115,19 @@ def run(config_path: Path) -> None:
 @coordinator.command(epilog=EXIT_CODES)
 @config_option
 @click.option("--url", help="Base URL of the coordinator; default: as the configuration says.")
+@identity_option
+@insecure_option
 @as_json
-def status(config_path: Path, url: str | None, as_json: bool) -> None:
+def status(config_path: Path, url: str | None, identity: Path | None, insecure: bool, as_json: bool) -> None:
     """Show how a running coordinator is doing.
 
     \b
     Examples:
       skerry-coordinator status
-      skerry-coordinator status --url http://127.0.0.1:8470 --json
+      skerry-coordinator status --url https://eu.example.org:8470 --identity ann --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
-    base = url or _own_url(configuration.load(config_path))
-    body = asyncio.run(remote.get(base, "/v1/admin/status", bytes_max=export.STATUS_BYTES_MAX))
+    base, context = _reached(config_path, url, identity, insecure)
+    body = asyncio.run(remote.get(base, "/v1/admin/status", bytes_max=export.STATUS_BYTES_MAX, context=context))
     try:
         report = json.loads(body)
         text = _status_text(report)
@@ -137,6 +149,8 @@ def model() -> None:
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
 )
+@identity_option
+@insecure_option
 @as_json
 def model_export(
     config_path: Path,
@@ -144,6 +158,8 @@ def model_export(
     kind: Literal["regional", "federated"],
     form: Literal["safetensors", "onnx"],
     output: Path,
+    identity: Path | None,
+    insecure: bool,
     as_json: bool,
 ) -> None:
     """Write the model to a file: named tensors, or an ONNX model that predicts as it stands.
@@ -154,13 +170,14 @@ def model_export(
     \b
     Examples:
       skerry-coordinator model export --output model.safetensors
-      skerry-coordinator model export --format onnx --kind regional --url http://127.0.0.1:8470 -o model.onnx
+      skerry-coordinator model export --format onnx --kind regional --url https://127.0.0.1:8470 -o model.onnx
     """  # noqa: D301 - click takes \b for "do not rewrap"
     if url is None:
         with naming(config_path):
             exported = export.from_state(configuration.load(config_path), kind, form)
     else:
-        exported = asyncio.run(export.from_running(url, kind, form))
+        base, context = _reached(config_path, url, identity, insecure)
+        exported = asyncio.run(export.from_running(base, kind, form, context))
     _write(output, exported.data)
     report = {
         "path": str(output),
@@ -258,9 +275,9 @@ def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset |
         evaluation = (
             f"{config.evaluation.source}, {len(held_out)} examples, at most every {config.evaluation.every_s:g} s"
         )
-    checkpoints = config.checkpoints
+    checkpoints, scheme = config.checkpoints, "http" if config.insecure else "https"
     lines = [
-        f"coordinator {config.name}, region {config.region}, at http://{config.listen.host}:{config.listen.port}",
+        f"coordinator {config.name}, region {config.region}, at {scheme}://{config.listen.host}:{config.listen.port}",
         f"task        {bundle.manifest.name}, {bundle.manifest.layout.size} parameters, bundle {bundle.sha256[:12]}",
         f"recipe      {recipe.name}: {rules}",
         f"training    optimizer {_settings(recipe.optimizer)}; schedule {_settings(recipe.schedule)}",
@@ -278,20 +295,20 @@ def _settings(rule: msgspec.Struct) -> str:
     return ", ".join([str(name[1]), *(f"{key} {json.dumps(value)}" for key, value in rest)])
 
 
-def _own_url(config: CoordinatorConfig) -> str:
-    """Return where the coordinator of this configuration answers."""
+def _reached(
+    config_path: Path, url: str | None, identity: Path | None, insecure: bool
+) -> tuple[str, ssl.SSLContext | None]:
+    """Return where to ask, and as whom; None: by plain http, which is spelt out."""
     require("coordinator", "this command")
-    from coordinator.service import PORT_FILE
-
-    port = config.listen.port
-    if port == 0:
-        try:
-            port = int((config.state_dir / PORT_FILE).read_text())
-        except (OSError, ValueError) as error:
-            raise remote.NotRunningError(
-                f"coordinator {config.name!r} is not running: no port in {config.state_dir / PORT_FILE}"
-            ) from error
-    return f"http://{config.listen.host}:{port}"
+    if url is None:
+        config = configuration.load(config_path)
+        if config.insecure:
+            return operator.own_url(config), None
+    elif not url.startswith("https://"):
+        check_url(url, insecure=insecure, beyond_loopback=False)
+        return url, None
+    chosen = operator.choose(config_path, url, identity)
+    return chosen.url, chosen.context
 
 
 def _status_text(report: dict[str, Any]) -> str:

@@ -79,6 +79,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What devices get when they join."""
+
+    device_certificate_s: Annotated[float, Meta(ge=10.0, le=366 * 86400.0)] = 90 * 86400.0  # renewed at half of it
+
+
 class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`/etc/skerry/coordinator.toml`."""
 
@@ -96,6 +102,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     listen: Listen = Listen()
     evaluation: Evaluation | None = None
     checkpoints: Checkpoints = Checkpoints()
+    enrolment: Enrolment = Enrolment()
     limits: Limits = Limits()
     log_json: bool = False
 

@@ -6,14 +6,12 @@ It is renewed beneath a running service: connections that are made from then on 
 import ssl
 from collections.abc import Callable
 
-from cryptography import x509
-
 from coordinator.config import CoordinatorConfig
-from skerry.errors import ConfigError
 from skerry.identity import tls
-from skerry.identity.certificate import Identified, der_of, identify
-from skerry.identity.errors import IdentityError, InvalidCertificateError
-from skerry.identity.key_file import CERTIFICATE, ROOT, IdentityFolder
+from skerry.identity.certificate import Identified, identify
+from skerry.identity.errors import InvalidCertificateError
+from skerry.identity.key_file import IdentityFolder
+from skerry.identity.own import read_own
 
 
 class Credentials:
@@ -27,8 +25,7 @@ class Credentials:
             ConfigError: the certificate is another coordinator's.
         """
         self.folder, self._name = folder, name
-        self.root: x509.Certificate = folder.certificates(ROOT)[0]
-        self.own = self._read(now_s)
+        self.root, self.own = read_own(folder, "coordinator", name, now_s)
         self.server: ssl.SSLContext = tls.server_context(folder)
         self.client: ssl.SSLContext = tls.client_context(folder)
 
@@ -38,7 +35,7 @@ class Credentials:
         Raises:
             IdentityError, ConfigError: as when it was read first.
         """
-        self.own = self._read(now_s)
+        self.root, self.own = read_own(self.folder, "coordinator", self._name, now_s)
         tls.reload(self.server, self.folder)
         tls.reload(self.client, self.folder)
 
@@ -60,21 +57,6 @@ class Credentials:
         if revoked(server):
             return f"the certificate of {server.subject.uri} was revoked"
         return None if now_s <= server.not_after_s else f"the certificate of {server.subject.uri} has expired"
-
-    def _read(self, now_s: float) -> Identified:
-        path = self.folder.find(CERTIFICATE)
-        try:
-            own = identify(der_of(self.folder.certificates(CERTIFICATE)[0]), self.root)
-        except InvalidCertificateError as error:
-            raise IdentityError(f"{path}: {error}: join again") from error
-        if own.subject.role != "coordinator" or own.subject.name != self._name:
-            raise ConfigError(
-                f"name: this coordinator is {self._name!r}, and the certificate {path} is of {own.subject.uri}: "
-                "correct the name, or join with it"
-            )
-        if now_s > own.not_after_s:
-            raise IdentityError(f"{path}: the certificate has expired: join again, with a new join token")
-        return own
 
 
 def credentials_of(config: CoordinatorConfig, wall_clock: Callable[[], float]) -> Credentials | None:

@@ -4,6 +4,7 @@ From a running coordinator, or from the state of one that is stopped.
 """
 
 import json
+import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,19 +35,20 @@ class Exported:
     trained: bool  # False: these are the bundle's initial parameters
 
 
-async def from_running(url: str, kind: Kind, form: Format) -> Exported:
+async def from_running(url: str, kind: Kind, form: Format, context: ssl.SSLContext | None = None) -> Exported:
     """Export from the coordinator at base URL `url`.
 
     Raises:
         SkerryError: it is not running, its answers cannot be used, or onnx is missing.
     """
-    model = await remote.get(url, f"/v1/model?kind={kind}", bytes_max=MODEL_BYTES_MAX)
+    model = await remote.get(url, f"/v1/model?kind={kind}", bytes_max=MODEL_BYTES_MAX, context=context)
     metadata = _metadata(model)
     version = f"{metadata['lineage']}@{metadata['version']}"
     trained = metadata.get("trained") != "no"
     if form == "safetensors":
         return Exported(model, version, trained)
-    bundle_file = await remote.get(url, f"/v1/bundles/{metadata['bundle']}", bytes_max=BUNDLE_BYTES_MAX)
+    wanted = f"/v1/bundles/{metadata['bundle']}"
+    bundle_file = await remote.get(url, wanted, bytes_max=BUNDLE_BYTES_MAX, context=context)
     with tempfile.TemporaryDirectory(prefix="skerry-") as folder:
         path = Path(folder) / "task.skerry"
         path.write_bytes(bundle_file)

@@ -1,5 +1,7 @@
 """Asking a running coordinator over HTTP, for the command line."""
 
+import ssl
+
 import aiohttp
 
 from skerry import connection_error
@@ -16,8 +18,8 @@ class UnexpectedAnswerError(SkerryError):
     """Somebody answers, but not as a coordinator should."""
 
 
-async def get(url: str, path: str, *, bytes_max: int) -> bytes:
-    """Return the body of `url` + `path`.
+async def get(url: str, path: str, *, bytes_max: int, context: ssl.SSLContext | None = None) -> bytes:
+    """Return the body of `url` + `path`; `context` is whom to believe, and as whom to ask, by https.
 
     Raises:
         ConfigError: `url` is none.
@@ -29,7 +31,10 @@ async def get(url: str, path: str, *, bytes_max: int) -> bytes:
     where = url.rstrip("/") + path
     body = bytearray()
     try:
-        async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(where) as response:
+        async with (
+            aiohttp.ClientSession(timeout=TIMEOUT) as session,
+            session.get(where, ssl=True if context is None else context) as response,
+        ):
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > bytes_max:

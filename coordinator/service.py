@@ -23,6 +23,7 @@ from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
 from coordinator.credentials import Credentials, credentials_of
 from coordinator.engine import Engine, Toll
+from coordinator.enrolment import authorities
 from coordinator.enrolment.api import EnrolmentApi
 from coordinator.enrolment.desk import Desk
 from coordinator.enrolment.opening import open_desk
@@ -34,10 +35,12 @@ from coordinator.peers import Peers
 from coordinator.state_dir import is_made
 from coordinator.stream import Agents
 from coordinator.threads import RunInThread, in_executor
+from skerry import joining
 from skerry.database import Database, OpenDatabase
 from skerry.errors import ConfigError, DataError, StorageError
 from skerry.exposure import check_url, is_loopback
 from skerry.identity.certificate import Identified
+from skerry.identity.own import own_addresses
 from skerry.protocol import sparse
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
@@ -51,6 +54,7 @@ from skerry.protocol.messages import (
 )
 from skerry.protocol.sparse import HEADER_BYTES as VECTOR_HEADER_BYTES
 from skerry.reload import Differences, Reloads, follow
+from skerry.renewal import keep_renewing
 from skerry.service_manager import ServiceManager
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
@@ -237,6 +241,7 @@ class Service:
         self._begin(self.engine.run(), "engine")
         if self.desk is not None:
             self._begin(self.desk.run(), "enrolment")
+            self._begin(self._renew(), "renewal")
         if config.peers:
             self._begin(peers.run(), "peers")
         if evaluator is not None:
@@ -340,10 +345,35 @@ class Service:
             wall_clock=self._wall_clock,
             coordinators=lambda: ({} if config.url is None else {config.name: config.url}) | peers.serving_agents(),
             revoked=lambda: agents.end_revoked(self._revoked),
+            device_certificate_s=config.enrolment.device_certificate_s,
             open_database=self._open_database,
         )
         self._parts.callback(desk.close)
         return desk
+
+    async def _renew(self) -> None:
+        """Renew the coordinator's own certificates at half of their life, where the root's key is."""
+        credentials, desk = self.credentials, self.desk
+        assert credentials is not None
+        assert desk is not None
+
+        def urls() -> list[str]:
+            if desk.authorities.root is not None:
+                return [f"https://localhost:{self.port}"]
+            return list(self._config.peers.values())
+
+        def renewed() -> None:
+            credentials.reload(self._wall_clock())
+            desk.authorities = authorities.load(credentials.folder, self._config.enrolment.device_certificate_s)
+
+        await keep_renewing(
+            lambda: credentials.own,
+            lambda url: joining.renew(url, credentials.folder, addresses=own_addresses(credentials.folder)),
+            urls,
+            renewed,
+            wall_clock=self._wall_clock,
+            rng=self._rng,
+        )
 
     def _revoked(self, caller: Identified) -> bool:
         return self.desk is not None and self.desk.registry.refusal(caller) is not None

@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,12 +16,12 @@ import click
 import msgspec
 
 from edge_agent import config as config_file
+from edge_agent import join_command, status_text, vitals
 from edge_agent import status as status_file
-from edge_agent import status_text, vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
 from skerry import __version__, exposure, logging_setup, profile, service_manager
-from skerry.command_line import CONTEXT_SETTINGS, naming
-from skerry.errors import DataError, SkerryError, StorageError
+from skerry.command_line import CONTEXT_SETTINGS, errors_told, naming
+from skerry.errors import DataError, StorageError
 from skerry.reload import Reloads
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ Exit codes:
   4  the database was written by a newer version
   5  training data or bundle
   6  the state is damaged
+  7  the identity is missing, damaged, expired, revoked or refused: join
 """
 PROGRESS_S = 3.0
 
@@ -131,7 +132,9 @@ Examples:
     show_default=True,
     help="Take no further step after so long.",
 )
-@click.option("--coordinator", help="Measure the link to the coordinator at this base URL, too.")
+@click.option(
+    "--coordinator", help="Measure the link to the coordinator at this base URL, too; by https as the joined device."
+)
 @click.option(
     "--reference",
     type=click.Path(path_type=Path),
@@ -145,6 +148,7 @@ Examples:
     default=Path(),
     help="Folder whose disk is timed; by default the working directory.",
 )
+@_config
 @_json
 def bench(
     bundle: str,
@@ -159,6 +163,7 @@ def bench(
     name: str,
     output: Path | None,
     disk: Path,
+    path: Path,
     as_json: bool,
 ) -> None:
     """Measure this device and print its profile: steps of a task, disk, memory and, if asked, the link.
@@ -166,6 +171,7 @@ def bench(
     How long work goes on is told on standard error. The link upwards is not measured.
     """
     from edge_agent import bench as benchmark
+    from edge_agent.credentials import credentials_of
     from edge_agent.link_speed import measure_link
     from skerry.tasks.bundle import resolve
 
@@ -173,7 +179,8 @@ def bench(
         link = None
         if coordinator is not None:
             exposure.check_url(coordinator, insecure=True)
-            link = asyncio.run(measure_link(coordinator, time.monotonic))
+            shown = credentials_of(config_file.load(path), time.time) if coordinator.startswith("https://") else None
+            link = asyncio.run(measure_link(coordinator, time.monotonic, None if shown is None else shown.client))
         subject = benchmark.Subject(
             bundle=resolve(bundle),
             engine=engine,
@@ -357,14 +364,11 @@ def check(path: Path, as_json: bool) -> None:
         click.echo(f"{path}: good. Device {loaded.device}, coordinators {', '.join(loaded.coordinators)}")
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Print what a person can act on as one line, and exit with its code."""
-    try:
-        yield
-    except SkerryError as error:
-        click.echo(f"skerry-agent: {error}", err=True)
-        sys.exit(error.exit_code)
+def _errors() -> AbstractContextManager[None]:
+    return errors_told("skerry-agent")
+
+
+cli.add_command(join_command.join)
 
 
 def main() -> None:

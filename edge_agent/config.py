@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
+from edge_agent import enrolment_file
 from skerry import profile, toml_file
 from skerry.errors import ConfigError
 from skerry.exposure import check_url, is_loopback
@@ -27,7 +28,7 @@ CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"  # set by systemd where the unit 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the device's own examples come from."""
 
-    source: str  # npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK?part=0&parts=6; see docs/data.md
+    source: str = ""  # npz:FILE, csv:FILE, python:MODULE:FUNCTION or builtin:TASK?part=0&parts=6; see docs/data.md
     dir: Path | None = None  # of the data sets that builtin:mnist and others read; None: what SKERRY_DATA says
 
 
@@ -115,9 +116,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`/etc/skerry/agent.toml`."""
 
-    device: Name
-    coordinators: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]  # base URLs, e.g. http://127.0.0.1:8470
-    data: Data
+    device: Name = ""  # "": as it was called when it joined
+    coordinators: Annotated[tuple[str, ...], Meta(max_length=16)] = ()  # base URLs; (): those that it joined
+    data: Data = Data()  # without a source: the one that was named when it joined
     state_dir: Path = Path("/var/lib/skerry/agent")
     runtime_dir: Path | None = None  # for status.json, which need not survive; None: state_dir
     profile: str = ""  # a name in profiles/ or a path; "": none
@@ -151,20 +152,26 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return IdentityFolder(self.identity_dir or self.state_dir / "identity", self.credentials_dir)
 
 
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:
-    """Read and validate `path`.
-
-    Of the environment, SKERRY_DATA stands in for `dir` of [data], CREDENTIALS_DIRECTORY for `credentials_dir`.
+def load_before_join(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:
+    """Read and validate `path`, which need not be there, nor say what a join will.
 
     Raises:
         ConfigError: naming the file, the key and the remedy.
     """
-    config = toml_file.read(path, AgentConfig)
-    if config.data.dir is None and environment.get(DATA_VARIABLE):
-        data = msgspec.structs.replace(config.data, dir=Path(environment[DATA_VARIABLE]))
-        config = msgspec.structs.replace(config, data=data)
-    if config.credentials_dir is None and environment.get(CREDENTIALS_VARIABLE):
-        config = msgspec.structs.replace(config, credentials_dir=Path(environment[CREDENTIALS_VARIABLE]))
+    return _with_environment(toml_file.read(path, AgentConfig) if path.exists() else AgentConfig(), environment)
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig:
+    """Read and validate `path`.
+
+    Of the environment, SKERRY_DATA stands in for `dir` of [data], CREDENTIALS_DIRECTORY for `credentials_dir`. What
+    the file leaves open is as the device's join has it.
+
+    Raises:
+        ConfigError: naming the file, the key and the remedy.
+        IdentityError: name and coordinators are nowhere: the device has to join.
+    """
+    config = _with_join(_with_environment(toml_file.read(path, AgentConfig), environment), path)
     if not config.profile:
         return config
     try:
@@ -172,6 +179,39 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> AgentConfig
     except ConfigError as error:
         raise ConfigError(f"{path}: profile: {error}") from error
     return msgspec.structs.replace(config, policy=toml_file.read_over(path, "policy", chosen.policy))
+
+
+def _with_environment(config: AgentConfig, environment: Mapping[str, str]) -> AgentConfig:
+    if config.data.dir is None and environment.get(DATA_VARIABLE):
+        data = msgspec.structs.replace(config.data, dir=Path(environment[DATA_VARIABLE]))
+        config = msgspec.structs.replace(config, data=data)
+    if config.credentials_dir is None and environment.get(CREDENTIALS_VARIABLE):
+        config = msgspec.structs.replace(config, credentials_dir=Path(environment[CREDENTIALS_VARIABLE]))
+    return config
+
+
+def _with_join(config: AgentConfig, path: Path) -> AgentConfig:
+    """Fill in what the file leaves open from the device's join."""
+    if not (config.device and config.coordinators and config.data.source):
+        folders = (config.credentials_dir, config.identity_dir or config.state_dir / "identity")
+        joined = enrolment_file.read(tuple(folder for folder in folders if folder is not None))
+        if joined is not None:
+            source = config.data.source or joined.data_source or ""
+            config = msgspec.structs.replace(
+                config,
+                device=config.device or joined.device,
+                coordinators=config.coordinators or joined.coordinators,
+                data=msgspec.structs.replace(config.data, source=source),
+            )
+    for key in ("device", "coordinators"):
+        if not getattr(config, key):
+            from skerry.identity.errors import IdentityError
+
+            raise IdentityError(
+                f"{path}: `{key}` is missing, and this device has not joined a federation: run `skerry-agent join URL "
+                "--token-file FILE`, or name it in the file"
+            )
+    return config
 
 
 @dataclass(frozen=True, slots=True)

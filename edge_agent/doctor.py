@@ -6,6 +6,7 @@ The composition of the checks; what each looks at is in `host_checks`, `network_
 import asyncio
 import platform
 import resource
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from edge_agent.link_speed import CoordinatorStatus
 from edge_agent.status import Status
 from edge_agent.vitals import ThisProcess
 from skerry import profile as profiles
-from skerry.errors import ConfigError
+from skerry.errors import ConfigError, SkerryError
 from skerry.policy import Decider, Decision
 from skerry.protocol.messages import Welcome
 from skerry.tasks.bundle import Bundle
@@ -69,6 +70,7 @@ class _Examination:
     statuses: list[CoordinatorStatus] = field(default_factory=list)
     answering: list[str] = field(default_factory=list)
     bundle: Bundle | None = None
+    tls: ssl.SSLContext | None = None  # what the device shows to coordinators
 
     def run(self) -> Iterator[Finding]:
         """Run the checks in order."""
@@ -81,6 +83,8 @@ class _Examination:
         yield from _guarded("agent", self._agent)
         if self.config.inference.enabled:
             yield from _guarded("inference", self._inference)
+        if any(url.startswith("https://") for url in self.config.coordinators):
+            yield from _guarded("identity", self._identity)
         yield from self._coordinators()
         yield from _guarded("task", self._task)
         yield from _guarded("board", self._board)
@@ -96,8 +100,9 @@ class _Examination:
     def _configuration(self) -> Iterator[Finding]:
         try:
             config = config_file.load(self.path)
-        except ConfigError as error:
-            yield failure("configuration", str(error), "correct it: docs/agent.md lists every key")
+        except SkerryError as error:
+            remedy = "correct it: docs/agent.md lists every key" if isinstance(error, ConfigError) else "join"
+            yield failure("configuration", str(error), remedy)
             return
         yield host_checks.check_config_file(self.path, config)
         self.config = config
@@ -141,8 +146,22 @@ class _Examination:
             spare = finding.outcome == "failure" and self.answering and url not in self.answering
             yield warning(finding.check, f"{finding.found}; another one works", finding.remedy) if spare else finding
 
+    def _identity(self) -> Iterator[Finding]:
+        """Look at the device's certificate, with which it speaks to coordinators from here on."""
+        assert self.config is not None
+        from edge_agent.credentials import Credentials
+
+        try:
+            own = Credentials(self.config.identity_folder(), self.config.device, self.around.wall_clock)
+        except SkerryError as error:
+            yield failure("identity", str(error), "skerry-agent join URL --token-file FILE")
+            return
+        self.tls = own.client
+        yield network_checks.check_own_certificate(own.own, self.around.wall_clock())
+
     def _coordinator(self, url: str) -> Iterator[Finding]:
-        reached = asyncio.run(network_checks.check_coordinator(url, self.around.clock, self.around.wall_clock))
+        around = self.around
+        reached = asyncio.run(network_checks.check_coordinator(url, around.clock, around.wall_clock, self.tls))
         if reached.status is not None:
             self.statuses.append(reached.status)
             self.answering.append(url)
@@ -170,7 +189,7 @@ class _Examination:
                 wanted = self.welcome.bundle.sha256
             found, self.bundle = asyncio.run(
                 task_checks.check_bundle(
-                    self.config, config_file.with_profile(self.config), wanted, tuple(self.answering), folder
+                    self.config, config_file.with_profile(self.config), wanted, tuple(self.answering), folder, self.tls
                 )
             )
         yield found

@@ -38,7 +38,7 @@ class _BundleName(msgspec.Struct):
 
 
 class CoordinatorStatus(msgspec.Struct):
-    """What is read of `/v1/admin/status`."""
+    """What is read of `/v1/region`."""
 
     coordinator: str
     region: str
@@ -70,8 +70,8 @@ class LinkSpeed:
 
 
 @contextlib.asynccontextmanager
-async def open_session(url: str) -> "AsyncIterator[aiohttp.ClientSession]":
-    """Give a session for one coordinator.
+async def open_session(context: ssl.SSLContext | None, url: str) -> "AsyncIterator[aiohttp.ClientSession]":
+    """Give a session for one coordinator; `context` is what the device shows by https.
 
     Raises:
         LinkFailed: whatever goes wrong with a connection inside.
@@ -79,8 +79,9 @@ async def open_session(url: str) -> "AsyncIterator[aiohttp.ClientSession]":
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
-    # A context of its own: the one that aiohttp makes when it is imported would not see certificates added since.
-    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context()) if url.startswith("https://") else None
+    if context is None and url.startswith("https://"):
+        context = ssl.create_default_context()  # of its own: aiohttp's does not see certificates added since its import
+    connector = None if context is None else aiohttp.TCPConnector(ssl=context)
     try:
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, headers={"User-Agent": USER_AGENT}
@@ -98,7 +99,7 @@ async def ask_status(session: "aiohttp.ClientSession", url: str) -> CoordinatorS
     Raises:
         LinkFailed: it says nothing of the kind.
     """
-    where = f"{url}/v1/admin/status"
+    where = f"{url}/v1/region"
     async with session.get(where) as response:
         body = await response.content.read(STATUS_BYTES_MAX)
     if response.status != 200:
@@ -109,14 +110,14 @@ async def ask_status(session: "aiohttp.ClientSession", url: str) -> CoordinatorS
         raise LinkFailed(f"{where}: is no coordinator's status: {error}") from error
 
 
-async def measure_link(url: str, clock: Callable[[], float]) -> LinkSpeed:
+async def measure_link(url: str, clock: Callable[[], float], context: ssl.SSLContext | None = None) -> LinkSpeed:
     """Measure the way to the coordinator at the base URL `url`, in at most some ten seconds and BYTES_MAX.
 
     Raises:
         LinkFailed: it does not answer.
     """
     url = url.rstrip("/")
-    async with open_session(url) as session:
+    async with open_session(context, url) as session:
         await _round_trip_s(session, url, clock)  # makes the connection
         trips = [await _round_trip_s(session, url, clock) for _ in range(ROUND_TRIPS)]
         status = await ask_status(session, url)

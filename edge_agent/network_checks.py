@@ -21,6 +21,8 @@ from edge_agent.stream import STREAM_PATH
 if TYPE_CHECKING:
     import aiohttp
 
+    from skerry.identity.certificate import Identified
+
 PATIENCE_S = 5.0  # for a name, a connection, a handshake, each
 NAME_WARNING_S = 1.0
 EXPIRY_WARNING_S = 14 * 86400.0
@@ -30,8 +32,8 @@ EXPIRED, NOT_YET_VALID, SELF_SIGNED, SELF_SIGNED_ABOVE, NO_ISSUER, WRONG_NAME, W
 REMEDIES = {  # by OpenSSL's X509_V_ERR_ numbers
     EXPIRED: "renew the coordinator's certificate; if that is valid, this device's clock is wrong",
     NOT_YET_VALID: "set this device's clock; if that is right, the certificate was made for later",
-    SELF_SIGNED: "give the coordinator a certificate of an authority that this device trusts, or add it to the trusted "
-    "ones: /usr/local/share/ca-certificates and `update-ca-certificates`, or SSL_CERT_FILE",
+    SELF_SIGNED: "its authority is not the one of the federation that this device has joined: correct the URL, or join "
+    "that one",
     WRONG_NAME: "use the name in the certificate as the coordinator's URL, or have the certificate made for this name",
 }
 REMEDIES |= {SELF_SIGNED_ABOVE: REMEDIES[SELF_SIGNED], NO_ISSUER: REMEDIES[SELF_SIGNED]}
@@ -46,15 +48,31 @@ class Reached:
     status: CoordinatorStatus | None  # None: it could not be asked
 
 
-async def check_coordinator(url: str, clock: Callable[[], float], wall_clock: Callable[[], float]) -> Reached:
-    """Go the whole way to the coordinator at the base URL `url`; stops where it ends."""
+async def check_coordinator(
+    url: str, clock: Callable[[], float], wall_clock: Callable[[], float], context: ssl.SSLContext | None = None
+) -> Reached:
+    """Go the whole way to the coordinator at the base URL `url`; stops where it ends.
+
+    `context` is what the device shows by https; None: it has no identity, and sees what it can see without.
+    """
     findings = [await check_name(url, clock)]
     if findings[-1].outcome != "failure":
-        findings.append(await check_connection(url, wall_clock))
+        findings.append(await check_connection(url, wall_clock, context))
     if findings[-1].outcome == "failure":
         return Reached(tuple(findings), None)
-    answered, status = await check_answers(url.rstrip("/"), wall_clock)
+    answered, status = await check_answers(url.rstrip("/"), wall_clock, context)
     return Reached((*findings, *answered), status)
+
+
+def check_own_certificate(own: "Identified", now_s: float) -> Finding:
+    """Look at the device's own certificate, which is in force: the agent should have renewed it at half of its life."""
+    from skerry.identity.own import renewal_due_s
+
+    found = f"{own.subject.uri}, for another {(own.not_after_s - now_s) / 86400:.1f} days"
+    overdue_s, left_s = -renewal_due_s(own, now_s), own.not_after_s - now_s
+    if overdue_s > left_s:  # three quarters are over
+        return warning("identity", f"{found}; it should have been renewed", "the agent's log says why it was not")
+    return ok("identity", found)
 
 
 async def check_name(url: str, clock: Callable[[], float]) -> Finding:
@@ -79,11 +97,12 @@ async def check_name(url: str, clock: Callable[[], float]) -> Finding:
     return ok(check, f"{host} is {addresses}")
 
 
-async def check_connection(url: str, wall_clock: Callable[[], float]) -> Finding:
+async def check_connection(url: str, wall_clock: Callable[[], float], context: ssl.SSLContext | None = None) -> Finding:
     """Connect; with https, look at the certificate as the agent will."""
     host, port, check = *_host_and_port(url), f"connection: {url}"
     secure = url.startswith("https://")
-    context = ssl.create_default_context() if secure else None
+    if secure and context is None:
+        context = ssl.create_default_context()
     try:
         async with _connected(host, port, context) as writer:
             if not secure:
@@ -111,13 +130,13 @@ async def check_connection(url: str, wall_clock: Callable[[], float]) -> Finding
 
 
 async def check_answers(
-    url: str, wall_clock: Callable[[], float]
+    url: str, wall_clock: Callable[[], float], context: ssl.SSLContext | None
 ) -> tuple[tuple[Finding, ...], CoordinatorStatus | None]:
     """Ask the coordinator for signs of life, the time and its task, and open a stream without saying anything."""
     check = f"coordinator: {url}"
     status: CoordinatorStatus | None = None
     try:
-        async with open_session(url) as session, asyncio.timeout(4 * PATIENCE_S):
+        async with open_session(context, url) as session, asyncio.timeout(4 * PATIENCE_S):
             async with session.get(f"{url}/healthz") as response:
                 date, health = response.headers.get("Date"), response.status
                 await response.content.read(1024)

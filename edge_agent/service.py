@@ -24,6 +24,7 @@ from edge_agent.bundle_file import FOLDER as BUNDLE_FOLDER
 from edge_agent.bundle_file import BundleFiles, new_backoff
 from edge_agent.calibration import DutyCycle
 from edge_agent.config import AgentConfig, with_profile
+from edge_agent.credentials import Credentials, credentials_of, keep
 from edge_agent.device import Device
 from edge_agent.device_setup import Bounds, Identity, Memory
 from edge_agent.disk import ResidualWear
@@ -131,7 +132,9 @@ async def run(
                 )
                 opener = open_task or _open_in_nicer_thread
                 supervision = _Supervision(manager or ServiceManager(), under_way, reloads)
-                machine = _Machine(connector, rng, wall_clock, process, watch, opener, supervision)
+                credentials = credentials_of(config, wall_clock) if connector is None else None
+                connector = connector if credentials is None else credentials.connector
+                machine = _Machine(connector, credentials, rng, wall_clock, process, watch, opener, supervision)
                 agent = _Agent(config, store, machine)
                 try:
                     await agent.run(stop, work or run_in_thread, thread or training, side or run_in_thread)
@@ -163,6 +166,7 @@ class _Machine:
     """What is beneath the agent, see `run`."""
 
     connector: "Callable[[], aiohttp.BaseConnector] | None"
+    credentials: Credentials | None
     rng: random.Random
     wall_clock: Callable[[], float]
     process: ThisProcess
@@ -249,6 +253,7 @@ class _Agent:
                 performer.attach(stream)
                 tasks.create_task(performer.run())
                 tasks.create_task(_converse(stream, run_in_thread))
+                tasks.create_task(keep(self._machine.credentials, lambda: config.coordinators, self._machine.rng))
                 tasks.create_task(local_use.run())
                 if inference is not None:
                     tasks.create_task(_answer(inference, local_use, config, run_in_thread))
@@ -341,13 +346,12 @@ class _Agent:
 
     def _may_go_to(self, url: str) -> bool:
         """Say whether to use a coordinator that another one named."""
-        config = self._config
         try:
-            check_url(url, insecure=config.insecure, beyond_loopback=config.insecure_beyond_loopback)
+            check_url(url, insecure=self._config.insecure, beyond_loopback=self._config.insecure_beyond_loopback)
         except ConfigError as error:
             log.warning("a coordinator names another one: %s", error)
             return False
-        return config.roam
+        return self._config.roam
 
     def _write_status(self, device: Device, stream: Stream, *, running: bool = True) -> None:
         process = self._machine.process

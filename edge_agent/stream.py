@@ -22,6 +22,7 @@ from edge_agent.progress import ByteCounter
 from edge_agent.round_trip import round_trips_s
 from edge_agent.upload_window import PART_BYTES_MIN, UploadWindow
 from skerry import connection_error
+from skerry.identity.errors import IdentityError
 from skerry.protocol import frames, parts
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
@@ -30,6 +31,7 @@ from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, Upda
 if TYPE_CHECKING:
     import aiohttp
 
+REFUSED_HEADER = "Skerry-Refused"  # beside 403: what of the certificate is not taken
 STREAM_PATH = "/v1/agents/stream"
 UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that nothing moves, and delay heartbeats
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
@@ -194,6 +196,11 @@ class Stream:
         except TimeoutError:
             ended = StreamEnded(f"{self.url} does not answer", dead=True)
         except aiohttp.WSServerHandshakeError as error:
+            if error.status == 403 and error.headers is not None and error.headers.get(REFUSED_HEADER) == "revoked":
+                raise IdentityError(
+                    f"{self.url}: this device's certificate was revoked: it takes part again once it has joined with "
+                    "a new key: remove the folder of its identity, and join"
+                ) from error
             ended = StreamEnded(f"{self.url} answers {error.status} instead of a stream", dead=True)
         except (aiohttp.ClientError, OSError) as error:
             ended = StreamEnded(f"{self.url}: {connection_error.reason(error)}", dead=True)

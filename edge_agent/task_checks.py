@@ -4,6 +4,7 @@ A running agent is not disturbed: its database is opened for reading only, and n
 """
 
 import hashlib
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,11 +135,16 @@ def check_state(config: AgentConfig) -> tuple[Finding, Welcome | None]:
 
 
 async def check_bundle(
-    config: AgentConfig, in_force: InForce, wanted: str | None, urls: tuple[str, ...], folder: Callable[[], Path]
+    config: AgentConfig,
+    in_force: InForce,
+    wanted: str | None,
+    urls: tuple[str, ...],
+    folder: Callable[[], Path],
+    context: ssl.SSLContext | None = None,
 ) -> tuple[Finding, Bundle | None]:
     """Find the task's bundle: the agent's own, else the one of a coordinator that answered, fetched to `folder()`.
 
-    `wanted` is its SHA-256; None: no coordinator answered, and there never was one.
+    `wanted` is its SHA-256; None: no coordinator answered, and there never was one. `context`: what the device shows.
     """
     name = "bundle"
     if wanted is None:
@@ -160,7 +166,7 @@ async def check_bundle(
         return warning(name, f"{wanted[:12]}: not downloaded yet, and no coordinator answers", "see above"), None
     copy = folder() / f"{wanted}{SUFFIX}"
     try:
-        await _fetch(urls[0], wanted, copy, in_force.bundle_bytes_max)
+        await _fetch(context, urls[0], wanted, copy, in_force.bundle_bytes_max)
     except (LinkFailed, StorageError) as error:
         return failure(name, str(error), "see docs/agent.md, limits.bundle_bytes_max, and the coordinator's log"), None
     return open_bundle(copy, f"the agent has none yet; {urls[0]} gives it intact")
@@ -176,11 +182,11 @@ def open_bundle(spec: Path | str, about: str) -> tuple[Finding, Bundle | None]:
     return ok("bundle", f"{manifest.name}, {manifest.layout.size} parameters, {about}"), bundle
 
 
-async def _fetch(url: str, sha256: str, path: Path, bytes_max: int) -> None:
+async def _fetch(context: ssl.SSLContext | None, url: str, sha256: str, path: Path, bytes_max: int) -> None:
     origin = f"{url.rstrip('/')}/v1/bundles/{sha256}"
     digest, received = hashlib.sha256(), 0
     try:
-        async with open_session(url) as session, session.get(origin) as response:
+        async with open_session(context, url) as session, session.get(origin) as response:
             if response.status != 200:
                 raise LinkFailed(f"{origin}: answers {response.status}")
             with path.open("wb") as file:

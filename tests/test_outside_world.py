@@ -71,6 +71,7 @@ SHELLS = {
     "edge_agent/cli.py": {"signal", "time"},
     "edge_agent/doctor.py": {"platform", "psutil", "tempfile", "time", "time.localtime"},
     "edge_agent/host_checks.py": {"ctypes", "os.statvfs", "socket"},
+    "edge_agent/join_command.py": {"subprocess", "time"},
     "edge_agent/network_checks.py": {"getaddrinfo", "socket"},
     "edge_agent/status.py": {"psutil"},  # of another process: `skerry-agent status`
     "edge_agent/task_checks.py": {"st_ino"},
@@ -82,6 +83,8 @@ SHELLS = {
     "edge_agent/choice_of_coordinator.py": {"random"},
     "edge_agent/bundle_file.py": {"random"},
     "edge_agent/stream.py": {"random", "socket"},
+    "edge_agent/credentials.py": {"random"},
+    "skerry/renewal.py": {"random"},
     "coordinator/engine.py": {"random"},
     "coordinator/peers.py": {"random"},
     "coordinator/stream.py": {"socket"},

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from skerry.identity import key_file
-from skerry.identity.authority import Authority
+from skerry.identity.authority import LIFETIME_S, Authority
 from skerry.identity.certificate import Subject
 from skerry.identity.key_file import IdentityFolder
 
@@ -19,6 +19,7 @@ class Authorities:
     root_certificate: x509.Certificate
     issuer: Authority
     root: Authority | None  # None: its key is elsewhere
+    device_lifetime_s: float = LIFETIME_S["agent"]  # of a device's certificate
 
     @property
     def federation(self) -> str:
@@ -30,13 +31,14 @@ class Authorities:
     ) -> tuple[x509.Certificate, ...]:
         """Return a certificate, and behind it those that lead to the root without it."""
         if subject.role == "agent":
-            return self.issuer.issue(subject, key, now_s), self.issuer.certificate
+            issued = self.issuer.issue(subject, key, now_s, lifetime_s=self.device_lifetime_s)
+            return issued, self.issuer.certificate
         assert self.root is not None, "the registry lets no coordinator in where there is no root"
         return (self.root.issue(subject, key, now_s, addresses=addresses),)
 
 
-def load(folder: IdentityFolder) -> Authorities:
-    """Read a coordinator's authorities.
+def load(folder: IdentityFolder, device_lifetime_s: float = LIFETIME_S["agent"]) -> Authorities:
+    """Read a coordinator's authorities; `device_lifetime_s` is what devices' certificates get.
 
     Raises:
         IdentityError: a file is missing or damaged, or others may read a key.
@@ -45,4 +47,5 @@ def load(folder: IdentityFolder) -> Authorities:
         folder.certificates(key_file.ROOT)[0],
         folder.authority(key_file.ISSUER_KEY, key_file.ISSUER),
         folder.authority(key_file.ROOT_KEY, key_file.ROOT) if folder.holds(key_file.ROOT_KEY) else None,
+        device_lifetime_s,
     )

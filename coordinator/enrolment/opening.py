@@ -11,6 +11,7 @@ from coordinator.enrolment.store import EnrolmentStore
 from coordinator.threads import RunInThread
 from skerry.database import Database, OpenDatabase
 from skerry.identity import key_file
+from skerry.identity.authority import LIFETIME_S
 from skerry.identity.certificate import der_of, identify
 from skerry.identity.key_file import IdentityFolder
 
@@ -25,16 +26,17 @@ def open_desk(
     wall_clock: Callable[[], float],
     coordinators: Callable[[], Mapping[str, str]],
     revoked: Callable[[], None],
+    device_certificate_s: float = LIFETIME_S["agent"],
     open_database: OpenDatabase = Database,
 ) -> Desk:
-    """Open enrolment at a coordinator; the other arguments are those of `Desk`.
+    """Open enrolment at a coordinator, which gives devices certificates for so long; else the arguments of `Desk`.
 
     Raises:
         IdentityError: the coordinator's identity is missing or damaged.
         SchemaTooNewError: a newer Skerry wrote the database.
         StorageError: it cannot be opened or read.
     """
-    authorities = authority_files.load(folder)
+    authorities = authority_files.load(folder, device_certificate_s)
     store = EnrolmentStore(state_dir, open_database=open_database)
     try:
         registry = Registry(

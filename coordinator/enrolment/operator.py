@@ -121,4 +121,4 @@ def own_url(config: CoordinatorConfig) -> str:
     host = config.listen.host
     if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - every address: the own one is among them
         host = "localhost"
-    return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'http' if config.insecure else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"

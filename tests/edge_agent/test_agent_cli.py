@@ -67,7 +67,6 @@ def test_a_good_configuration_is_shown_with_its_defaults(config: Path) -> None:
         (("[data]", '[inference]\nlisten = "127.0.0.1:70000"\n[data]'), "no loopback address"),
         (("[data]", "[personal]\nsteps = 0\n[data]"), "personal.steps"),
         (("source = ", "source == "), "not valid TOML"),
-        (('source = "python:mine:rows"', ""), "source"),
     ],
 )
 def test_a_broken_configuration_is_refused_with_file_and_key(config: Path, change: tuple[str, str], key: str) -> None:

@@ -78,7 +78,7 @@ async def serve() -> AsyncIterator[Serve]:
         answers = {
             "/healthz": (health, "ok\n"),
             "/readyz": (200, "ready\n"),
-            "/v1/admin/status": (200, json.dumps(STATUS)),
+            "/v1/region": (200, json.dumps(STATUS)),
         }
 
         async def answer(request: web.Request) -> web.Response:
@@ -128,7 +128,7 @@ async def test_a_coordinator_with_a_good_certificate(
         ("expired", True, "failure", "expired", "renew"),
         ("wrong", True, "failure", "mismatch", "name in the certificate"),
         ("self", True, "failure", "self-signed", "authority"),
-        ("good", False, "failure", "local issuer", "SSL_CERT_FILE"),
+        ("good", False, "failure", "local issuer", "federation"),
         ("soon", True, "warning", "3.0 days", "renew"),
     ],
 )

@@ -198,7 +198,7 @@ async def test_status_tells_what_is_running(begin: Begin, cli: Cli, connect: Con
     assert "coordinator eu, region eu" in text.stdout
     assert "1 of 1 connected" in text.stdout
     assert "server rate 0.6\n" in text.stdout
-    report = await asyncio.to_thread(cli, "status", "--url", url, "--json")
+    report = await asyncio.to_thread(cli, "status", "--insecure", "--url", url, "--json")
     assert json.loads(report.stdout)["devices"]["pi-1"]["connected"]
 
 
@@ -214,7 +214,7 @@ async def test_status_tells_of_rounds(begin: Begin, cli: Cli, connect: Connect, 
     await device.model()
     text = await asyncio.to_thread(cli, "status", "--config", with_rounds)
     assert "s, round 1\n" in text.stdout
-    report = await asyncio.to_thread(cli, "status", "--url", url, "--json")
+    report = await asyncio.to_thread(cli, "status", "--insecure", "--url", url, "--json")
     assert json.loads(report.stdout)["round"] == 1
 
 
@@ -222,10 +222,10 @@ def test_status_says_when_nothing_is_running(cli: Cli, config_file: Path) -> Non
     result = cli("status", "--config", config_file)
     assert result.returncode == 1
     assert result.stderr.startswith("skerry-coordinator: coordinator 'eu' is not running")
-    result = cli("status", "--url", "http://127.0.0.1:9")
+    result = cli("status", "--insecure", "--url", "http://127.0.0.1:9")
     assert result.returncode == 1
     assert "no coordinator is running at http://127.0.0.1:9" in result.stderr
-    result = cli("status", "--url", "127.0.0.1:9")
+    result = cli("status", "--insecure", "--url", "127.0.0.1:9")
     assert result.returncode == 2
     assert "'127.0.0.1:9' is no http" in result.stderr
 
@@ -244,7 +244,7 @@ async def test_an_exported_model_predicts_as_it_stands(
     bundle = Bundle.builtin("activity")
     expected = bundle.initial_parameters().copy()
     SparseVector.full(np.full(SIZE, 0.001, np.float32)).add_to(expected, weight)
-    where: tuple[object, ...] = ("--url", url)
+    where: tuple[object, ...] = ("--insecure", "--url", url)
     if not online:
         process.send_signal(signal.SIGTERM)
         await ended(process)
@@ -340,7 +340,7 @@ async def test_an_export_of_an_untrained_model_says_so(
     cli: Cli, begin: Begin, config_file: Path, tmp_path: Path, *, online: bool
 ) -> None:
     process, url = begin()
-    where: tuple[object, ...] = ("--url", url)
+    where: tuple[object, ...] = ("--insecure", "--url", url)
     if not online:
         process.send_signal(signal.SIGTERM)
         await ended(process)

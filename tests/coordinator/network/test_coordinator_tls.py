@@ -102,7 +102,7 @@ async def test_without_an_identity_it_does_not_start(make_config: MakeConfig, tm
 
 async def test_with_the_certificate_of_another_it_does_not_start(make_config: MakeConfig, parties: Parties) -> None:
     for identity in (parties.party("coordinator", "us"), parties.party("agent", "eu")):
-        with pytest.raises(ConfigError, match=r"name: .*eu"):
+        with pytest.raises(ConfigError, match="coordinator 'eu'"):
             await Service(make_config(insecure=False, identity_dir=str(identity.path))).start()
 
 
