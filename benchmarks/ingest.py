@@ -1,6 +1,8 @@
 """How many durable updates a coordinator takes per second, as a share of what a bare WebSocket echo does.
 
-`python -m benchmarks.ingest [--json FILE] [--pairs N] [--seconds S]`
+`python -m benchmarks.ingest [--tls] [--json FILE] [--pairs N] [--seconds S]`
+
+With `--tls`: as a share of what the same coordinator does by plain HTTP, every agent with a certificate of its own.
 
 Coordinator and echo run in turns as processes of their own, under the same load from a third process. After each turn
 the coordinator's journal and model are checked against what was acknowledged.
@@ -28,8 +30,13 @@ import psutil
 from benchmarks.ingest_load import Load, Loaded
 from benchmarks.ingest_payloads import initial_model, task_bundle, updates
 from benchmarks.result import PACKAGES, machine
+from coordinator.enrolment import founding
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
+from skerry.identity import key_file
+from skerry.identity.authority import make_key
+from skerry.identity.certificate import Subject, pem_of
+from skerry.identity.key_file import IdentityFolder
 
 START_S = 30.0
 COORDINATES = 2000  # of the model, replayed one by one in the journal's order
@@ -39,10 +46,13 @@ name = "ingest"
 region = "ingest"
 bundle = "{folder}/ingest.skerry"
 state_dir = "{folder}/state"
-insecure = true
+insecure = {insecure}
 
 [listen]
 port = 0
+
+[limits]
+device_frames_per_s_max = 1000000.0  # 16 devices do here what thousands do elsewhere
 
 [checkpoints]
 history_versions = 1000000000  # the whole journal is kept, to be checked afterwards
@@ -89,15 +99,35 @@ def echo_turn(load: Load) -> tuple[Loaded, float]:
             return put_under_load(msgspec.structs.replace(load, target="echo", url=url), process)
 
 
-def coordinator_turn(load: Load, bundle: bytes) -> tuple[Loaded, float]:
+def make_federation(folder: Path, agents: int) -> None:
+    """Give a coordinator and each agent an identity."""
+    identity = IdentityFolder(folder / "state" / "identity")
+    now_s = time.time()
+    made = founding.found(
+        identity, federation="0123456789abcdef", coordinator="ingest", addresses=["127.0.0.1"], now_s=now_s
+    )
+    for agent in range(agents):
+        party = IdentityFolder(folder / f"agent-{agent}")
+        key = make_key()
+        subject = Subject(made.federation, "agent", f"agent-{agent}")
+        party.write_key(key_file.KEY, key)
+        party.write(key_file.CERTIFICATE, pem_of(*made.sign(subject, key.public_key(), now_s)))
+        party.write(key_file.ROOT, pem_of(made.root_certificate))
+
+
+def coordinator_turn(load: Load, bundle: bytes, *, tls: bool = False) -> tuple[Loaded, float]:
     """Put a coordinator with an empty state under load, stop it, and check what it left."""
     with tempfile.TemporaryDirectory(prefix="skerry-ingest-") as name:
         folder = Path(name)
         (folder / "ingest.skerry").write_bytes(bundle)
-        (folder / "coordinator.toml").write_text(CONFIG.format(folder=folder))
+        (folder / "coordinator.toml").write_text(CONFIG.format(folder=folder, insecure=str(not tls).lower()))
+        if tls:
+            make_federation(folder, load.agents)
+            load = msgspec.structs.replace(load, identities=name)
         command = ["coordinator.cli", "run", "--config", str(folder / "coordinator.toml")]
         with server(command, folder / "state" / "port") as (process, url):
-            result = put_under_load(msgspec.structs.replace(load, target="coordinator", url=url), process)
+            where = url.replace("http:", "https:") if tls else url
+            result = put_under_load(msgspec.structs.replace(load, target="coordinator", url=where), process)
         check(load, result[0], folder / "state")
     return result
 
@@ -136,6 +166,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     load = Load(
         url="",
         target="",
+        identities="",
         agents=arguments.agents,
         size=arguments.size,
         values=arguments.values,
@@ -148,26 +179,32 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     load_average = os.getloadavg()[0]  # of the last minute: what else is running
     bundle = task_bundle(load.size, load.seed)
     pairs: list[dict[str, Any]] = []
-    print(f"{'pair':>4} {'coordinator/s':>14} {'echo/s':>8} {'ratio':>6} {'cpu us/update':>14} {'echo us':>8}")
+    reference = "plain" if arguments.tls else "echo"
+    print(
+        f"{'pair':>4} {'coordinator/s':>14} {reference + '/s':>8} {'ratio':>6} {'cpu us/update':>14} {reference:>5} us"
+    )
     for number in range(arguments.pairs):
         turns = {}
-        for target in ("coordinator", "echo") if number % 2 == 0 else ("echo", "coordinator"):
-            turns[target] = echo_turn(load) if target == "echo" else coordinator_turn(load, bundle)
-        (ours, ours_cpu_s), (echo, echo_cpu_s) = turns["coordinator"], turns["echo"]
+        for target in ("coordinator", reference) if number % 2 == 0 else (reference, "coordinator"):
+            if target == "echo":
+                turns[target] = echo_turn(load)
+            else:
+                turns[target] = coordinator_turn(load, bundle, tls=arguments.tls and target == "coordinator")
+        (ours, ours_cpu_s), (echo, echo_cpu_s) = turns["coordinator"], turns[reference]
         pair = {
             "coordinator_updates_per_s": ours.measured / ours.measured_s,
-            "echo_updates_per_s": echo.measured / echo.measured_s,
+            f"{reference}_updates_per_s": echo.measured / echo.measured_s,
             "ratio": ours.measured / echo.measured,
             "cpu_ratio": echo_cpu_s / ours_cpu_s,  # hardly depends on what else runs on the machine
             "coordinator_cpu_us_per_update": 1e6 * ours_cpu_s,
-            "echo_cpu_us_per_update": 1e6 * echo_cpu_s,
+            f"{reference}_cpu_us_per_update": 1e6 * echo_cpu_s,
             "acknowledged": sum(ours.updates),
             "repeats": ours.repeats,
-            "load_cpu_share": {"coordinator": ours.cpu_s / ours.measured_s, "echo": echo.cpu_s / echo.measured_s},
+            "load_cpu_share": {"coordinator": ours.cpu_s / ours.measured_s, reference: echo.cpu_s / echo.measured_s},
         }
         pairs.append(pair)
         print(
-            f"{number:>4} {pair['coordinator_updates_per_s']:>14.0f} {pair['echo_updates_per_s']:>8.0f} "
+            f"{number:>4} {pair['coordinator_updates_per_s']:>14.0f} {pair[f'{reference}_updates_per_s']:>8.0f} "
             f"{pair['ratio']:>6.3f} {1e6 * ours_cpu_s:>14.0f} {1e6 * echo_cpu_s:>8.0f}",
             flush=True,
         )
@@ -176,12 +213,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return float(statistics.median(pair[key] for pair in pairs))
 
     report = {
-        "benchmark": "ingest",
+        "benchmark": "ingest_tls" if arguments.tls else "ingest",
         "command": f"python -m benchmarks.ingest {' '.join(sys.argv[1:])}".strip(),
         "ratio": median("ratio"),
         "cpu_ratio": median("cpu_ratio"),
         "coordinator_updates_per_s": median("coordinator_updates_per_s"),
-        "echo_updates_per_s": median("echo_updates_per_s"),
+        f"{reference}_updates_per_s": median(f"{reference}_updates_per_s"),
         "seed": load.seed,
         "load": {key: getattr(load, key) for key in ("agents", "size", "values", "window", "warm_up_s", "measured_s")},
         "pairs": pairs,
@@ -196,6 +233,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    parser.add_argument("--tls", action="store_true", help="mutual TLS against plain HTTP")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="measured time of each turn")

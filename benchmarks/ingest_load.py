@@ -4,14 +4,18 @@
 """
 
 import asyncio
+import contextlib
 import struct
 import sys
 import time
+from pathlib import Path
 
 import aiohttp
 import msgspec
 
 from benchmarks.ingest_payloads import payloads
+from skerry.identity import tls
+from skerry.identity.key_file import IdentityFolder
 from skerry.protocol import frames
 from skerry.protocol.limits import FRAME_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
@@ -33,6 +37,7 @@ class Load(msgspec.Struct, frozen=True):
 
     url: str
     target: str  # "coordinator" or "echo"
+    identities: str  # a folder with one of each agent; "": plain HTTP
     agents: int
     size: int
     values: int
@@ -168,13 +173,24 @@ def _decode(frame: bytes) -> FromCoordinator:
 
 async def run(load: Load) -> Loaded:
     """Run all agents to their ends."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def session(agent: int) -> aiohttp.ClientSession:
+            context = tls.client_context(IdentityFolder(Path(load.identities) / f"agent-{agent}"))
+            return await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)))
+
+        if load.identities:
+            sessions = [await session(agent) for agent in range(load.agents)]
+        else:
+            plain = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            sessions = [await stack.enter_async_context(plain)] * load.agents
         clock = Clock(load)
+        each = list(enumerate(sessions))
         if load.target == "echo":
-            counts = await asyncio.gather(*(echo_agent(session, load, agent, clock) for agent in range(load.agents)))
+            counts = await asyncio.gather(*(echo_agent(one, load, agent, clock) for agent, one in each))
             updates, repeats = list(counts), 0
         else:
-            pairs = await asyncio.gather(*(stream_agent(session, load, agent, clock) for agent in range(load.agents)))
+            pairs = await asyncio.gather(*(stream_agent(one, load, agent, clock) for agent, one in each))
             updates, repeats = [count for count, _ in pairs], sum(count for _, count in pairs)
     return Loaded(clock.measured, load.measured_s, updates, repeats, clock.cpu[1] - clock.cpu[0])
 
