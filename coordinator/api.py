@@ -137,7 +137,7 @@ class Api:
         """Give a sign of life."""
         status = self._region.peer_status(self._bundle.sha256)
         if self.registry is not None:
-            status = msgspec.structs.replace(status, revocations=self.registry.digest)
+            status = msgspec.structs.replace(status, revocations=self.registry.digest, parties=self.registry.place)
         return web.Response(body=frames.encode(status), content_type=MSGPACK)
 
     async def tell_ledger(self, request: web.Request) -> web.Response:

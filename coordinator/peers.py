@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from coordinator.enrolment.registry import Refusal, Revocation, parse_page
+from coordinator.enrolment.registry import PartyRow, Refusal, Revocation, parse_page, parse_party
 from coordinator.events import Event, Malformed, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
 from coordinator.intake import read_vector
 from coordinator.metrics import Metrics
@@ -20,6 +20,7 @@ from skerry import connection_error
 from skerry.protocol import frames, ledger_lines
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.messages import (
+    Parties,
     PeerLedger,
     PeerModel,
     PeerModelNeeded,
@@ -67,6 +68,13 @@ class Enrolment(Protocol):
             Refusal: there would be too many.
         """
 
+    async def learn_parties(self, parties: Sequence[PartyRow]) -> object:
+        """Take note of a peer's parties.
+
+        Raises:
+            Refusal: there would be too many.
+        """
+
 
 class PeerError(Exception):
     """A peer did not answer as it should; its text says how."""
@@ -94,6 +102,7 @@ class _Peer:
         self.token = _Newest()
         self.ledger = ""  # the place that its ledger was read up to
         self.revocations: str | None = None  # the digest of those that were read to their end
+        self.parties = ""  # the place that they were read up to
         self.sent_bytes = 0
         self.received_bytes = 0
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
@@ -218,6 +227,7 @@ class Peers:
                 self.region.submit(PeerSeen(status))
                 await self._fetch_ledger(session, peer, status.ledger)
                 await self._fetch_revocations(session, peer, status.revocations)
+                await self._fetch_parties(session, peer, status.parties)
             await asyncio.sleep(POLL_S * self._rng.uniform(0.8, 1.2))
 
     async def _status(self, session: aiohttp.ClientSession, peer: _Peer) -> PeerStatus:
@@ -268,6 +278,25 @@ class Peers:
                 return
             after, more = page.revoked[-1] if told else "", page.more and bool(told)
         peer.revocations = digest
+
+    async def _fetch_parties(self, session: aiohttp.ClientSession, peer: _Peer, place: str) -> None:
+        """Ask who was enrolled at the peer, page by page up to `place`; what fails is asked for next time."""
+        more = self.enrolment is not None and place not in {"", peer.parties}
+        while more:
+            assert self.enrolment is not None
+            try:
+                answer = await self._exchange(session, peer, "GET", f"parties?after={quote(peer.parties)}", b"")
+                page = _decode(answer, Parties)
+                told = [party for text in page.parties if (party := parse_party(text)) is not None]
+                if len(told) != len(page.parties):
+                    raise PeerError("tells no parties")
+                await self.enrolment.learn_parties(told)
+            except (PeerError, Refusal) as error:
+                self._metrics.peer_failures[peer.name] += 1
+                log.warning("peer %s: its parties cannot be taken: %s", peer.name, error)
+                return
+            more = page.more and bool(told) and page.up_to != peer.parties
+            peer.parties = page.up_to
 
     async def _deliver(self, session: aiohttp.ClientSession, peer: _Peer, box: _Newest, what: str) -> None:
         """Send what is put into `box`, again and again until it is taken or replaced."""

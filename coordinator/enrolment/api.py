@@ -14,7 +14,7 @@ from coordinator.enrolment.registry import PartyRow, Refusal, TokenRow
 from skerry.identity.certificate import Identified
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
-from skerry.protocol.messages import JoinRefused, JoinRequested, Name, RenewalRequested, Revocations, Sha256
+from skerry.protocol.messages import JoinRefused, JoinRequested, Name, Parties, RenewalRequested, Revocations, Sha256
 
 MSGPACK = "application/msgpack"
 BODY_BYTES_MAX = 32 << 10
@@ -69,6 +69,7 @@ class EnrolmentApi:
         router.add_post("/v1/enrolment/join", self.join)
         router.add_post("/v1/enrolment/renew", self.renew)
         router.add_get("/v1/federation/revocations", self.tell_revocations)
+        router.add_get("/v1/federation/parties", self.tell_parties)
         router.add_get("/v1/admin/join-tokens", self.list_tokens)
         router.add_post("/v1/admin/join-tokens", self.create_token)
         router.add_post("/v1/admin/join-tokens/{identifier}/revoke", self.revoke_token)
@@ -97,6 +98,11 @@ class EnrolmentApi:
         """Tell a peer whose certificates count no more."""
         page, more = self._desk.registry.revocations(request.query.get("after", ""))
         return web.Response(body=frames.encode(Revocations(tuple(page), more)), content_type=MSGPACK)
+
+    async def tell_parties(self, request: web.Request) -> web.Response:
+        """Tell a peer who was enrolled."""
+        page, up_to, more = self._desk.registry.told_parties(request.query.get("after", ""))
+        return web.Response(body=frames.encode(Parties(tuple(page), up_to, more)), content_type=MSGPACK)
 
     # --- operators ---
 

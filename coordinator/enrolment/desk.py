@@ -197,6 +197,22 @@ class Desk:
         """
         return await self._shut_out(self.registry.learn(revocations))
 
+    async def learn_parties(self, parties: Sequence[PartyRow]) -> list[PartyRow]:
+        """Take note of a peer's parties; return those that were new.
+
+        Raises:
+            Refusal: there would be too many.
+        """
+        new = self.registry.learn_parties(parties)
+
+        def write(store: EnrolmentStore) -> None:
+            for one in new:
+                store.put_party(one, b"")
+
+        if new:
+            await self._written(write)
+        return new
+
     # --- the task ---
 
     async def run(self) -> None:

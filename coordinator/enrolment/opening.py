@@ -43,6 +43,7 @@ def open_desk(
             coordinator,
             region,
             signs_coordinators=authorities.root is not None,
+            process=f"{wall_clock():.6f}",
             tokens=store.tokens(),
             parties=store.parties(),
             revocations=store.revocations(),

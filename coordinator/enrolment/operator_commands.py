@@ -191,7 +191,7 @@ def devices() -> None:
 @click.option("--all", "everyone", is_flag=True, help="Coordinators, operators and the revoked, too.")
 @_asks
 def devices_list(everyone: bool, config_path: Path, url: str | None, identity: Path | None, as_json: bool) -> None:
-    """List the devices that were enrolled at a coordinator.
+    """List the devices of the federation, as a coordinator knows them.
 
     \b
     Examples:
@@ -356,6 +356,8 @@ def _of_token(token: dict[str, Any]) -> str:
 
 
 def _date(at_s: float) -> str:
+    if not at_s:
+        return "-"  # of a party that another coordinator enrolled
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

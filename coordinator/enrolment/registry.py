@@ -3,8 +3,8 @@
 What a method decides has happened here at once; the caller writes the rows that it returns before it tells anybody.
 
 A party is known by its public key: a certificate that is renewed keeps it, so a revocation covers every certificate of
-the party, whichever coordinator signed it. Of two keys that bear the same name, the one that was enrolled here first
-holds it until it is revoked: no join token evicts a device.
+the party, whichever coordinator signed it. Of two keys that bear the same name, the one that was enrolled first, here
+or at a peer, holds it until it is revoked: no join token evicts a device.
 """
 
 import hashlib
@@ -26,8 +26,10 @@ USES_MAX = 100_000
 TOKENS_MAX = 10_000  # that operators are told of; one that ended makes room
 REVOCATIONS_MAX = 100_000  # about 30 MB
 TITLE_CHARS_MAX = 100
-PAGE_ENTRIES_MAX = 256  # revocations told at a time
+PARTIES_MAX = 1_000_000
+PAGE_ENTRIES_MAX = 256  # revocations or parties told at a time
 
+_PARTY = re.compile(r"(.+)/([^/]+)/(\d{1,11}(?:\.\d{1,9})?)\Z")
 _REVOCATION = re.compile(r"(agent|coordinator|admin)/([^/]+)/([0-9a-f]{64})\Z")
 
 
@@ -76,6 +78,10 @@ class PartyRow(NamedTuple):
     expires_at_s: float
     serial: str
 
+    def text(self) -> str:
+        """Return its form on the wire."""
+        return f"{self.role}/{self.name}/{self.key}/{self.region}/{self.enrolled_at_s:.9f}"
+
 
 class Revocation(NamedTuple):
     """A party whose certificates count no more."""
@@ -106,15 +112,21 @@ class Registry:
         region: str,
         *,
         signs_coordinators: bool,
+        process: str = "",
         tokens: Iterable[TokenRow] = (),
         parties: Iterable[PartyRow] = (),
         revocations: Iterable[Revocation] = (),
     ) -> None:
-        """Start from what is on disk; `signs_coordinators`: the federation's root key is here."""
+        """Start from what is on disk.
+
+        `signs_coordinators`: the federation's root key is here. `process` is another one after each start: the order
+        in which parties are told does not outlive it.
+        """
         self._coordinator, self._region = coordinator, region
-        self._signs_coordinators = signs_coordinators
+        self._signs_coordinators, self._process = signs_coordinators, process
         self._tokens = {token.identifier: token for token in tokens}
         self._parties: dict[tuple[Role, str], dict[str, PartyRow]] = {}
+        self._told: list[str] = []  # every party as peers are told of it
         self._revoked = set(revocations)
         self._revoked_texts = sorted(one.text() for one in self._revoked)
         self._digest: str | None = None
@@ -291,7 +303,7 @@ class Registry:
         return Revocation(role, name, key) in self._revoked
 
     def parties(self) -> list[PartyRow]:
-        """Return every party that was enrolled here, by role and name; those that were revoked, too."""
+        """Return every party that is known, by role and name; those that were revoked, too."""
         return sorted(party for same in self._parties.values() for party in same.values())
 
     def rename(self, role: Role, name: str, title: str) -> list[PartyRow]:
@@ -306,6 +318,38 @@ class Registry:
         for party in changed:
             self._add(party)
         return changed
+
+    # --- what peers tell each other of parties ---
+
+    @property
+    def place(self) -> str:
+        """Up to where peers can ask for parties."""
+        return f"{self._process}:{len(self._told)}" if self._told else ""
+
+    def told_parties(self, after: str) -> tuple[Sequence[str], str, bool]:
+        """Return some parties behind a place, the place behind them, and whether there are more.
+
+        A place that was not given out by this process is in front of all.
+        """
+        process, _, number = after.rpartition(":")
+        start = int(number) if process == self._process and number.isdecimal() and len(number) < 10 else 0
+        page = self._told[start : start + PAGE_ENTRIES_MAX]
+        behind = min(start, len(self._told)) + len(page)
+        return page, f"{self._process}:{behind}", behind < len(self._told)
+
+    def learn_parties(self, parties: Iterable[PartyRow]) -> list[PartyRow]:
+        """Take note of parties that were enrolled elsewhere; return those that were new.
+
+        Raises:
+            Refusal: there would be more than anybody can have meant.
+        """
+        each = {(one.role, one.name, one.key): one for one in parties}.values()
+        new = [one for one in each if one.key not in self._parties.get((one.role, one.name), {})]
+        if len(self._told) + len(new) > PARTIES_MAX:
+            raise Refusal("busy", f"there would be more than {PARTIES_MAX} parties")
+        for one in new:
+            self._add(one)
+        return new
 
     # --- revocations ---
 
@@ -349,15 +393,18 @@ class Registry:
     # --- inside ---
 
     def _add(self, party: PartyRow) -> None:
-        self._parties.setdefault((party.role, party.name), {})[party.key] = party
+        same = self._parties.setdefault((party.role, party.name), {})
+        if party.key not in same:
+            self._told.append(party.text())
+        same[party.key] = party
 
     def _known(self, role: Role, name: str) -> list[PartyRow]:
         found = list(self._parties.get((role, name), {}).values())
         if not found:
             raise Refusal(
                 "unknown",
-                f"no {role} {name[:64]!r} was enrolled at coordinator {self._coordinator!r}: see `devices list`; if it "
-                "joined at another one, ask there",
+                f"coordinator {self._coordinator!r} knows no {role} {name[:64]!r}: see `devices list --all`; if it has "
+                "joined at a coordinator that is not reached now, ask there",
             )
         return found
 
@@ -392,3 +439,12 @@ def parse_page(texts: Sequence[str], after: str) -> list[Revocation] | None:
         return None
     found = [one for one in revocations if one is not None]
     return found if len(found) == len(revocations) else None
+
+
+def parse_party(text: str) -> PartyRow | None:
+    """Read the form that a party has on the wire; None where it is none."""
+    found = _PARTY.match(text)
+    who = None if found is None else parse_revocation(found[1])
+    if found is None or who is None or not NAME.match(found[2]):
+        return None
+    return PartyRow(*who, found[2], who.name, "", float(found[3]), 0.0, "")

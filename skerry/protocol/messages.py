@@ -303,6 +303,7 @@ class PeerStatus(msgspec.Struct, frozen=True, tag="peer_status", omit_defaults=T
     url: Url | None = None  # where agents reach it; None: they are not to be sent there
     ledger: Text = ""  # up to where there are lines to ask for, see PeerLedger; "": there are none
     revocations: Sha256 | None = None  # of those that it knows, see Revocations; None: there are none
+    parties: Text = ""  # up to where there are some to ask for, see Parties; "": there are none
 
 
 class PeerLedger(msgspec.Struct, frozen=True, tag="peer_ledger"):
@@ -321,6 +322,17 @@ class Revocations(msgspec.Struct, frozen=True, tag="revocations"):
     """
 
     revoked: Annotated[tuple[Annotated[str, Meta(max_length=160)], ...], Meta(max_length=MAP_ENTRIES_MAX)]
+    more: bool  # there are further ones
+
+
+class Parties(msgspec.Struct, frozen=True, tag="parties"):
+    """Who was enrolled: those behind the place that was asked for, in the order in which the coordinator heard of them.
+
+    Each is text, `ROLE/NAME/KEY/REGION/SECONDS`: KEY as in Revocations, SECONDS since 1970 when it was enrolled first.
+    """
+
+    parties: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=MAP_ENTRIES_MAX)]
+    up_to: Text  # the place behind them: what to ask for next time
     more: bool  # there are further ones
 
 
@@ -373,6 +385,14 @@ class JoinRefused(msgspec.Struct, frozen=True, tag="join_refused"):
 FromAgent = Hello | UpdateOffered | Telemetry | Heartbeat
 FromCoordinator = Welcome | UpdateAccepted | UpdateRejected | ModelOffered | Heartbeat | Refused | Drain
 FromPeer = (
-    PeerModel | PeerModelTaken | PeerModelNeeded | TokenPassed | TokenTaken | PeerStatus | PeerLedger | Revocations
+    PeerModel
+    | PeerModelTaken
+    | PeerModelNeeded
+    | TokenPassed
+    | TokenTaken
+    | PeerStatus
+    | PeerLedger
+    | Revocations
+    | Parties
 )
 Enrolling = JoinRequested | RenewalRequested | Joined | JoinRefused

@@ -27,6 +27,7 @@ from skerry.protocol.messages import (
     ModelVersion,
     Part,
     PartialUpdate,
+    Parties,
     PeerLedger,
     PeerModel,
     PeerModelNeeded,
@@ -158,6 +159,18 @@ EXAMPLES: dict[str, frames.Message] = {
     ),
     "refused.revoked": Refused("revoked", "the certificate of pi-4.kitchen was revoked", retry=False),
     "revocations": Revocations((f"agent/pi-4.kitchen/{SHA256}", f"coordinator/south/{SHA256}"), more=False),
+    "peer_status.parties": PeerStatus(
+        "coordinator-north",
+        "north",
+        "north/0a1b2c3d",
+        1234,
+        1180.25,
+        SHA256,
+        BroadcastId(1, 7),
+        3,
+        parties="5e6f7081:2",
+    ),
+    "parties": Parties((f"agent/pi-4.kitchen/{SHA256}/north/1800000000.5",), "5e6f:2", more=True),
     "join_requested": JoinRequested(bytes(8), bytes(range(16)), "agent", "pi-4.kitchen", b"\x30\x00"),
     "join_requested.coordinator": JoinRequested(
         bytes(8), bytes(range(16)), "coordinator", None, b"\x30\x00", b"\x30\x01\x00", ("south.example", "10.0.0.7")

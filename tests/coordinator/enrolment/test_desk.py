@@ -169,6 +169,14 @@ async def test_too_many_at_once_are_told_to_come_back(bench: Bench, monkeypatch:
     assert [isinstance(one, Refusal) and one.reason == "busy" for one in answers] == [False] * 3 + [True] * 2
 
 
+async def test_more_than_one_group_are_all_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "GROUP_MAX", 2)
+    token = await bench.token(uses=5)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(bench.desk.join(asked(token, make_key(), f"pi-{number}")) for number in range(5)))
+    assert bench.desk.registry.tokens()[0].used == 5
+
+
 async def test_a_coordinator_whose_issuer_has_expired_signs_nothing(bench: Bench) -> None:
     token = await bench.token()
     bench.now_s[0] += 366 * 86400

@@ -8,17 +8,20 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from coordinator import peers as peers_module
 from coordinator.enrolment import registry as registries
 from coordinator.enrolment.api import EnrolmentApi
-from coordinator.enrolment.registry import Revocation, parse_page
+from coordinator.enrolment.registry import Refusal, Revocation, parse_page
 from coordinator.events import Event
 from coordinator.metrics import Metrics
 from coordinator.peers import Peers
+from skerry.identity.authority import make_key
 from skerry.protocol import frames
-from skerry.protocol.messages import BroadcastId, PeerStatus, Revocations
+from skerry.protocol.messages import BroadcastId, Parties, PeerStatus, Revocations
 from tests.coordinator.enrolment.conftest import Bench, OpenBench
+from tests.coordinator.enrolment.test_desk import asked
 
 BUNDLE = "0" * 64
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -39,16 +42,20 @@ def revocation(number: int) -> Revocation:
 
 
 @asynccontextmanager
-async def serving(digest: Callable[[], str | None], tell: Handler) -> AsyncIterator[str]:
-    """Serve what a peer asks for: the status, and the revocations by `tell`."""
+async def serving(
+    digest: Callable[[], str | None], tell: Handler, parties: Handler | None = None, place: Callable[[], str] = str
+) -> AsyncIterator[str]:
+    """Serve what a peer asks for: the status, the revocations by `tell`, the parties up to `place` by `parties`."""
 
     async def tell_status(request: web.Request) -> web.Response:
-        status = PeerStatus("eu-1", "eu", "eu/00000001", 0, 0.0, BUNDLE, BroadcastId(0, 0), 0, revocations=digest())
-        return web.Response(body=frames.encode(status))
+        status = PeerStatus("eu-1", "eu", "eu/00000001", 0, 0.0, BUNDLE, BroadcastId(0, 0), 0)
+        return web.Response(body=frames.encode(replace(status, revocations=digest(), parties=place())))
 
     application = web.Application()
     application.router.add_get("/v1/federation/status", tell_status)
     application.router.add_get("/v1/federation/revocations", tell)
+    if parties is not None:
+        application.router.add_get("/v1/federation/parties", parties)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -95,12 +102,13 @@ async def test_what_one_coordinator_revokes_another_one_learns_and_keeps(
     await eu.desk.learn([revocation(number) for number in range(5)])
     tell = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0).tell_revocations
     async with serving(lambda: eu.desk.digest, tell) as url, polling(url, us):
-        await until(lambda: us.desk.digest == eu.desk.digest)
+        pages = 5 if page == 1 else 1
+        await until(lambda: len(us.ended) == pages)
+        assert us.desk.digest == eu.desk.digest
         assert us.desk.registry.is_revoked(*revocation(3))
-        ended = len(us.ended)
         await eu.desk.revoke("agent", "pi-9", "f" * 64)
         await until(lambda: us.desk.digest == eu.desk.digest)
-        assert len(us.ended) == ended + 1
+        await until(lambda: len(us.ended) == pages + 1)
     digest = us.desk.digest
     us.desk.close()
     assert (await open_bench("us-1")).desk.digest == digest
@@ -167,6 +175,38 @@ async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, mo
     async with serving(lambda: "0" * 64, tell) as url, polling(url, us) as metrics:
         await until(lambda: metrics.peer_failures["eu-1"] >= 2)
     assert len(us.desk.registry.revocations()[0]) <= 10
+
+
+async def test_a_name_that_is_enrolled_in_one_region_is_taken_in_the_others(open_bench: OpenBench) -> None:
+    """And a device can be revoked by its name where it did not join; both outlive a restart."""
+    eu, us = await open_bench("eu-1"), await open_bench("us-1")
+    api = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0)
+    await eu.desk.join(asked(await eu.token(), make_key()))
+    async with (
+        serving(lambda: None, api.tell_revocations, api.tell_parties, lambda: eu.desk.registry.place) as url,
+        polling(url, us),
+    ):
+        await until(lambda: any(one.name == "pi" for one in us.desk.registry.parties()))
+        await eu.desk.join(asked(await eu.token(2), make_key(), "pi-2"))
+        await until(lambda: any(one.name == "pi-2" for one in us.desk.registry.parties()))
+    us.desk.close()
+    us = await open_bench("us-1")
+    with pytest.raises(Refusal, match="belongs to another key"):
+        await us.desk.join(asked(await us.token(), make_key()))
+    (revoked,) = await us.desk.revoke("agent", "pi", None)
+    assert revoked.key == next(one.key for one in eu.desk.registry.parties() if one.name == "pi")
+
+
+async def test_a_peer_that_tells_no_parties_is_counted(open_bench: OpenBench) -> None:
+    us = await open_bench("us-1")
+    before = us.desk.registry.parties()
+
+    async def tell(request: web.Request) -> web.Response:
+        return web.Response(body=frames.encode(Parties(("garbage",), "x:1", more=True)))
+
+    async with serving(lambda: None, tell, tell, lambda: "x:1") as url, polling(url, us) as metrics:
+        await until(lambda: metrics.peer_failures["eu-1"] >= 2)
+    assert us.desk.registry.parties() == before
 
 
 @pytest.mark.parametrize(
