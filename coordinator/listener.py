@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 REFUSALS_PER_TURN = 64  # then the rest of the service has its turn
+ADMISSIONS_PER_TURN = 2  # the same: each may be about to cost a handshake, milliseconds of the loop's time
 LOOKS_PER_TURN = 500
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: nothing of a refused connection stays behind
 _TCP_BYTES = struct.Struct("=120xQQ")  # linux/tcp.h: tcp_info.tcpi_bytes_acked, tcpi_bytes_received
@@ -47,6 +48,7 @@ class Listener(socket.socket):
         super().__init__(family, socket.SOCK_STREAM)
         self._admission, self._clock, self._refused = admission, clock, refused
         self._open: set[_Connection] = set()
+        self._admitted_in_turn = 0
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection that may stay, and its address.
@@ -54,8 +56,15 @@ class Listener(socket.socket):
         Raises:
             BlockingIOError: there is none, or others want their turn.
         """
+        if self._admitted_in_turn >= ADMISSIONS_PER_TURN:
+            self._admitted_in_turn = 0
+            raise BlockingIOError
         for _ in range(REFUSALS_PER_TURN):
-            accepted, address = super().accept()
+            try:
+                accepted, address = super().accept()
+            except BlockingIOError:
+                self._admitted_in_turn = 0
+                raise
             now_s = self._clock()
             reason = self._admission.admit(address[0], now_s)
             if reason is None:
@@ -63,10 +72,12 @@ class Listener(socket.socket):
                 connection.on_close, connection.address = self._give_back, address[0]
                 connection.moved_at_s = now_s
                 self._open.add(connection)
+                self._admitted_in_turn += 1
                 return connection, address
             self._refused[reason] += 1
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             accepted.close()
+        self._admitted_in_turn = 0
         raise BlockingIOError
 
     async def cut_silent(self, timeout_s: float) -> None:

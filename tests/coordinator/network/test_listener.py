@@ -1,6 +1,8 @@
 """The listening socket on a real port: who is turned away, and who is cut."""
 
 import asyncio
+import contextlib
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -9,6 +11,7 @@ from aiohttp import web
 
 from coordinator.admission import Admission
 from coordinator.config import Limits, Listen
+from coordinator.listener import Listener
 from coordinator.network import Sockets
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -96,6 +99,25 @@ async def test_a_flood_is_turned_away_and_costs_no_request(serve: Serve) -> None
     assert refused["address_rate"] == cut.count(True)
     assert admission.open == cut.count(False)
     await close(*peers)
+
+
+def test_few_are_admitted_at_a_time_so_that_others_have_their_turn() -> None:
+    """Each may be about to cost a handshake: a burst of them must not hold up who streams."""
+    admission = Admission(connections_max=100, per_address_max=100, rate_per_s=100.0, rate_per_address_per_s=100.0)
+    with Listener(socket.AF_INET, admission, lambda: 0.0, Counter()) as listener, contextlib.ExitStack() as stack:
+        listener.setblocking(False)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        turns: list[int] = []
+        while sum(turns) < 5:
+            turns.append(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    stack.enter_context(listener.accept()[0])
+                    turns[-1] += 1
+    assert turns == [2, 2, 1]
 
 
 async def test_a_connection_on_which_nothing_moves_is_cut(serve: Serve) -> None:
