@@ -1,11 +1,50 @@
-"""Sees every byte that a connection receives, before it makes a whole message; by public hooks alone."""
+"""Sees every byte that a connection receives, before it makes a whole message; by public hooks alone.
+
+With TLS the hooks see whole records of up to 16 KiB, and not what waits below TLS to be sent: the kernel is asked, too.
+"""
 
 import asyncio
+import socket
+import struct
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import aiohttp
+
+
+ACKNOWLEDGED_BYTES_MIN = 256  # between two looks: more than heartbeats, which a kernel takes of a peer that hangs, too
+_TCP_BYTES = struct.Struct("=120xQQ")  # linux/tcp.h: tcp_info.tcpi_bytes_acked, tcpi_bytes_received
+
+
+class KernelBytes:
+    """What the kernel has seen of a TLS connection go out and come in."""
+
+    def __init__(self) -> None:
+        self._acknowledged, self._received = 0, 0
+
+    def moved(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Return whether anything came in, or more than heartbeats went out, since the last call."""
+        found = _bytes_of(transport)
+        if found is None:
+            return False
+        acknowledged, received = found
+        moved = received != self._received or acknowledged - self._acknowledged >= ACKNOWLEDGED_BYTES_MIN
+        self._acknowledged, self._received = acknowledged, received
+        return moved
+
+
+def _bytes_of(transport: asyncio.BaseTransport | None) -> tuple[int, int] | None:
+    """Return the bytes that the other side's kernel took, and those that came; None: no TLS, or it is closed."""
+    if transport is None or transport.get_extra_info("ssl_object") is None:
+        return None
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return None
+    acknowledged, received = _TCP_BYTES.unpack(
+        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_BYTES.size)
+    )
+    return acknowledged, received
 
 
 class ByteCounter:

@@ -18,7 +18,7 @@ from edge_agent.backoff import Backoff
 from edge_agent.choice_of_coordinator import ChoiceOfCoordinator
 from edge_agent.events import Connected, Disconnected, Event, Received
 from edge_agent.outbox import Update
-from edge_agent.progress import ByteCounter
+from edge_agent.progress import ByteCounter, KernelBytes
 from edge_agent.round_trip import round_trips_s
 from edge_agent.upload_window import PART_BYTES_MIN, UploadWindow
 from skerry import connection_error
@@ -354,10 +354,11 @@ class Connection:
         look_s = self._limits.progress_timeout_s / 8
         moved_at_s = loop.time()
         received, unsent = self._counter.received_bytes, self._unsent_bytes()
+        kernel = KernelBytes()
         while loop.time() - moved_at_s < self._limits.progress_timeout_s:
             await asyncio.sleep(look_s)
             now_received, now_unsent = self._counter.received_bytes, self._unsent_bytes()
-            if now_received != received or now_unsent < unsent:
+            if kernel.moved(self._counter.transport) or now_received != received or now_unsent < unsent:
                 moved_at_s = loop.time()
             received, unsent = now_received, now_unsent
         ended = StreamEnded(f"no progress for {self._limits.progress_timeout_s:g} s", dead=True)
