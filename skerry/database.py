@@ -177,7 +177,8 @@ class Database:
             return
         (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
-            raise StateDamagedError(f"{self._path}: damaged: {verdict}")
+            found = " ".join(verdict.split())  # several lines
+            raise StateDamagedError(f"{self._path}: damaged: {found}: move {self._path.name}* away to start afresh")
         if version < len(scripts):
             self._migrate(scripts, version)
 
