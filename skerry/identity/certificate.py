@@ -5,6 +5,7 @@ A party's name stands in its certificate's subject alternative names, as the URI
 
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Literal, TypeGuard, cast, get_args
 
@@ -12,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from skerry.identity.errors import InvalidCertificateError
@@ -77,9 +79,11 @@ def parse(der: bytes) -> x509.Certificate:
     if len(der) > CERTIFICATE_BYTES_MAX:
         raise InvalidCertificateError(f"a certificate of {len(der)} bytes, at most {CERTIFICATE_BYTES_MAX}")
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        with warnings.catch_warnings():  # of what it means to refuse one day
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
         check_key(certificate.public_key())
-    except MALFORMED as error:
+    except (CryptographyDeprecationWarning, *MALFORMED) as error:
         raise InvalidCertificateError("no certificate of a federation: it cannot be read") from error
     return certificate
 

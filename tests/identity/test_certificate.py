@@ -171,3 +171,13 @@ def test_a_party_shows_what_it_was_given(tmp_path: Path) -> None:
 
 GENUINE = issued("agent", FED.issuer)
 REQUEST = request.make(make_key())
+
+
+def test_a_serial_number_that_is_not_positive_is_no_certificates() -> None:
+    """`cryptography` reads it today and complains; a log full of that would be in any stranger's power."""
+    der = bytearray(issued("agent", FED.issuer))
+    serial = certificate.parse(bytes(der)).serial_number
+    at = der.index(serial.to_bytes((serial.bit_length() + 7) // 8, "big"))
+    der[at] |= 0x80
+    with pytest.raises(InvalidCertificateError, match="cannot be read"):
+        certificate.parse(bytes(der))
