@@ -44,6 +44,9 @@ test-arm64: $(VENV)/.dev ## the device's tests on an emulated 64-bit ARM; INSTAL
 	$(if $(INSTALL),apt-get install --yes --no-install-recommends mmdebstrap qemu-user-static)
 	$(VENV)/bin/python -m pytest -q -rs -s tests/arm64
 
+fuzz: $(VENV)/.dev ## have strangers' input read, mutated, for MINUTES=60: frames, vectors, bundles, tokens, certificates, ...
+	$(VENV)/bin/python -m tests.fuzz --minutes $(or $(MINUTES),60)
+
 simulate: $(VENV)/.dev ## small worlds through random faults: SEEDS=1000 of them, FIRST=0; a failure says how to replay it
 	$(VENV)/bin/python -m tests.simulation.fault_runs --first $(or $(FIRST),0) --seeds $(or $(SEEDS),100)
 
@@ -79,4 +82,4 @@ compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into buil
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist lab-results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help lab check test deb test-systemd test-netns test-arm64 simulate simulate-mutants failover format bench compare-smoke clean
+.PHONY: help lab check test deb test-systemd test-netns test-arm64 fuzz simulate simulate-mutants failover format bench compare-smoke clean

@@ -142,7 +142,7 @@ class Database:
             raise StorageError(f"{path}: cannot be read: {error.strerror}{disk_remedy(error)}") from error
         if lost:
             raise StateDamagedError(
-                f"{path}: damaged in front of what was written later: move it and the database away"
+                f"{path}: damaged in front of what was written later: move {self._path.name}* away to start afresh"
             )
 
     def _connect(self, *, read_only: bool, leave_no_trace: bool) -> sqlite3.Connection:
