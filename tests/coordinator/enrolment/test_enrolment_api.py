@@ -10,15 +10,17 @@ import pytest
 
 from skerry import joining
 from skerry.errors import ConfigError
-from skerry.identity import key_file, tls
+from skerry.identity import key_file, request, tls
+from skerry.identity.authority import make_key
 from skerry.identity.certificate import Subject, der_of, subject_of
 from skerry.identity.errors import IdentityError
 from skerry.identity.join_token import JoinToken
 from skerry.identity.key_file import IdentityFolder
 from skerry.joining import ClockError, JoinRefusedError, NotReachedError
 from skerry.protocol import frames
-from skerry.protocol.messages import JoinRefused, Revocations
+from skerry.protocol.messages import Joined, JoinRefused, JoinRequested, Revocations
 from tests.coordinator.enrolment.conftest import FEDERATION, Served
+from tests.identity.parties import Federation
 
 
 @pytest.fixture
@@ -87,6 +89,30 @@ async def test_a_lost_answer_is_fetched_again_with_the_key_that_was_kept(
     (folder.path / key_file.CERTIFICATE).unlink()
     await join(served, folder, token)
     assert folder.read(key_file.CERTIFICATE) == before
+
+
+@pytest.mark.parametrize("lie", ["name", "another's", "another key", "another root", "garbage", "no issuer"])
+async def test_certificates_that_do_not_fit_are_not_kept(
+    served: Served, folder: IdentityFolder, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    """Method: a coordinator with a certificate of the federation answers with something else than was asked for."""
+    token = await served.bench.token()
+    issuer = served.bench.desk.authorities.issuer
+    if lie == "another root":
+        issuer = Federation(served.bench.now_s[0], FEDERATION).issuer
+
+    async def answer(asked: JoinRequested) -> bytes:
+        key = make_key().public_key() if lie == "another key" else request.public_key(asked.request)
+        subject = Subject(FEDERATION, asked.role, "other" if lie == "another's" else "pi")
+        chain = (der_of(issuer.issue(subject, key, served.bench.now_s[0])), der_of(issuer.certificate))
+        name = "other" if lie == "name" else "pi"
+        return frames.encode(Joined(name, "eu", (b"\x30\x00",) if lie == "garbage" else chain))
+
+    monkeypatch.setattr(served.bench.desk, "join", answer)
+    role = "coordinator" if lie == "no issuer" else "agent"
+    with pytest.raises(NotReachedError, match=r"do not fit|gave the name 'other' instead of 'pi'"):
+        await join(served, folder, token, role=role)
+    assert not folder.holds(key_file.CERTIFICATE)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:1", "https://", ""])
