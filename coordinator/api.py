@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -31,6 +33,8 @@ from skerry.vector import Float32
 
 MSGPACK = "application/msgpack"
 MESSAGE_BYTES_MAX = 64 << 10  # of a peer's message, its values aside
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -101,6 +105,7 @@ class Api:
         application.router.add_get("/v1/region", self.tell_party)
         application.router.add_get("/v1/admin/status", self.tell_operator)
         application.router.add_post("/v1/admin/devices/{device}/release", self.release_device)
+        application.router.add_post("/v1/admin/drain", partial(self.drain, agents))
         application.router.add_get("/healthz", self.tell_health)
         application.router.add_get("/readyz", self.tell_readiness)
         application.router.add_get("/metrics", self.give_metrics)
@@ -263,6 +268,12 @@ class Api:
             raise web.HTTPNotFound(text=f"device {device!r} is not in quarantine here")
         return web.Response(text=json.dumps({"released": device}), content_type="application/json")
 
+    async def drain(self, agents: Agents, request: web.Request) -> web.Response:
+        """Send the agents elsewhere, for good: a restart takes them again. Peers are served as before."""
+        sent_away = await agents.send_away()
+        log.info("drained: %d agents were asked to go elsewhere", sent_away)
+        return web.Response(text=json.dumps({"sent_away": sent_away}), content_type="application/json")
+
     async def tell_health(self, request: web.Request) -> web.Response:
         """Say that the process is alive: whoever reads this has its answer."""
         return web.Response(text="ok\n")
@@ -271,7 +282,7 @@ class Api:
         """Say whether agents and peers are served."""
         if self._ready():
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="stopping\n")
+        return web.Response(status=503, text="stopping, or drained\n")
 
     async def give_metrics(self, request: web.Request) -> web.Response:
         """Return the metrics in Prometheus' text form."""

@@ -82,7 +82,13 @@ def coordinator() -> None:
     """  # noqa: D301 - click takes \b for "do not rewrap"
 
 
-for command in (identity_commands.init, identity_commands.join, operator_commands.token, operator_commands.devices):
+for command in (
+    identity_commands.init,
+    identity_commands.join,
+    operator_commands.token,
+    operator_commands.devices,
+    operator_commands.drain,
+):
     command.epilog = EXIT_CODES
     coordinator.add_command(command)
 

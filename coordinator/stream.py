@@ -50,7 +50,8 @@ log = logging.getLogger(__name__)
 
 HELLO_S = 10.0  # a stream without a Hello by then is ended
 CLOSE_S = 2.0  # how long to wait for the other side's goodbye
-RECONNECT_AFTER_S = 1.0  # said in Drain
+RECONNECT_AFTER_S = 1.0  # said in Drain where the process stops or a certificate has expired
+AWAY_S = 30.0  # said in Drain where an operator empties this coordinator
 DECODE_INLINE_BYTES_MAX = 256 << 10  # a larger payload is decoded in a thread: it would hold all streams up
 _TCP_LAST_DATA_RECEIVED = struct.Struct("=52xI")  # linux/tcp.h: tcp_info.tcpi_last_data_recv, milliseconds
 
@@ -116,7 +117,7 @@ class Agents:
         self._streams: dict[str, _Stream] = {}
         self._unwelcomed: Counter[str] = Counter()  # by device: Hellos that the region has not answered yet
         self._open = 0  # sockets, those without a Hello included
-        self._draining = False
+        self.takes_agents = True
         self._closing: set[asyncio.Task[None]] = set()
         self._intake = Intake(limits.update_bytes_max, limits.part_bytes_max)
         metrics.partial_updates_bytes = lambda: self._intake.held_bytes
@@ -178,8 +179,8 @@ class Agents:
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         """Take one of the places, if there is one."""
-        if self._draining or self._open >= self.connections_max:
-            detail = "is stopping" if self._draining else f"already has {self.connections_max} connections"
+        if not self.takes_agents or self._open >= self.connections_max:
+            detail = f"already has {self.connections_max} connections" if self.takes_agents else "takes no agents now"
             raise _Refusal(Refused("busy", f"this coordinator {detail}", retry=True))
         self._open += 1
         try:
@@ -396,12 +397,22 @@ class Agents:
 
     async def drain(self) -> None:
         """Ask every agent to come back later, and end its stream."""
-        self._draining = True
+        self.takes_agents = False
         goodbyes: list[Awaitable[None]] = [
             _say_and_close(stream.socket, stream.request, Drain(RECONNECT_AFTER_S), WSCloseCode.GOING_AWAY)
             for stream in self._streams.values()
         ]
         await asyncio.gather(*goodbyes, *self._closing)
+
+    async def send_away(self) -> int:
+        """Take no agents from now on and ask those that are here to go elsewhere; return how many were asked."""
+        self.takes_agents = False
+        streams = list(self._streams.values())
+        for stream in streams:
+            drain = _say_and_close(stream.socket, stream.request, Drain(AWAY_S), WSCloseCode.GOING_AWAY)
+            self._dismiss(stream, drain)
+        await asyncio.gather(*self._closing)
+        return len(streams)
 
     # --- book-keeping ---
 

@@ -323,6 +323,26 @@ def devices_release(name: str, config_path: Path, url: str | None, identity: Pat
     click.echo(json.dumps(told) if as_json else f"released: {name}; its next update counts, if it is in order")
 
 
+@click.command()
+@_asks
+def drain(config_path: Path, url: str | None, identity: Path | None, as_json: bool) -> None:
+    """Send a coordinator's agents to other ones, before it is stopped for an upgrade. A restart takes agents again.
+
+    They are sent away at once and new ones are refused; peers are served as before. Agents that know no other
+    coordinator keep trying, and train on meanwhile.
+
+    \b
+    Examples:
+      skerry-coordinator drain
+      skerry-coordinator drain --url https://eu.example.org:8470 --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    operator = choose(config_path, url, identity)
+    told = asyncio.run(operator.post("/v1/admin/drain", {}))
+    with _understanding(operator):
+        note = f"drained: {int(told['sent_away'])} agents were sent elsewhere; the coordinator can be stopped"
+    click.echo(json.dumps(told) if as_json else note)
+
+
 def _parties(operator: Operator) -> list[dict[str, Any]]:
     """Return who was enrolled, each with what the region knows of its stream and updates."""
 

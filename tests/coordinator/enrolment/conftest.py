@@ -130,6 +130,10 @@ async def served(bench: Bench) -> AsyncIterator[Served]:
         bench.quarantine = ""
         return web.json_response({"released": request.match_info["device"]})
 
+    async def drain(_: web.Request) -> web.Response:
+        return web.json_response({"sent_away": 3})
+
+    application.router.add_post("/v1/admin/drain", drain)
     application.router.add_get("/v1/admin/status", tell_status)
     application.router.add_post("/v1/admin/devices/{device}/release", release)
     runner = web.AppRunner(application, access_log=None)

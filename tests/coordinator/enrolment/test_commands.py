@@ -240,6 +240,11 @@ async def test_a_device_in_quarantine_is_shown_and_released(ask: Run, served: Se
     assert (again.exit_code, "'pi' is not in quarantine" in again.stderr) == (1, True)
 
 
+async def test_agents_are_sent_elsewhere(ask: Run, served: Served) -> None:
+    assert "drained: 3 agents were sent elsewhere" in (await ask("drain")).stdout
+    assert json.loads((await ask("drain", "--json")).stdout) == {"sent_away": 3}
+
+
 async def test_a_device_is_revoked_only_when_that_was_confirmed(ask: Run, served: Served, tmp_path: Path) -> None:
     await enrol(served, tmp_path / "pi")
     assert (await ask("devices", "revoke", "pi", input="n\n")).exit_code == 1

@@ -360,3 +360,19 @@ async def test_what_was_exchanged_with_a_device_is_counted(coordinator: Any) -> 
     assert (traffic.party, traffic.name) == ("device", "pi-1")
     assert traffic.received_bytes > len(PAYLOAD)
     assert traffic.sent_bytes > 4 * SIZE
+
+
+async def test_a_drained_coordinator_sends_its_agents_elsewhere_and_serves_its_peers(coordinator: Any) -> None:
+    device = await coordinator.device()
+    async with coordinator.http.post(f"{coordinator.url}/v1/admin/drain") as response:
+        assert (response.status, await response.json()) == (200, {"sent_away": 1})
+    assert (await device.next(Drain)).reconnect_after_s > 10.0
+    assert (await device.socket.receive()).type is WSMsgType.CLOSE
+    socket = await coordinator.socket()
+    refused: Refused = frames.decode(await socket.receive_bytes(timeout=10), Refused, bytes_max=4096)
+    assert (refused.reason, refused.retry) == ("busy", True)
+    for path, status in (("/readyz", 503), ("/healthz", 200), ("/v1/federation/status", 200)):
+        async with coordinator.http.get(coordinator.url + path) as response:
+            assert response.status == status
+    async with coordinator.http.post(f"{coordinator.url}/v1/admin/drain") as response:
+        assert await response.json() == {"sent_away": 0}

@@ -184,7 +184,7 @@ MUTANTS = (
                 "Federation.peer_model_arrived",
                 {
                     "message.publication <= held.publication": "message.publication < held.publication",
-                    "held.publication != message.base)": "held.publication < message.base)",
+                    "held.publication == message.base": "held.publication >= message.base",
                 },
             ),
             Edit(
