@@ -123,7 +123,7 @@ class Stream:
         """Keep a stream up; returns only by being cancelled."""
         import aiohttp
 
-        counter, clock = ByteCounter(), asyncio.get_running_loop().time
+        counter = ByteCounter()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.progress_timeout_s)
         async with (
             aiohttp.ClientSession(
@@ -134,22 +134,32 @@ class Stream:
             aiohttp.ClientSession(connector=None if self._connector is None else self._connector()) as probes,
         ):
             await self._measure(probes)
-            self._choice.begin(clock())
-            probing = asyncio.create_task(self._probe(probes))
+            self._choice.begin(asyncio.get_running_loop().time())
+            tasks = [asyncio.create_task(self._keep_up(session, counter)), asyncio.create_task(self._probe(probes))]
             try:
-                while True:
-                    ended = await self._attempt(session, counter)
-                    moved, self._moving = self._moving, False
-                    wait_s = 0.0
-                    if not moved:
-                        wait_s = self._choice.ended(
-                            clock(), stood=not ended.dead, wait_s=ended.wait_s, hopeless=ended.hopeless
-                        )
-                    log.info("stream: %s; next attempt at %s in %.1f s", ended, self.url, wait_s)
-                    await asyncio.sleep(wait_s)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # neither ends but with an error
             finally:
-                probing.cancel()
-                await asyncio.gather(probing, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_up(self, session: "aiohttp.ClientSession", counter: ByteCounter) -> None:
+        """Run one stream after the other."""
+        while True:
+            ended = await self._attempt(session, counter)
+            moved, self._moving = self._moving, False
+            wait_s = 0.0
+            if not moved:
+                wait_s = self._choice.ended(
+                    asyncio.get_running_loop().time(),
+                    stood=not ended.dead,
+                    wait_s=ended.wait_s,
+                    hopeless=ended.hopeless,
+                )
+            log.info("stream: %s; next attempt at %s in %.1f s", ended, self.url, wait_s)
+            await asyncio.sleep(wait_s)
 
     async def _probe(self, session: "aiohttp.ClientSession") -> None:
         """Measure the ways to all coordinators now and then, and leave the present one for one that is nearer."""

@@ -119,7 +119,7 @@ MUTANTS = (
     Mutant(
         "take both copies back",
         "neither region keeps an update that two took",
-        (Edit(roaming, "Roaming._stays", {"> (recent.moves, self._settings.name)": "!= (recent.moves, 0)"}),),
+        (Edit(roaming, "Roaming._stays", {"return line.moves > 0 and": "return True or"}),),
     ),
     Mutant(
         "keep the copy that was taken first",
