@@ -76,7 +76,7 @@ bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results; ne
 
 compare-smoke: $(VENV)/.dev ## run every comparison in its small form, into build/smoke; needs SKERRY_DATA, as bench does
 	@test -n "$$SKERRY_DATA" || { echo 'SKERRY_DATA must name the folder of the data sets: see docs/data.md' >&2; exit 2; }
-	set -e; for name in spyker-mnist spyker-skewed spyker-ablations spyker-scaling spyker-geo spyker-cifar10 spyker-wikitext2; do \
+	set -e; for name in spyker-mnist spyker-skewed guards spyker-ablations spyker-scaling spyker-geo spyker-cifar10 spyker-wikitext2; do \
 		$(VENV)/bin/skerry-lab run $$name --smoke --output build/smoke/$$name; done
 
 clean: ## remove what the other targets made

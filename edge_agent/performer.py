@@ -364,7 +364,8 @@ class Performer:
             whole=uplink.whole,
             base_age=finished.base_age,
         )
-        await self._run_in_thread(lambda: outbox.take(update, finished.difference, uplink, layout))
+        learned = finished.difference if task.alter is None else task.alter(finished.difference)
+        await self._run_in_thread(lambda: outbox.take(update, learned, uplink, layout))
 
     def _store_update(self, sequence: int) -> None:
         if self._outbox is None or sequence not in self._outbox.waiting:

@@ -1,6 +1,7 @@
 """A bundle made ready to train on: engine loaded, the device's data read and checked against it."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -46,6 +47,7 @@ class OpenTask:
     own: OwnTensors | None  # that this device keeps for itself; None: it has no own head
     own_batches: Batches | None  # of the same rows in an order of their own, for that head
     predictor: "Predictor | None"  # None: nobody asks for predictions
+    alter: Callable[[Float32], Float32] | None = None  # a lab's device that lies: what it makes of a difference
     shortcoming: str = ""  # why the own head that is wanted is left off
 
 

@@ -85,6 +85,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[CurvePoint, ...]  # in time
     updates: int  # applied
     updates_rejected: int  # such as those whose base the coordinator no longer knew
+    malicious: tuple[str, ...] = ()  # the devices that lied
+    quarantined: tuple[str, ...] = ()  # those that a guard kept apart at the end
     staleness_mean: float | None  # None: no update was applied
     staleness_p99: float | None
     bytes_up: int

@@ -87,6 +87,14 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return self.held_out.format(seed=seed)
 
 
+class Malicious(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Devices that lie of what they learned: `sign_flip` and `scaled` multiply it, `noise` has nothing of it left."""
+
+    attack: Literal["sign_flip", "scaled", "noise"]
+    factor: Annotated[float, Meta(gt=0.0, le=1e6)] = 1.0  # of the difference's length
+    every: Annotated[int, Meta(ge=1, le=100_000)] = 5  # one of so many devices of a region lies: the last of them
+
+
 class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Regions with a coordinator each, the links between them, and their devices."""
 
@@ -103,6 +111,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     merge_ms: Milliseconds = 2.0  # server work for one update or one peer's model; work waits its turn
     aggregate_ms: Milliseconds = 15.0  # server work for one mean over a round
     speed: Speed = RoundTime()
+    malicious: Malicious | None = None
     task: Task
 
     def __post_init__(self) -> None:

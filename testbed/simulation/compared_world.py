@@ -17,6 +17,7 @@ from testbed.comparison.scenario import RoundTime
 from testbed.simulation.coordinator import PORT, SimulatedCoordinator
 from testbed.simulation.device import SimulatedDevice
 from testbed.simulation.machine import World
+from testbed.simulation.malice import lie
 from testbed.simulation.path import WINDOW_BYTES_FIRST
 from testbed.simulation.path import Path as NetworkPath
 from testbed.simulation.route import WINDOW_BYTES_MAX
@@ -54,6 +55,11 @@ class ComparedWorld:
             for name in names:
                 world.network.add_host(name, bytes_per_s, bytes_per_s)
         self.coordinators = {name: self._coordinator(name, servers) for name in servers}
+        malicious = spec.world.malicious
+        every = 0 if malicious is None else malicious.every
+        self.malicious = [
+            name for part, name in enumerate(self._region_of) if every and part % each % every == every - 1
+        ]
         self.devices = {name: self._device(name, part, part % each) for part, name in enumerate(self._region_of)}
 
     @property
@@ -138,7 +144,10 @@ class ComparedWorld:
             limits=Limits(status_s=STATUS_S),
             policy=Policy(enabled=False),
         )
-        return SimulatedDevice(self._world, config, self._speed(name, number), load=self._rows.load)
+        malicious, alter = self._spec.world.malicious, None
+        if malicious is not None and name in self.malicious:
+            alter = lie(malicious, self._world.draws(name, "malice"))
+        return SimulatedDevice(self._world, config, self._speed(name, number), load=self._rows.load, alter=alter)
 
     def _speed(self, name: str, number: int) -> StepTimes:
         speed, draws = self._spec.world.speed, self._world.draws(name, "speed")

@@ -200,6 +200,8 @@ class _Run:
             curve=tuple(self._curve),
             updates=len(staleness),
             updates_rejected=self._rejected(),
+            malicious=tuple(self._parts.malicious),
+            quarantined=self._quarantined(),
             staleness_mean=float(staleness.mean()) if len(staleness) else None,
             staleness_p99=float(np.percentile(staleness, 99)) if len(staleness) else None,
             bytes_up=up,
@@ -214,6 +216,11 @@ class _Run:
     def _rejected(self) -> int:
         services = [one.service for one in self._parts.coordinators.values()]
         return sum(sum(one.engine.status().rejected.values()) for one in services if one is not None)
+
+    def _quarantined(self) -> tuple[str, ...]:
+        services = [one.service for one in self._parts.coordinators.values()]
+        known = [one.engine.status().devices.items() for one in services if one is not None]
+        return tuple(sorted({name for devices in known for name, device in devices if device.quarantine}))
 
     def _idle_shares(self) -> list[float]:
         """Return what each device told last of the time in which it had nothing to train on."""

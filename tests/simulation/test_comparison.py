@@ -17,6 +17,7 @@ from skerry.tasks.partition import Owners
 from testbed.comparison import scenario_file
 from testbed.comparison.plan import Plan, RunKey
 from testbed.comparison.run_spec import Place, Progress, RunResult, RunSpec
+from testbed.comparison.scenario import Malicious
 from testbed.simulation.comparison import simulate
 from testbed.simulation.rows import Rows
 
@@ -153,6 +154,19 @@ def test_a_slower_server_keeps_its_devices_waiting() -> None:
     result = simulate(slow, PLACE, lambda _: None)
     assert result.idle_servers < 0.2
     assert result.updates < 3.0 / 0.1 * 2 * 1.1
+
+
+def test_devices_that_lie_are_told_of_and_found_by_a_guard() -> None:
+    guard = {"guard": {"rule": "outliers", "devices_min": 3, "strikes_max": 2}}
+    spec = spec_of("default", overrides=guard)
+    malicious = Malicious(attack="scaled", factor=100.0, every=4)
+    world = msgspec.structs.replace(spec.world, devices=8, malicious=malicious)
+    result = simulate(msgspec.structs.replace(spec, world=world), PLACE, lambda _: None)
+    assert result.malicious == result.quarantined == ("north-004", "south-004")
+    assert result.updates_rejected >= 4
+    honest = msgspec.structs.replace(spec, world=msgspec.structs.replace(world, malicious=None))
+    result = simulate(honest, PLACE, lambda _: None)
+    assert (result.malicious, result.quarantined, result.updates_rejected) == ((), (), 0)
 
 
 def test_a_run_ends_once_its_targets_are_reached() -> None:
