@@ -220,7 +220,7 @@ def config_check(config_path: Path, as_json: bool) -> None:
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require("coordinator", "this command")
     from coordinator.credentials import credentials_of
-    from coordinator.service import check_exposure, check_size
+    from coordinator.service import check_exposure, check_privacy, check_size
 
     loaded = configuration.load(config_path)
     with naming(config_path):
@@ -228,6 +228,7 @@ def config_check(config_path: Path, as_json: bool) -> None:
     credentials_of(loaded, time.time)
     bundle = bundles.resolve(loaded.bundle)
     check_size(bundle)
+    check_privacy(loaded, bundle)
     held_out = None
     if loaded.evaluation is not None:
         from skerry.tasks import data

@@ -53,6 +53,7 @@ from skerry.protocol.messages import (
     Welcome,
 )
 from skerry.protocol.sparse import HEADER_BYTES as VECTOR_HEADER_BYTES
+from skerry.recipe import Recipe
 from skerry.reload import Differences, Reloads, follow
 from skerry.renewal import keep_renewing
 from skerry.service_manager import ServiceManager
@@ -183,6 +184,7 @@ class Service:
         self.credentials = credentials_of(config, self._wall_clock)
         bundle = bundles.resolve(config.bundle)
         check_size(bundle)
+        check_privacy(config, bundle)
         self._parts.callback(self._stop_threads)
 
         update_bytes_max = bytes_max(bundle.manifest.layout.size, config.limits.update_bytes_max)
@@ -431,6 +433,21 @@ def check_size(bundle: Bundle) -> None:
     if 4 * size + VECTOR_HEADER_BYTES > PAYLOAD_BYTES_MAX:
         raise DataError(
             f"{bundle.path}: {size} parameters take more than the {PAYLOAD_BYTES_MAX} bytes that one message carries"
+        )
+
+
+def check_privacy(config: CoordinatorConfig, bundle: Bundle) -> None:
+    """Refuse noise in a model whose statistics would not stand it: a variance must not fall below zero.
+
+    Raises:
+        ConfigError: the recipe's `privacy` does not suit the bundle.
+    """
+    assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
+    tail = bundle.manifest.layout.tail_size
+    if tail and config.recipe.privacy.noise_multiplier:
+        raise ConfigError(
+            f"recipe: privacy.rule is gaussian, but {tail} entries of {bundle.manifest.name} are statistics, which "
+            "stand no noise; take a model with group or layer normalisation"
         )
 
 

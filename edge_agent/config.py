@@ -64,6 +64,14 @@ class Personal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     save_s: Annotated[float, Meta(ge=0.0)] = 60.0  # between two writes of the head
 
 
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much of this device's data its updates may tell, whatever the coordinator's recipe says."""
+
+    noise_multiplier_min: Annotated[float, Meta(ge=0.0, le=1e4)] = (
+        0.0  # of the recipe's stage `privacy`; 0: none needed
+    )
+
+
 class Inference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Predictions for other programs on this device; see docs/inference.md."""
 
@@ -129,6 +137,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     training: Training = Training()
     held_out: HeldOut = HeldOut()
     personal: Personal = Personal()
+    privacy: Privacy = Privacy()
     inference: Inference = Inference()
     limits: Limits = Limits()
     policy: Policy = Policy()  # as `load` gives it, the profile's where the file says nothing

@@ -9,8 +9,6 @@ import logging
 from math import isfinite
 from typing import Any
 
-import msgspec
-
 from edge_agent.calibration import SpeedEstimate
 from edge_agent.device_setup import Bounds, Identity, Memory
 from edge_agent.events import (
@@ -52,6 +50,7 @@ from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.recipe_log import RecipeLog
 from edge_agent.recipe_text import SCHEDULE_OVER
 from edge_agent.repeated_warning import RepeatedWarning
+from edge_agent.stages import RecipeRefusedError, stages_of
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
 from skerry.policy import Decision
 from skerry.protocol.errors import MalformedMessage
@@ -87,7 +86,7 @@ class Device:
     def __init__(self, identity: Identity, bounds: Bounds, memory: Memory, now_s: float) -> None:
         self._identity, self._bounds = identity, bounds
         self._welcome = memory.welcome  # the newest; may be from before a restart
-        self._stages = AgentStages() if memory.welcome is None else _stages(memory.welcome)
+        self._stages = AgentStages() if memory.welcome is None else stages_of(memory.welcome)
         self._plan = None if memory.welcome is None else memory.welcome.plan
         self._recipe_log = RecipeLog()
         # conversation
@@ -272,11 +271,9 @@ class Device:
 
     def _welcome_received(self, welcome: Welcome, now_s: float) -> list[Effect]:
         try:
-            stages = _stages(welcome)
-        except msgspec.ValidationError as error:
-            self._last_error = (
-                f"a recipe that this agent does not know: {error}; is the agent older than the coordinator?"
-            )
+            stages = stages_of(welcome, self._bounds.noise_multiplier_min)
+        except RecipeRefusedError as error:
+            self._last_error = str(error)
             return [Reconnect(self._last_error, hopeless=True)]
         known, self._welcome = self._welcome, welcome
         self._moves += known is not None and known.coordinator != welcome.coordinator
@@ -485,10 +482,6 @@ class Device:
             self._paused_s += elapsed_s
         elif not self._running and self._lacks_something():
             self._idle_s += elapsed_s
-
-
-def _stages(welcome: Welcome) -> AgentStages:
-    return msgspec.convert(welcome.recipe, AgentStages)
 
 
 def _lasting(welcome: Welcome) -> tuple[Any, ...]:

@@ -1,8 +1,11 @@
 """What a device is given at its start: who it is, its bounds, and what was on disk. Data only."""
 
 from dataclasses import dataclass
+from zlib import crc32
 
+from edge_agent.config import AgentConfig
 from edge_agent.events import UpdateStored
+from edge_agent.store import Stored
 from skerry.protocol.messages import ModelVersion, Welcome
 
 
@@ -22,6 +25,14 @@ class Bounds:
     outbox_updates_max: int
     telemetry_s: float
     model_save_s: float
+    noise_multiplier_min: float = 0.0  # of the recipe's privacy
+
+    @classmethod
+    def of(cls, config: AgentConfig) -> "Bounds":
+        """Return the bounds that a configuration sets."""
+        limits = config.limits
+        least = config.privacy.noise_multiplier_min
+        return cls(limits.outbox_updates_max, limits.telemetry_s, limits.model_save_s, least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +46,20 @@ class Memory:
     waiting: tuple[UpdateStored, ...] = ()
     steps: int = 0
     moves: int = 0  # how often the device has changed coordinators
+
+    @classmethod
+    def of(cls, stored: Stored) -> "Memory":
+        """Return what of `stored` decides something here."""
+        return cls(
+            stored.last_sequence,
+            stored.uploads,
+            stored.welcome,
+            None if stored.model is None else stored.model.version,
+            tuple(
+                UpdateStored(update.sequence, len(update.payload), crc32(update.payload), update.base.lineage)
+                for update in stored.updates
+                if update.settled_event is None
+            ),
+            stored.steps,
+            stored.moves,
+        )

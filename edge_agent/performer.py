@@ -9,7 +9,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from zlib import crc32
+
+import numpy as np
 
 from edge_agent.backoff import Backoff
 from edge_agent.board_watch import BoardWatch
@@ -46,6 +49,7 @@ from edge_agent.events import (
     TaskUnfit,
     UpdateStored,
 )
+from edge_agent.held_out import HeldOutScores
 from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
 from edge_agent.local_use import LocalUse
 from edge_agent.outbox import Outbox, Update
@@ -78,6 +82,7 @@ class Surroundings:
     open_task: Callable[[Bundle], OpenTask]
     retries: Callable[[], Backoff]  # of a task that cannot be opened
     local_use: LocalUse
+    new_generator: Callable[[], np.random.Generator]  # of noise that protects data
     tasks: asyncio.TaskGroup  # an error in one of them ends the agent
 
 
@@ -113,6 +118,9 @@ class Performer:
         self._mailbox = Mailbox()  # of the newest cycle
         self._calibration = Mailbox()  # of the newest calibration
         self._model_wear = ModelWear()
+        self.spent = dict(stored.spent)  # updates by noise multiplier
+        self._noise: dict[int, float] = {}  # noise multiplier of the updates that are about to be stored
+        self._generator = cache(surroundings.new_generator)
 
     def attach(self, stream: Stream) -> None:
         """Give it the stream that it sends on."""
@@ -350,13 +358,13 @@ class Performer:
         if outbox is None or task is None:
             return  # of a task that was left
         finished = effect.finished
-        uplink, layout = self.device.stages.uplink, task.layout
+        uplink, privacy, layout = self.device.stages.uplink, self.device.stages.privacy, task.layout
         update = Update(
             sequence=effect.sequence,
             base=finished.base,
             steps=len(finished.seconds),
             examples=finished.examples,
-            loss=finished.loss,
+            loss=0.0 if privacy.noise_multiplier else finished.loss,  # which tells of the data, and has no noise
             seconds_per_step=effect.seconds_per_step,
             learning_rate=finished.learning_rate,
             payload=b"",
@@ -365,7 +373,9 @@ class Performer:
             base_age=finished.base_age,
         )
         learned = finished.difference if task.alter is None else task.alter(finished.difference)
-        await self._run_in_thread(lambda: outbox.take(update, learned, uplink, layout))
+        generator = self._generator
+        self._noise[effect.sequence] = privacy.noise_multiplier
+        await self._run_in_thread(lambda: outbox.take(update, privacy.protect(learned, generator()), uplink, layout))
 
     def _store_update(self, sequence: int) -> None:
         if self._outbox is None or sequence not in self._outbox.waiting:
@@ -374,9 +384,17 @@ class Performer:
         sparing = self._watch.flash.sparing
         due = self._wear.due(residual.nbytes, len(update.payload), self._clock(), sparing=sparing)
         stored = UpdateStored(sequence, len(update.payload), crc32(update.payload), update.base.lineage)
+        spends = self._spend(self._noise.pop(sequence))
         self._disk.submit(
-            lambda: self._store.put_update(update, residual if due else None), lambda: self.report(stored)
+            lambda: self._store.put_update(update, residual if due else None, spends), lambda: self.report(stored)
         )
+
+    def _spend(self, noise_multiplier: float) -> float | None:
+        """Count an update; return what to count it under on disk. Without noise only the first is: it gets no worse."""
+        if noise_multiplier == 0.0 and 0.0 in self.spent:
+            return None
+        self.spent[noise_multiplier] = self.spent.get(noise_multiplier, 0) + 1
+        return noise_multiplier
 
     async def _settle(self, effect: SettleUpdate) -> None:
         outbox = self._outbox
@@ -387,7 +405,9 @@ class Performer:
 
     def _telemetry(self, effect: SendTelemetry) -> Telemetry:
         assert self.stream is not None
-        progress, scores = effect.progress, self._local_use.scores
+        progress = effect.progress
+        private = self.device.stages.privacy.noise_multiplier > 0.0
+        scores = HeldOutScores() if private else self._local_use.scores  # which tell of the data, and have no noise
         return Telemetry(
             uptime_s=progress.uptime_s,
             training_s=progress.training_s,

@@ -18,6 +18,13 @@ SELECT
     payload, event, settled_event, settled_weight, whole, base_age
 FROM outbox ORDER BY sequence;
 
+-- name: privacy_spent
+SELECT noise_multiplier, updates FROM privacy_spent ORDER BY noise_multiplier;
+
+-- name: spend_privacy
+INSERT INTO privacy_spent (noise_multiplier, updates) VALUES (:noise_multiplier, 1)
+ON CONFLICT (noise_multiplier) DO UPDATE SET updates = updates + 1;
+
 -- name: take_update
 -- One update more was taken out of the residual.
 UPDATE agent SET last_sequence = :sequence, steps = steps + :steps, events = :event;

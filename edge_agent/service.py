@@ -13,8 +13,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zlib import crc32
 
+import numpy as np
 from msgspec.structs import replace
 
 from edge_agent import reload, status
@@ -28,7 +28,7 @@ from edge_agent.credentials import Credentials, credentials_of, keep
 from edge_agent.device import Device
 from edge_agent.device_setup import Bounds, Identity, Memory
 from edge_agent.disk import ResidualWear
-from edge_agent.events import Tick, UpdateStored
+from edge_agent.events import Tick
 from edge_agent.flash import FlashBudget
 from edge_agent.local_use import LocalUse, Shells
 from edge_agent.performer import Performer, Surroundings
@@ -239,6 +239,7 @@ class _Agent:
                     self._open_task,
                     new_backoff(limits.reconnect_max_s, UNFIT_TIMES * limits.reconnect_max_s, self._machine.rng),
                     local_use,
+                    lambda: np.random.default_rng(self._machine.rng.getrandbits(128)),
                     tasks,
                 )
                 self._performer = performer = Performer(
@@ -307,20 +308,8 @@ class _Agent:
         config = self._config
         return Device(
             Identity(config.device, __version__, config.profile),
-            Bounds(config.limits.outbox_updates_max, config.limits.telemetry_s, config.limits.model_save_s),
-            Memory(
-                stored.last_sequence,
-                stored.uploads,
-                stored.welcome,
-                None if stored.model is None else stored.model.version,
-                tuple(
-                    UpdateStored(update.sequence, len(update.payload), crc32(update.payload), update.base.lineage)
-                    for update in stored.updates
-                    if update.settled_event is None
-                ),
-                stored.steps,
-                stored.moves,
-            ),
+            Bounds.of(config),
+            Memory.of(stored),
             asyncio.get_running_loop().time(),
         )
 
@@ -377,6 +366,7 @@ class _Agent:
                 temperature_c=self._watch.temperature_c,
                 pid=process.pid,
                 process_started_at_s=process.started_at_s,
+                privacy_spent={} if self._performer is None else dict(self._performer.spent),
                 written_at_s=self._machine.wall_clock(),
                 running=running,
                 uptime_s=progress.uptime_s,

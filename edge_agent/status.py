@@ -52,6 +52,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     held_out_version: ModelVersion | None = None  # of the regional model that was scored
     personal_correct: int | None  # of them, with the own head; None: there is none, or they are neither
     personal_loss_sum: float | None = None  # over them, with the own head; None: there is none
+    privacy_spent: dict[float, int] = {}  # updates that left the device, by noise multiplier; under 0 at least so many
     last_loss: float | None
     last_error: str
     pid: int

@@ -1,6 +1,7 @@
-"""What the agent says of itself, for people: the words of `skerry-agent status`. Pure, no I/O."""
+"""What the agent says of itself, for people: the words of `skerry-agent status`. No I/O."""
 
 from edge_agent.flash import HOUR_S, SPARING
+from edge_agent.privacy_text import privacy_text
 from edge_agent.recipe_text import most_steps, most_steps_text, rate_text, rows_of
 from edge_agent.rest_remedy import remedies
 from edge_agent.status import Status
@@ -42,6 +43,7 @@ def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
         ("held out", _held_out_text(found)),
         ("written", _written_text(found)),
         ("flash budget", _flash_budget_text(found, decision)),
+        ("privacy loss", privacy_text(found.privacy_spent)),
         ("last loss", "none" if found.last_loss is None else f"{found.last_loss:.4g}"),
         ("last error", found.last_error or "none"),
     ]

@@ -3,7 +3,7 @@
 A method that returns has its change on disk (WAL, synchronous=FULL); one that raises has changed nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ class Stored:
     model: StoredModel | None
     head: StoredHead | None = None
     moves: int = 0  # how often the device has changed coordinators
+    spent: dict[float, int] = field(
+        default_factory=dict
+    )  # updates by noise multiplier; under 0 only that there are any
 
 
 class Store:
@@ -128,6 +131,7 @@ class Store:
             residual = self._one("residual")
             model = self._one("model")
             head = self._one("head")
+            spent = dict(self._database.connection.execute(self._database.queries["privacy_spent"]).fetchall())
             rows = self._database.connection.execute(self._database.queries["outbox"]).fetchall()
         try:
             return Stored(
@@ -143,16 +147,19 @@ class Store:
                 None if model is None else StoredModel(ModelVersion(model[0], model[1]), _vector(model[2]), model[3]),
                 None if head is None else _head(head),
                 moves,
+                spent,
             )
         except (MalformedMessage, ValueError) as error:
             raise StateDamagedError(f"{self._path}: damaged: {error}{AFRESH}") from error
 
-    def put_update(self, update: Update, residual: Float32 | None) -> None:
+    def put_update(self, update: Update, residual: Float32 | None, spends: float | None = None) -> None:
         """Write an update, its sequence number and its steps, and the residual after it; None: leave the old one.
 
-        With a new residual, settled updates that it contains go away.
+        With a new residual, settled updates that it contains go away. `spends`: the noise multiplier to count it under.
         """
         with self._database.transaction():
+            if spends is not None:
+                self._run("spend_privacy", noise_multiplier=spends)
             self._run("take_update", sequence=update.sequence, steps=update.steps, event=update.event)
             self._run(
                 "put_update",

@@ -6,13 +6,14 @@ from typing import Literal
 
 from skerry.errors import ConfigError
 
-Extra = Literal["coordinator", "data", "lab", "torch"]
+Extra = Literal["coordinator", "data", "lab", "privacy", "torch"]
 
 _COORDINATOR = {"onnx": "onnx", "prometheus_client": "prometheus-client"}
 MODULES: dict[Extra, dict[str, str]] = {  # module -> package; pyproject.toml says which versions
     "coordinator": _COORDINATOR,
     "data": {"PIL": "pillow"},
     "lab": _COORDINATOR | {"matplotlib": "matplotlib", "rich": "rich"},
+    "privacy": {"dp_accounting": "dp-accounting"},
     "torch": {"onnx": "onnx", "onnxscript": "onnxscript", "torch": "torch"},
 }
 

@@ -18,6 +18,7 @@ from skerry.algorithms.local_steps import Cycle, LocalSteps
 from skerry.algorithms.merge import CarryOver, Merge
 from skerry.algorithms.optimizer import Optimizer, Sgd
 from skerry.algorithms.participation import Always, OnOffer, Participation
+from skerry.algorithms.privacy import NoPrivacy, Privacy
 from skerry.algorithms.schedule import Constant, Schedule
 from skerry.algorithms.uplink import Dense, TopK, Uplink, WholeModel
 
@@ -29,6 +30,7 @@ class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     local_steps: LocalSteps = Cycle()
     optimizer: Optimizer = Sgd()
     schedule: Schedule = Constant()
+    privacy: Privacy = NoPrivacy()
     uplink: Uplink = TopK()
     merge: Merge = CarryOver()
 
@@ -58,6 +60,11 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
                 f"arrival.rule is {rule}, under which an entry that few devices send, as with uplink.rule {uplink}, "
                 'never moves; set uplink.rule = "dense", whose values may be int8'
             )
+        if self.uplink.whole and not isinstance(self.privacy, NoPrivacy):
+            raise ValueError(
+                "uplink.rule is whole_model: a model is sent, but privacy.rule, gaussian, protects a difference; set "
+                'uplink.rule = "dense"'
+            )
         if self.uplink.whole and self.guard.compares:
             rule = msgspec.to_builtins(self.guard)["rule"]
             raise ValueError(
@@ -85,6 +92,7 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
             local_steps=self.local_steps,
             optimizer=self.optimizer,
             schedule=self.schedule,
+            privacy=self.privacy,
             uplink=uplink,
             merge=self.merge,
         )
@@ -99,4 +107,6 @@ def on_wire(stages: AgentStages) -> dict[str, Any]:
     tables: dict[str, Any] = msgspec.to_builtins(stages)
     if isinstance(stages.participation, Always):
         del tables["participation"]
+    if isinstance(stages.privacy, NoPrivacy):
+        del tables["privacy"]
     return tables

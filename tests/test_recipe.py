@@ -22,6 +22,7 @@ from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.merge import CarryOver
 from skerry.algorithms.optimizer import Adam, Sgd
 from skerry.algorithms.participation import OnOffer
+from skerry.algorithms.privacy import Gaussian
 from skerry.algorithms.schedule import Constant as ConstantRate
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense, Flare, TopK, WholeModel
@@ -34,6 +35,7 @@ STAGES = (
     "local_steps",
     "optimizer",
     "schedule",
+    "privacy",
     "uplink",
     "merge",
     "guard",
@@ -117,6 +119,11 @@ def test_every_stage_is_chosen_by_name() -> None:
         ('[uplink]\nrule = "whole_model"\n[arrival]\nrule = "fedbuff"', ["whole_model", "fedbuff", "dense"]),
         ('[uplink]\nrule = "whole_model"\n[downlink]\nrule = "top_k"', ["whole_model", "top_k", "newest"]),
         ('[arrival]\nrule = "fedavg"\nfraction = 0.0', ["arrival.fraction"]),
+        (
+            '[uplink]\nrule = "whole_model"\n[privacy]\nrule = "gaussian"\n[downlink]\nrule = "newest"',
+            ["whole_model", "privacy.rule, gaussian", "dense"],
+        ),
+        ('[privacy]\nrule = "gaussian"\nnoise_multiplier = 0', ["privacy.noise_multiplier"]),
         ('[arrival]\nrule = "median"', ["median", "top_k", "dense"]),
         ('[arrival]\nrule = "trimmed_mean"\ntrim = 0.5', ["arrival.trim", "< 0.5"]),
         ('[arrival]\nrule = "trimmed_mean"\nsize = 4', ["arrival", "trim is 0.2", "4 devices"]),
@@ -144,18 +151,25 @@ def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
         Recipe(uplink=Flare(), federation=NoFederation()),
         Recipe(participation=OnOffer(), uplink=WholeModel(), downlink=Newest()),
         Recipe(optimizer=Adam(decoupled=True, clip_norm=5.0)),
+        Recipe(privacy=Gaussian(noise_multiplier=3.0), uplink=Dense()),
     ],
 )
 def test_recipe_travels_as_plain_data(recipe: Recipe) -> None:
     assert msgspec.convert(msgspec.to_builtins(recipe), Recipe) == recipe
     stages = on_wire(recipe.agent_stages())
     assert msgspec.convert(stages, AgentStages) == recipe.agent_stages()
-    assert set(stages) - {"participation"} == {"local_steps", "optimizer", "schedule", "uplink", "merge"}
+    assert set(stages) - {"participation", "privacy"} == {"local_steps", "optimizer", "schedule", "uplink", "merge"}
 
 
 def test_agents_that_know_of_no_participation_understand_the_recipes_that_need_none() -> None:
     assert "participation" not in on_wire(Recipe().agent_stages())
     assert on_wire(Recipe(participation=OnOffer()).agent_stages())["participation"] == {"rule": "on_offer"}
+
+
+def test_agents_that_know_of_no_privacy_understand_the_recipes_that_need_none_and_refuse_the_others() -> None:
+    assert "privacy" not in on_wire(Recipe().agent_stages())
+    asked = {"rule": "gaussian", "clip_norm": 0.5, "noise_multiplier": 5.0}
+    assert on_wire(Recipe(privacy=Gaussian(clip_norm=0.5)).agent_stages())["privacy"] == asked
 
 
 def test_devices_get_their_stages() -> None:

@@ -207,9 +207,10 @@ def test_the_recipe_is_told_a_stage_a_row_and_where_its_schedule_stands(tmp_path
     found = {"recipe": stages, "learning_rate": learning_rate(0.02, stages.schedule, 500)}
     rows = text(status_of(1, 0.0, **found), now_s=0.0).splitlines()
     start = rows.index("local_steps   cycle (steps_median 20, steps_max 1000, cycle_min_s 0.1, cycle_max_s 60)")
-    assert [line[:14] for line in rows[start + 1 : start + 6]] == [
+    assert [line[:14] for line in rows[start + 1 : start + 7]] == [
         "optimizer     ",
         "schedule      ",
+        "privacy       ",
         "uplink        ",
         "merge         ",
         "rate          ",

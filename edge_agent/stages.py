@@ -1,0 +1,31 @@
+"""The recipe's stages that a Welcome asks for, if this device goes along with them. Pure."""
+
+import msgspec
+
+from skerry.protocol.messages import Welcome
+from skerry.recipe import AgentStages
+
+
+class RecipeRefusedError(Exception):
+    """This device does not train by that recipe; the text says why."""
+
+
+def stages_of(welcome: Welcome, noise_multiplier_min: float = 0.0) -> AgentStages:
+    """Return the stages.
+
+    `noise_multiplier_min`: of the stage `privacy`, below which this device sends nothing.
+
+    Raises:
+        RecipeRefusedError: one is unknown here, or protects too little.
+    """
+    try:
+        stages = msgspec.convert(welcome.recipe, AgentStages)
+    except msgspec.ValidationError as error:
+        detail = f"a recipe that this agent does not know: {error}; is the agent older than the coordinator?"
+        raise RecipeRefusedError(detail) from error
+    if (noise := stages.privacy.noise_multiplier) < noise_multiplier_min:
+        raise RecipeRefusedError(
+            f"a recipe whose noise_multiplier, {noise:g}, is below this device's privacy.noise_multiplier_min, "
+            f"{noise_multiplier_min:g}: nothing is sent"
+        )
+    return stages

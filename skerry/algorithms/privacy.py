@@ -1,0 +1,46 @@
+"""Stage `privacy`: what is done to a model difference before anything of it can leave the device. Pure numpy."""
+
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from skerry.algorithms.clipping import clip_factor
+from skerry.vector import Float32
+
+
+class NoPrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="none"):
+    """The difference as it was learned."""
+
+    noise_multiplier: ClassVar[float] = 0.0
+
+    def protect(self, difference: Float32, generator: np.random.Generator) -> Float32:
+        """Return `difference` itself."""
+        return difference
+
+
+class Gaussian(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="gaussian"):
+    """The Gaussian mechanism: clip the difference, add noise to every entry, whether it will be sent or not.
+
+    Choice, residual and rounding come after it and cost no privacy. Whoever sees one update, the coordinator too, can
+    hardly tell which data a device has: local differential privacy, with the whole data set of the device as what may
+    be another. Source: the mechanism of Dwork and Roth 2014 (doi:10.1561/0400000042) on clipped differences as in
+    DP-FedAvg (McMahan et al. 2018, arXiv:1710.06963). Deviation: the noise is the device's own, no server is trusted.
+
+    The generator is no cryptographic one, and float32 leaves traces of the values in a sum's last bits (Mironov 2012,
+    doi:10.1145/2382196.2382264); both are beyond what epsilon speaks of.
+    """
+
+    clip_norm: Annotated[float, Meta(gt=0.0, le=1e6)] = 1.0  # L2; a longer difference is scaled down to it
+    noise_multiplier: Annotated[float, Meta(gt=0.0, le=1e4)] = 5.0  # standard deviation of each entry, over clip_norm
+
+    def protect(self, difference: Float32, generator: np.random.Generator) -> Float32:
+        """Return the clipped difference plus noise, float32 of the same shape (n,); `difference` must be finite."""
+        noise = generator.standard_normal(len(difference), np.float32)
+        noise *= np.float32(self.noise_multiplier * self.clip_norm)
+        noise += difference * np.float32(clip_factor(difference, self.clip_norm))
+        return noise
+
+
+Privacy = NoPrivacy | Gaussian
