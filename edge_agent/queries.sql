@@ -78,18 +78,6 @@ DELETE FROM model;
 -- name: forget_head
 DELETE FROM head;
 
--- name: give_up_outbox
-DELETE FROM outbox WHERE crc IS NOT row_crc(
-    sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event, settled_event,
-    settled_weight, learning_rate, whole
-);
-
--- name: give_up_residual
+-- name: empty_residual
 -- Nothing is in it, as of now: the updates that wait go on waiting.
 UPDATE residual SET event = (SELECT events FROM agent), data = zeroblob(length(data)), learning_rate = 0;
-
--- name: give_up_model
-DELETE FROM model;
-
--- name: give_up_head
-DELETE FROM head;

@@ -111,10 +111,12 @@ class Store:
         """
         given_up = [table for table in COSTS if table in self._database.damaged_tables()]
         with self._database.transaction():
-            for table in given_up:
-                self._run(f"give_up_{table}")
-            if "outbox" in given_up:  # the residual may hold what a lost update has sent: it must not count twice
-                self._run("give_up_residual")
+            if {"outbox", "residual"} & set(
+                given_up
+            ):  # which may hold what a lost update sent, and must not count twice
+                self._run("empty_residual")
+            for table in {*given_up} - {"residual"}:
+                self._database.delete_damaged(table)
         return [f"{self._path}: {table} was damaged: {COSTS[table]}" for table in given_up]
 
     def load(self) -> Stored:

@@ -105,6 +105,10 @@ class Database:
         with self.errors():
             return row_checksum.damaged_tables(self.connection)
 
+    def delete_damaged(self, table: str) -> None:
+        """Delete the rows of `table` that are not as they were written."""
+        row_checksum.delete_damaged(self.connection, table)
+
     def begin(self) -> None:
         """Start a transaction that writes."""
         with self.errors():

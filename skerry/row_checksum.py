@@ -33,11 +33,18 @@ def row_crc(*values: Value) -> int:
 
 def damaged_tables(connection: sqlite3.Connection) -> list[str]:
     """Go through all rows that have a checksum; return the tables that hold one which differs."""
-    tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
-    found = []
-    for name, definition in tables:
-        if (arguments := _ARGUMENTS.search(definition)) is not None:
-            query = f"SELECT EXISTS (SELECT 1 FROM {name} WHERE crc IS NOT {FUNCTION}({arguments[1]}))"  # noqa: S608
-            if connection.execute(query).fetchone()[0]:
-                found.append(name)
-    return found
+    differs = _differs(connection)
+    query = "SELECT EXISTS (SELECT 1 FROM {} WHERE {})"  # of a schema's own names
+    return [table for table in differs if connection.execute(query.format(table, differs[table])).fetchone()[0]]
+
+
+def delete_damaged(connection: sqlite3.Connection, table: str) -> None:
+    """Delete the rows of `table` whose checksum differs."""
+    connection.execute(f"DELETE FROM {table} WHERE {_differs(connection)[table]}")  # noqa: S608
+
+
+def _differs(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return, by table, the condition that a row is not as it was written, as the table's definition has it."""
+    tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    found = ((name, _ARGUMENTS.search(definition)) for name, definition in tables)
+    return {name: f"crc IS NOT {FUNCTION}({arguments[1]})" for name, arguments in found if arguments is not None}
