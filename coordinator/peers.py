@@ -40,6 +40,7 @@ BUNDLE_HEADER = "Skerry-Bundle"  # on every request between peers: models of ano
 POLL_S = 1.0  # between two requests for a peer's status
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0  # bounds of the full-jitter back-off
 ANSWER_BYTES_MAX = 64 << 10
+LEDGER_PAGES_MAX = 64  # of a peer's ledger, one after the other; then it is asked for signs of life again
 CHUNK_BYTES = 64 << 10  # of a message that is being sent; each must get away within the progress time-out
 
 MODEL_ANSWERS = PeerModelTaken | PeerModelNeeded
@@ -244,20 +245,27 @@ class Peers:
         return status
 
     async def _fetch_ledger(self, session: aiohttp.ClientSession, peer: _Peer, place: str) -> None:
-        """Ask for the lines of the peer's ledger up to `place`, page by page; what fails is asked for next time."""
-        more = place not in {"", peer.ledger}
-        while more:
+        """Ask for the lines of the peer's ledger, page by page, where it has come further than what was read.
+
+        What fails, or is more than so many pages, is asked for next time.
+        """
+        if place in {"", peer.ledger}:
+            return
+        for _ in range(LEDGER_PAGES_MAX):
             path = f"ledger?after={quote(peer.ledger)}"
             try:
                 page = _decode(await self._exchange(session, peer, "GET", path, b""), PeerLedger)
                 lines = ledger_lines.decode(page.lines)
+                if page.coordinator != peer.name:
+                    raise PeerError(f"it is that of {page.coordinator!r}")
             except (PeerError, MalformedMessage) as error:
                 self._metrics.peer_failures[peer.name] += 1
                 log.warning("peer %s: its ledger cannot be read: %s", peer.name, error)
                 return
             self.region.submit(PeerLedgerArrived(peer.name, lines))
-            more = page.more and bool(lines)  # a page of nothing that promises more would never end
             peer.ledger = page.up_to
+            if not page.more:
+                return
 
     async def _fetch_revocations(self, session: aiohttp.ClientSession, peer: _Peer, digest: str | None) -> None:
         """Ask for the peer's revocations, page by page, where it has others; what fails is asked for next time."""

@@ -12,11 +12,12 @@ import pytest
 from aiohttp import web
 
 from coordinator import peers as peers_module
-from coordinator.events import Event
+from coordinator.events import Event, PeerLedgerArrived
 from coordinator.metrics import Metrics
 from coordinator.peers import Peers
-from skerry.protocol import frames, sparse
-from skerry.protocol.messages import BroadcastId, PeerModel, PeerModelNeeded
+from skerry.protocol import frames, ledger_lines, sparse
+from skerry.protocol.ledger_lines import LedgerLine
+from skerry.protocol.messages import BroadcastId, PeerLedger, PeerModel, PeerModelNeeded, PeerStatus
 from skerry.vector import Float32, SparseVector
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -130,5 +131,43 @@ async def test_what_a_peer_holds_of_this_coordinator_counts_only_where_it_is_its
             rng=random.Random(1),
         )
         assert await peers.published_before("eu", 8) == ([answer] if usable else [])
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(("name", "pages"), [("us", peers_module.LEDGER_PAGES_MAX), ("them", 1)])
+async def test_a_ledger_without_end_or_of_another_keeps_nobody_busy(name: str, pages: int) -> None:
+    """Between so many pages the peer is asked for signs of life again; what is another's is not believed."""
+    asked: list[str] = []
+    line = LedgerLine("kite", 1, 0.5, 1)
+
+    async def tell(request: web.Request) -> web.Response:
+        asked.append("status")
+        status = PeerStatus("us", "us", "us/1", 1, 1.0, "0" * 64, BroadcastId(0, 0), 0, ledger=f"p:{len(asked)}")
+        return web.Response(body=frames.encode(status))
+
+    async def give(request: web.Request) -> web.Response:
+        asked.append("ledger")
+        page = PeerLedger(name, ledger_lines.encode([line]), f"q:{len(asked)}", more=True)
+        return web.Response(body=frames.encode(page))
+
+    application = web.Application()
+    application.router.add_get("/v1/federation/status", tell)
+    application.router.add_get("/v1/federation/ledger", give)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with (
+            talking_to(f"http://127.0.0.1:{runner.addresses[0][1]}") as (_, metrics, ear, _),
+            asyncio.timeout(20),
+        ):
+            while asked.count("status") < 2:  # noqa: ASYNC110 - the other side of a socket
+                await asyncio.sleep(0.01)
+            lines = [event for event in ear.events if isinstance(event, PeerLedgerArrived)]
+            assert asked[: asked.index("status", 1)] == ["status", *["ledger"] * pages]
+            assert bool(lines) == (name == "us")
+            assert all(event == PeerLedgerArrived("us", [line]) for event in lines)
+            assert bool(metrics.peer_failures["us"]) == (name != "us")
     finally:
         await runner.cleanup()
