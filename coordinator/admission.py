@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from itertools import islice
 
-ADDRESSES_MAX = 4096  # remembered without a connection; who is forgotten starts with a full bucket
+ADDRESSES_MAX = 4096  # or names, remembered without a connection; who is forgotten starts with a full bucket
 BURST_S = 5.0  # what a bucket holds, in seconds of its rate
 HOST_PREFIX_BITS = 64
 
@@ -40,6 +40,22 @@ class Bucket:
     def _fill(self, now_s: float) -> None:
         self._left = min(self._full, self._left + max(0.0, now_s - self._at_s) * self._rate_per_s)
         self._at_s = now_s
+
+
+class Allowances:
+    """A bucket for each of many names, of which those that asked last are remembered."""
+
+    def __init__(self, rate_per_s: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def take(self, name: str, now_s: float) -> bool:
+        """Take one for `name`; False: it has had its share."""
+        bucket = self._buckets.setdefault(name, Bucket(self._rate_per_s, now_s))
+        self._buckets.move_to_end(name)
+        if len(self._buckets) > ADDRESSES_MAX:
+            self._buckets.popitem(last=False)
+        return bucket.take(now_s)
 
 
 @dataclass(slots=True)

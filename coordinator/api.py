@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from coordinator.admission import Allowances
 from coordinator.authorization import caller_of
 from coordinator.engine import EngineStatus, ModelSnapshot
 from coordinator.enrolment.registry import Registry
@@ -32,6 +33,7 @@ from skerry.tasks.model_file import to_safetensors
 from skerry.vector import Float32
 
 MSGPACK = "application/msgpack"
+DEVICE_MODELS_PER_S = 1.0  # that one device may ask for over HTTP
 MESSAGE_BYTES_MAX = 64 << 10  # of a peer's message, its values aside
 
 log = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Api:
         self._ready = ready
         self._progress_timeout_s = progress_timeout_s
         self._wall_clock = wall_clock
+        self._models = Allowances(DEVICE_MODELS_PER_S)
         self.registry: Registry | None = None  # of enrolment; None: plain HTTP, where nobody is known
 
     def application(self, agents: Agents, middlewares: Iterable[Middleware] = ()) -> web.Application:
@@ -218,6 +221,11 @@ class Api:
 
     async def give_model(self, request: web.Request) -> web.Response:
         """Send a model as safetensors; `kind` is regional or federated."""
+        caller = caller_of(request)
+        if caller is not None and caller.subject.role == "agent":  # it gets the model on its stream; this is dear
+            now_s = asyncio.get_running_loop().time()
+            if not self._models.take(caller.subject.name, now_s):
+                raise web.HTTPTooManyRequests(text="too many models for one device\n", headers={"Retry-After": "1"})
         kind = request.query.get("kind", "regional")
         if kind not in {"regional", "federated"}:
             raise web.HTTPBadRequest(text=f"kind={kind!r} is neither regional nor federated")

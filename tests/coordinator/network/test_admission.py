@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.admission import ADDRESSES_MAX, Admission, Bucket, key_of
+from coordinator.admission import ADDRESSES_MAX, Admission, Allowances, Bucket, key_of
 
 ME, OTHER = "192.0.2.1", "192.0.2.2"
 
@@ -86,6 +86,17 @@ def test_memory_is_bounded_whatever_addresses_come() -> None:
     assert len(door._hosts) <= ADDRESSES_MAX + 3
     door.release("10.0.0.1")  # is still known
     assert door.open == 2
+
+
+def test_each_name_has_its_own_share_and_memory_is_bounded() -> None:
+    allowances = Allowances(1.0)
+    assert [allowances.take("pi-1", 0.0) for _ in range(6)] == [True] * 5 + [False]
+    assert allowances.take("pi-2", 0.0)
+    assert allowances.take("pi-1", 1.0)
+    assert not allowances.take("pi-1", 1.0)
+    for number in range(2 * ADDRESSES_MAX):
+        allowances.take(f"pi-{number}", 2.0)
+    assert len(allowances._buckets) == ADDRESSES_MAX
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,17 @@ async def test_a_device_streams_as_itself_alone(begin: Start, connect: Any, http
         await none.ws_connect(f"{coordinator.url}/v1/agents/stream")
 
 
+async def test_a_device_that_asks_for_the_model_again_and_again_is_put_off(begin: Start, parties: Parties) -> None:
+    coordinator = await begin()
+    greedy, other = [await parties.session(parties.party("agent", name)) for name in ("pi-1", "pi-2")]
+    answers = [(await status(greedy, coordinator.url + "/v1/model"))[0] for _ in range(20)]
+    assert answers[:5] == [200] * 5
+    assert 429 in answers
+    assert (await status(other, coordinator.url + "/v1/model"))[0] == 200
+    operator = await parties.session(parties.party("admin", "ann"))
+    assert {(await status(operator, coordinator.url + "/v1/model"))[0] for _ in range(20)} == {200}
+
+
 async def test_updates_travel_through_tls(begin: Start, parties: Parties, connect: Any) -> None:
     coordinator = await begin()
     device = await connect(await parties.session(parties.party("agent", "pi-1")), coordinator.url, "pi-1")
