@@ -64,6 +64,7 @@ bench: $(VENV)/.dev ## run every benchmark and keep its JSON in docs/results; ne
 	@test -n "$$SKERRY_DATA" || { echo 'SKERRY_DATA must name the folder of the data sets: see docs/data.md' >&2; exit 2; }
 	$(VENV)/bin/python -m benchmarks.codec --json docs/results/codec.json
 	$(VENV)/bin/python -m benchmarks.ingest --json docs/results/ingest.json
+	$(VENV)/bin/python -m benchmarks.ingest --tls --json docs/results/ingest_tls.json
 	$(VENV)/bin/python -m benchmarks.joins --json docs/results/joins.json
 	$(VENV)/bin/python -m benchmarks.optimizers --json docs/results/optimizers.json
 	$(VENV)/bin/python -m benchmarks.agent_footprint --json docs/results/agent_footprint.json

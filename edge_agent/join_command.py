@@ -77,6 +77,7 @@ def join(
         config = config_file.load_before_join(path)
         if source is not None:
             check_source(source, config.data.dir)
+            source = from_anywhere(source)
         enrolment = enrol(config, url, chosen_join_token(token, token_file), device, source, time.time)
         if start:
             start_service(_run)
@@ -144,6 +145,12 @@ def start_service(run: Run) -> None:
         raise NotStartedError(
             f"the device has joined, but `systemctl enable --now {UNIT}` failed: {done.stderr.strip()[:500]}"
         )
+
+
+def from_anywhere(source: str) -> str:
+    """Return a data source with its file's whole path: the service runs in another folder than this command."""
+    kind, _, rest = source.partition(":")
+    return f"{kind}:{Path(rest).absolute()}" if kind in {"csv", "npz"} else source
 
 
 def coordinators(url: str, joined: Joined) -> tuple[str, ...]:

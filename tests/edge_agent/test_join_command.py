@@ -14,7 +14,7 @@ from edge_agent import config as config_file
 from edge_agent import enrolment_file
 from edge_agent.cli import cli
 from edge_agent.enrolment_file import Enrolment
-from edge_agent.join_command import NotStartedError, coordinators, enrol, start_service
+from edge_agent.join_command import NotStartedError, coordinators, enrol, from_anywhere, start_service
 from skerry.errors import ConfigError
 from skerry.identity.errors import IdentityError
 from skerry.identity.join_token import JoinToken
@@ -106,6 +106,13 @@ def test_data_that_cannot_be_meant_is_refused_before_joining(tmp_path: Path) -> 
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 5
     assert "tape" in result.stderr
+
+
+def test_a_file_is_found_from_the_folder_of_the_service_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert from_anywhere("csv:rows.csv") == f"csv:{tmp_path}/rows.csv"
+    assert from_anywhere("npz:/srv/x.npz") == "npz:/srv/x.npz"
+    assert from_anywhere("builtin:activity?part=0&parts=6") == "builtin:activity?part=0&parts=6"
 
 
 def test_the_coordinator_of_the_join_comes_first_and_plain_ones_not_at_all() -> None:
