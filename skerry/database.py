@@ -8,9 +8,11 @@ checksums of their own, see `row_checksum`.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -188,9 +190,8 @@ class Database:
 
     def _migrate(self, scripts: list[str], version: int) -> None:
         with self.transaction():
-            for script in scripts[version:]:
-                for statement in _statements(script):
-                    self.connection.execute(statement)
+            for statement in _all_at_once(tuple(scripts)) if version == 0 else _each(scripts[version:]):
+                self.connection.execute(statement)
             self.connection.execute(f"PRAGMA user_version = {len(scripts)}")
 
 
@@ -255,6 +256,21 @@ def _schema(package: str) -> list[str]:
     ordered = sorted(files, key=lambda file: file.name)
     assert [int(file.name[:3]) for file in ordered] == list(range(1, len(ordered) + 1))
     return [file.read_text(encoding="utf-8") for file in ordered]
+
+
+@cache
+def _all_at_once(scripts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what makes an empty database as all `scripts` leave it: they make some tables over and over."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        row_checksum.install(db)
+        for statement in _each(scripts):
+            db.execute(statement)
+        return tuple(statement for statement in db.iterdump() if statement not in {"BEGIN TRANSACTION;", "COMMIT;"})
+
+
+def _each(scripts: Iterable[str]) -> Iterator[str]:
+    """Yield the statements of all scripts, in order."""
+    return chain.from_iterable(map(_statements, scripts))
 
 
 def _statements(script: str) -> Iterator[str]:
