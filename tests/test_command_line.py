@@ -71,10 +71,12 @@ def test_a_complaint_about_a_configuration_names_the_file_once() -> None:
 
 def test_a_coordinator_that_may_not_be_exposed_names_its_file(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.toml"
-    path.write_text('name = "a"\nregion = "r"\nbundle = "builtin:activity"\n')
+    path.write_text(
+        'name = "a"\nregion = "r"\nbundle = "builtin:activity"\ninsecure = true\nlisten = { host = "0.0.0.0" }\n'
+    )
     result = CliRunner().invoke(coordinator, ["config", "check", "-c", str(path)])
     assert isinstance(result.exception, ConfigError)
-    assert str(result.exception).startswith(f"{path}: insecure: ")
+    assert str(result.exception).startswith(f"{path}: listen.host: ")
 
 
 def test_a_coordinator_s_missing_recipe_names_both_files(tmp_path: Path) -> None:
