@@ -60,7 +60,7 @@ def judge(
         caller: whose certificate TLS has verified; None: none was shown.
         own_name: of this coordinator, whose own certificate is as good as an operator's.
         now_s: wall clock. TLS looks at it only when a connection begins.
-        revoked: whether a certificate counts no more.
+        revoked: whether a certificate counts no more: it was revoked, or its name is another key's.
     """
     roles = wanted(resource)
     if roles is _ANYONE:
@@ -68,7 +68,11 @@ def judge(
     if caller is None:
         return Refusal("certificate", "a certificate of the federation is needed: join it")
     if revoked(caller):
-        return Refusal("revoked", f"the certificate of {caller.subject.uri} was revoked")
+        return Refusal(
+            "revoked",
+            f"the certificate of {caller.subject.uri} counts no more: it was revoked, or another key came first under "
+            "this name",
+        )
     if now_s > caller.not_after_s:
         return Refusal("expired", f"the certificate of {caller.subject.uri} has expired: join again")
     if caller.subject.role in roles or ("admin" in roles and is_itself(caller, own_name)):

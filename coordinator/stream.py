@@ -339,7 +339,8 @@ class Agents:
         """End the streams of devices whose certificate counts no more, at once."""
         for stream in list(self._streams.values()):
             if stream.caller is not None and revoked(stream.caller):
-                refused = Refused("revoked", "the certificate of this device was revoked", retry=False)
+                detail = "this certificate counts no more: it was revoked, or another key came first under this name"
+                refused = Refused("revoked", detail, retry=False)
                 who = f"device {stream.device}"
                 self._dismiss(stream, self._refuse(stream.socket, stream.request, refused, who))
 

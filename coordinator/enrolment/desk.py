@@ -61,7 +61,7 @@ class Desk:
             run_in_thread: where signing and writing happen.
             wall_clock: seconds since 1970.
             coordinators: name to base URL of those that devices may go to.
-            revoked: called whenever parties were shut out, to end what they have under way.
+            revoked: called whenever parties may be refused that were not, to end what they have under way.
         """
         self.registry = registry
         self._store = store
@@ -211,6 +211,8 @@ class Desk:
 
         if new:
             await self._written(write)
+        if any(self.registry.is_contested(one.role, one.name) for one in new):
+            self._revoked()
         return new
 
     # --- the task ---

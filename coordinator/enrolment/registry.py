@@ -298,6 +298,10 @@ class Registry:
             return f"the name {name!r} belongs to another key here: one of the two must be revoked and join again"
         return None
 
+    def is_contested(self, role: Role, name: str) -> bool:
+        """Return whether several keys that are not revoked bear this name, all but one of which are refused."""
+        return len(self._standing(role, name)) > 1
+
     def is_revoked(self, role: Role, name: str, key: str) -> bool:
         """Return whether certificates for this key under this name count no more."""
         return Revocation(role, name, key) in self._revoked
@@ -410,9 +414,11 @@ class Registry:
 
     def _holder(self, role: Role, name: str) -> PartyRow | None:
         """Return whose the name is: the party that was first enrolled of those that are not revoked."""
+        return min(self._standing(role, name), key=lambda one: (one.enrolled_at_s, one.key), default=None)
+
+    def _standing(self, role: Role, name: str) -> list[PartyRow]:
         same = self._parties.get((role, name), {}).values()
-        standing = [one for one in same if not self.is_revoked(role, name, one.key)]
-        return min(standing, key=lambda one: (one.enrolled_at_s, one.key), default=None)
+        return [one for one in same if not self.is_revoked(role, name, one.key)]
 
     def _no_root(self) -> str:
         return (

@@ -196,6 +196,16 @@ async def test_a_revocation_outlives_a_restart_and_ends_what_is_under_way(bench:
     assert restarted.desk.registry.digest == bench.desk.registry.digest
 
 
+async def test_who_loses_a_name_to_an_earlier_key_at_a_peer_is_ended(bench: Bench) -> None:
+    late = shown(bench, await join(bench, await bench.token(), make_key()))
+    (own,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
+    await bench.desk.learn_parties([own._replace(name="other", key="a" * 64)])
+    assert bench.ended == []
+    await bench.desk.learn_parties([own._replace(key="b" * 64, enrolled_at_s=own.enrolled_at_s - 1)])
+    assert bench.ended == [None]
+    assert "belongs to another key" in str(bench.desk.registry.refusal(late))
+
+
 async def test_what_was_known_before_is_neither_written_nor_ends_anything(bench: Bench) -> None:
     one = Revocation("agent", "far", "a" * 64)
     assert await bench.desk.learn([one]) == [one]
