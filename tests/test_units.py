@@ -95,5 +95,7 @@ def test_units_and_configuration_agree_where_things_are(name: str, config: Path,
     service = unit(f"{name}.service")
     folder = Path("/var/lib") / service["Service"]["StateDirectory"]
     assert folder in state
-    assert service["Unit"]["ConditionPathExists"] == str(folder / "identity" / "certificate.pem")
+    lines = (UNITS / f"{name}.service").read_text().splitlines()
+    conditions = {line.partition("=|")[2] for line in lines if line.startswith("ConditionPathExists=")}
+    assert conditions == {f"{folder}/identity/certificate.pem", f"/etc/credstore/{name}.certificate.pem"}
     assert service["Service"]["ExecStart"].endswith(f"--config {config}")
