@@ -117,25 +117,17 @@ MUTANTS = (
         (Edit(roaming, "Roaming._stays", {"return line.moves > 0 and": "return line.moves > 99 and"}),),
     ),
     Mutant(
-        "take both copies back",
-        "neither region keeps an update that two took",
-        (Edit(roaming, "Roaming._stays", {"return line.moves > 0 and": "return True or"}),),
+        "take back another weight",
+        "what is taken back is not what was applied",
+        (Edit(roaming, "Roaming.update_found", {"found, -found.weight, age)": "found, -1.0, age)"}),),
     ),
     Mutant(
-        "keep the copy that was taken first",
-        "not the one that the device was answered for",
+        "take what a peer has",
+        "an update that a peer's ledger has is applied here, too, and stays",
         (
-            Edit(
-                roaming,
-                "Roaming._stays",
-                {"> (recent.moves, self._settings.name)": "< (recent.moves, self._settings.name)"},
-            ),
+            Edit(roaming, "Roaming._learn", {"known[line.sequence] = peer, line": "pass"}),
+            Edit(roaming, "Roaming._stays", {"return line.moves > 0 and": "return line.moves > 99 and"}),
         ),
-    ),
-    Mutant(
-        "do not raise the moves of a repeat",
-        "the copy that a device was answered for last is not the one that stays",
-        (Edit(roaming, "Roaming.answer_again", {"offered.moves > recent.moves": "offered.moves > 99"}),),
     ),
     Mutant(
         "replay without weight",
