@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from coordinator.config import CoordinatorConfig
 from coordinator.history import read_history
+from coordinator.service import Service
 from skerry.protocol import sparse
 from skerry.protocol.limits import PART_BYTES_MAX
-from skerry.protocol.messages import UpdateOffered
+from skerry.protocol.messages import BroadcastId, PeerModel, UpdateOffered
 from skerry.protocol.parts import cut
+from skerry.tasks.bundle import resolve
 from skerry.vector import Float32, SparseVector
 
 Start = Callable[..., Awaitable[Any]]
@@ -157,6 +160,27 @@ async def test_a_coordinator_that_lost_its_disk_goes_on_from_what_its_peer_holds
     west = await region("west", recipe={"federation": {"rule": "none"}})  # from its own disk now
     assert (await west.json("/v1/admin/status"))["version"] == 1
     assert caplog.text.count("going on from what peers hold") == 1
+
+
+async def test_of_several_peers_the_one_with_the_newest_exchange_is_believed(
+    make_config: Callable[..., CoordinatorConfig],
+) -> None:
+    """Whatever its age: a region's age falls where updates are taken back."""
+
+    def held(epoch: int, number: int, publication: int, age: float) -> PeerModel:
+        values = sparse.encode(SparseVector.full(np.full(SIZE, age, np.float32)))
+        return PeerModel("eu", "eu/1", BroadcastId(epoch, number), age, publication, None, values)
+
+    class Told:
+        async def published_before(self, name: str, size: int) -> list[PeerModel]:
+            assert (name, size) == ("eu", SIZE)
+            return [held(1, 90, 8, 70.0), held(2, 5, 9, 60.0), held(2, 4, 9, 80.0)]
+
+    config = make_config("eu", peers={"us": "http://127.0.0.1:9"})
+    told: Any = Told()
+    values, age = await Service(config)._first_model(resolve(config.bundle), told)
+    assert age == 60.0
+    np.testing.assert_array_equal(values, np.full(SIZE, 60.0, np.float32))
 
 
 async def test_a_peer_with_another_bundle_is_not_listened_to(
