@@ -166,6 +166,17 @@ def test_at_most_a_share_of_the_devices_is_kept_apart() -> None:
     assert all(verdict.refused for name in liars for verdict in verdicts[name][1:]), "too long is too long all the same"
 
 
+def test_those_in_quarantine_have_no_part_in_what_is_usual() -> None:
+    fleet = Fleet(4)
+    guard = Outliers(release_after=None).start(SIZE, 0, [])
+    train(guard, fleet, 20, dict.fromkeys(fleet.devices[3::5], LIES["scaled sign flip"]))
+    assert set(guard.quarantined) == set(fleet.devices[3::5])
+    assert len(guard._lengths) == len(guard._cosines) == len(guard._chances) == 16
+    assert guard.release("d3")
+    train(guard, fleet, 1)
+    assert len(guard._lengths) == 17
+
+
 def test_a_device_comes_back_after_enough_updates_in_order() -> None:
     fleet = Fleet(5)
     guard = Outliers(release_after=7).start(SIZE, 0, [])
