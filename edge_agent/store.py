@@ -111,9 +111,8 @@ class Store:
         """
         given_up = [table for table in COSTS if table in self._database.damaged_tables()]
         with self._database.transaction():
-            if {"outbox", "residual"} & set(
-                given_up
-            ):  # which may hold what a lost update sent, and must not count twice
+            # The residual may hold what a lost update has sent: it must not count twice.
+            if {"outbox", "residual"} & set(given_up):
                 self._run("empty_residual")
             for table in {*given_up} - {"residual"}:
                 self._database.delete_damaged(table)

@@ -11,7 +11,7 @@ import numpy as np
 from coordinator import checkpoint
 from coordinator.checkpoint import Checkpoint, CheckpointError
 from coordinator.config import CoordinatorConfig
-from coordinator.enrolment.registry import parse_page
+from coordinator.enrolment.registry import Revocation, parse_page
 from coordinator.model_state import ModelState
 from edge_agent.config import AgentConfig
 from skerry import toml_file
@@ -89,7 +89,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "enrolling-frame": Target(_frame(Enrolling), MalformedMessage, _golden("messages")),
         "vector": Target(_vector, MalformedVector, _golden("vectors")),
         "ledger-lines": Target(_ledger_lines, MalformedMessage, (ledger_lines.encode(LINES),)),
-        "revocations": Target(_revocations, MalformedMessage, _golden("messages")),
+        "revocations": Target(_revocations, MalformedMessage, (REVOKED,)),
         "manifest": Target(_manifest, MalformedBundle, (manifest.encode(Bundle.open(BUNDLE).manifest),)),
         "bundle": Target(_bundle(folder), MalformedBundle, (BUNDLE.read_bytes(),), cost=8, bytes_max=1 << 18),
         "coordinator-config": Target(_toml(CoordinatorConfig), ConfigError, (COORDINATOR.encode(),)),
@@ -103,6 +103,7 @@ def targets(folder: Path) -> dict[str, Target]:
     }
 
 
+REVOKED = "\n".join(sorted(Revocation("agent", name, 64 * "a").text() for name in ("kite", "kite-2", "tern"))).encode()
 LINES = [LedgerLine("kite", 7, 0.5, 0), LedgerLine("tern", 1 << 40, None, 3)]
 TOKEN = JoinToken(bytes(range(32)), bytes(8), bytes(range(16)))
 ROOT_AUTHORITY = make_root("0123456789abcdef", NOW_S)
@@ -144,7 +145,9 @@ def _ledger_lines(data: bytes) -> None:
 def _revocations(data: bytes) -> None:
     texts = data.decode("utf-8", errors="replace").split("\n")
     page = parse_page(texts, "")
-    assert page is None or len(page) == len(texts)
+    if page is None:
+        raise MalformedMessage("no page of revocations")
+    assert [one.text() for one in page] == sorted(set(texts))
 
 
 def _manifest(data: bytes) -> None:
