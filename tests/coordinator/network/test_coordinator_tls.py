@@ -231,14 +231,15 @@ async def test_the_stream_of_a_revoked_device_ends_at_once_and_it_does_not_come_
 
 
 async def test_a_stream_ends_with_the_certificate_that_it_began_with(
-    begin: Start, parties: Parties, connect: Any
+    begin: Start, parties: Parties, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device comes again, with the certificate that it has got meanwhile, or is refused by TLS."""
     coordinator = await begin()
     device = await connect(await parties.session(parties.party("agent", "pi-1")), coordinator.url, "pi-1")
     coordinator.service.agents.end_expired(time.time() + 89 * 86400)
     assert coordinator.service.engine.status().devices["pi-1"].connected
-    coordinator.service.agents.end_expired(time.time() + 91 * 86400)
+    monkeypatch.setattr(coordinator.service, "_wall_clock", lambda: time.time() + 91 * 86400)
+    coordinator.service.housekeep()
     await device.next(Drain)
     assert "pi-1" not in coordinator.service.engine.status().devices
 
