@@ -140,16 +140,23 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @contextmanager
 def machine(name: str, base_root: Path, folder: Path, namespace: str) -> Iterator[Machine]:
-    """A running machine, made from `base_root`; nothing of it is left."""
+    """A running machine that writes over `base_root` without changing it; nothing of it is left."""
+    scratch = folder / f"{name}.scratch"
     root = folder / name
-    shutil.rmtree(root, ignore_errors=True)
-    run_here("cp", "--archive", "--reflink=auto", base_root, root)
-    (root / "etc/hostname").write_text(f"{name}\n")
-    (root / "etc/machine-id").write_text("")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for path in (root, scratch / "upper", scratch / "work"):
+        path.mkdir(parents=True, exist_ok=True)
+    layers = f"lowerdir={base_root},upperdir={scratch / 'upper'},workdir={scratch / 'work'}"
+    run_here("mount", "-t", "overlay", "overlay", "-o", layers, root)
     made = Machine(name, root, namespace)
     try:
+        made.write("/etc/hostname", f"{name}\n")
+        made.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+        made.write("/etc/machine-id", "")
         made.boot()
         yield made
     finally:
         made.end()
-        shutil.rmtree(root, ignore_errors=True)
+        run_here("umount", root)
+        root.rmdir()
+        shutil.rmtree(scratch)
