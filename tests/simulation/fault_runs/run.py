@@ -82,7 +82,7 @@ async def _live(plan: Plan, folder: Path) -> tuple[Evidence, str]:
             for name, one in federation.coordinators.items()
             if one.running and one.service is not None
         }
-        failures = [failure for machine in federation.machines.values() for failure in await _stop(plan, machine)]
+        failures = await _stop_all(federation)
     failures += inflicter.defects
     failures += [f"nobody caught {defect}" for defect in world.defects]
     digest = hashlib.sha256(world.network.digest.encode())
@@ -100,6 +100,16 @@ async def _look_again_and_again(federation: Federation, witness: Witness) -> Non
 def _look(federation: Federation, witness: Witness) -> None:
     for coordinator in federation.coordinators.values():
         witness.look(coordinator)
+
+
+async def _stop_all(federation: Federation) -> list[str]:
+    """Stop all services; return what is wrong with any.
+
+    Devices go first. One whose coordinator stops between its commit and its answer offers the update to the next, which
+    takes it, too. That counts twice until they hear of one another, and coordinators that have stopped hear nothing.
+    """
+    machines = (*federation.devices.values(), *federation.coordinators.values())
+    return [failure for machine in machines for failure in await _stop(federation.plan, machine)]
 
 
 async def _stop(plan: Plan, machine: Machine) -> list[str]:

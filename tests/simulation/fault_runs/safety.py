@@ -34,7 +34,10 @@ def acknowledged_updates_are_journalled(evidence: Evidence) -> Iterator[str]:
 
 
 def no_update_is_applied_twice_over_the_whole_federation(evidence: Evidence) -> Iterator[str]:
-    """Not in one region, and not in two, when all have heard of one another."""
+    """Not in one region, and not in two, when all have heard of one another.
+
+    So no coordinator may have stopped while a device could still go to another one; see `run`.
+    """
     for (device, sequence), entries in _counting(evidence).items():
         if len(entries) > 1:
             yield f"update {sequence} of {device} counts in journals {len(entries)} times"
