@@ -110,6 +110,30 @@ async def test_one_that_is_held_leaves_no_trace(
     assert [row.sequence for row in read_history(config.state_dir).updates] == [2, 3, 4]
 
 
+async def test_one_that_was_held_and_let_go_is_taken_back_by_whoever_was_stopped_before_it_answered(
+    config_of: Any, open_engine: Any, new_listener: Any, words: Any
+) -> None:
+    config, outlet = config_of(HOLDS), new_listener()
+    async with open_engine(config, outlet) as engine:
+        for sequence in (1, 2, 3):
+            engine.submit(words.update("kite", sequence, engine.version))
+        await outlet.until_accepted(3)
+        assert engine.version.number == 3
+    async with open_engine(config, outlet) as engine:
+        engine.submit(told_elsewhere(1, 3))  # held before, and what completed the buffer
+        await until(engine, lambda: engine.version.number == 5)
+        assert engine.age == 1.0
+        taken_back = engine.model().values
+    history = read_history(config.state_dir)
+    assert [row.sequence for row in history.taken_back] == [1, 3]
+    weights = {row.sequence: row.weight for row in history.updates}
+    assert [-row.weight for row in history.taken_back] == [weights[1], weights[3]]
+    without, sent = words.initial(), words.update("kite", 2, engine.version).vector
+    without[sent.indices] += np.float32(weights[2]) * sent.values
+    np.testing.assert_allclose(taken_back, without, atol=1e-6)
+    assert rebuild(config.state_dir, 5).tobytes() == taken_back.tobytes()
+
+
 async def test_what_is_published_in_the_same_group_holds_the_update_no_more(
     config_of: Any, open_engine: Any, new_listener: Any, words: Any
 ) -> None:
