@@ -49,6 +49,7 @@ from coordinator.refusal import Refusal, fault_of, unknown
 from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
 from coordinator.release import release
 from coordinator.roaming import Roaming
+from skerry.agent_stages import on_wire
 from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
 from skerry.algorithms.downlink import TopK
 from skerry.algorithms.gain import GainControl, GainState
@@ -62,7 +63,6 @@ from skerry.protocol.messages import (
     UpdateRejected,
     Welcome,
 )
-from skerry.recipe import on_wire
 
 
 class Region:

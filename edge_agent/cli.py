@@ -16,8 +16,8 @@ import click
 import msgspec
 
 from edge_agent import config as config_file
-from edge_agent import join_command, status_text, vitals
 from edge_agent import status as status_file
+from edge_agent import status_text, vitals
 from edge_agent.config import DEFAULT_PATH, AgentConfig
 from skerry import __version__, exposure, logging_setup, profile, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, errors_told, naming
@@ -56,7 +56,21 @@ _config = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group(epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
+class _Commands(click.Group):
+    """The commands; what `join` needs is brought in only where it is asked for, since the service does without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "join"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "join":
+            return super().get_command(ctx, cmd_name)
+        from edge_agent.join_command import join
+
+        return join
+
+
+@click.group(cls=_Commands, epilog=EXIT_CODES, context_settings=CONTEXT_SETTINGS)
 @click.version_option(__version__, prog_name="skerry-agent")
 def cli() -> None:
     """Skerry's agent: trains on this device's data and streams what it learns to its region."""
@@ -368,12 +382,13 @@ def _errors() -> AbstractContextManager[None]:
     return errors_told("skerry-agent")
 
 
-cli.add_command(join_command.join)
-
-
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's own threads would only take memory here
     vitals.use_one_malloc_arena()
     cli(prog_name="skerry-agent")
+
+
+if __name__ == "__main__":
+    main()

@@ -52,6 +52,7 @@ from edge_agent.recipe_text import SCHEDULE_OVER
 from edge_agent.repeated_warning import RepeatedWarning
 from edge_agent.stages import RecipeRefusedError, stages_of
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
+from skerry.agent_stages import AgentStages
 from skerry.policy import Decision
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
@@ -70,7 +71,6 @@ from skerry.protocol.messages import (
     Welcome,
 )
 from skerry.protocol.parts import Assembler
-from skerry.recipe import AgentStages
 
 EARLY_OFFERS_MAX = 64  # models that may arrive while the bundle is still on its way
 SECONDS_PER_STEP_MIN = 1e-9  # a clock that did not move between two steps

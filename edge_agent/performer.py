@@ -10,9 +10,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 from zlib import crc32
-
-import numpy as np
 
 from edge_agent.backoff import Backoff
 from edge_agent.board_watch import BoardWatch
@@ -66,6 +65,9 @@ from skerry.tasks.bundle import Bundle
 from skerry.training.local_run import LocalRun
 from skerry.vector import Float32
 
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +84,7 @@ class Surroundings:
     open_task: Callable[[Bundle], OpenTask]
     retries: Callable[[], Backoff]  # of a task that cannot be opened
     local_use: LocalUse
-    new_generator: Callable[[], np.random.Generator]  # of noise that protects data
+    new_generator: "Callable[[], Generator]"  # of noise that protects data
     tasks: asyncio.TaskGroup  # an error in one of them ends the agent
 
 
@@ -375,7 +377,7 @@ class Performer:
         learned = finished.difference if task.alter is None else task.alter(finished.difference)
         generator = self._generator
         self._noise[effect.sequence] = privacy.noise_multiplier
-        await self._run_in_thread(lambda: outbox.take(update, privacy.protect(learned, generator()), uplink, layout))
+        await self._run_in_thread(lambda: outbox.take(update, privacy.protect(learned, generator), uplink, layout))
 
     def _store_update(self, sequence: int) -> None:
         if self._outbox is None or sequence not in self._outbox.waiting:

@@ -4,7 +4,7 @@ import logging
 
 from edge_agent.learning_rate import LearningRate
 from edge_agent.recipe_text import SCHEDULE_OVER, line
-from skerry.recipe import AgentStages
+from skerry.agent_stages import AgentStages
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from edge_agent.learning_rate import LearningRate
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.local_steps import Cycle
-from skerry.recipe import AgentStages
 
 SCHEDULE_OVER = "schedule has ended: a step would change nothing"  # as a reason to pause: its cause is "schedule"
 

@@ -2,8 +2,8 @@
 
 import msgspec
 
+from skerry.agent_stages import AgentStages
 from skerry.protocol.messages import Welcome
-from skerry.recipe import AgentStages
 
 
 class RecipeRefusedError(Exception):

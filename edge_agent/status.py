@@ -7,9 +7,9 @@ import psutil
 
 from edge_agent.learning_rate import LearningRate
 from edge_agent.vitals import ThisProcess
+from skerry.agent_stages import AgentStages
 from skerry.errors import StorageError
 from skerry.protocol.messages import ModelVersion, Pace
-from skerry.recipe import AgentStages
 
 FILE_NAME = "status.json"
 MISSED_MAX = 4.0  # intervals without a write: then a process that lives does no work

@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_agent.calibration import DutyCycle
 from edge_agent.local_cycle import Clock, LocalCycle, Mailbox
-from skerry.recipe import AgentStages
+from skerry.agent_stages import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.training.batches import Batches
 from skerry.training.local_run import LocalRun

@@ -27,10 +27,10 @@ from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import Status
 from edge_agent.step_times import step_times
 from edge_agent.store import FILE_NAME, Store
+from skerry.agent_stages import AgentStages
 from skerry.database import NotMadeError
 from skerry.errors import ConfigError, DataError, SchemaTooNewError, StorageError
 from skerry.protocol.messages import Welcome
-from skerry.recipe import AgentStages
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle, resolve
 from skerry.tasks.data import Dataset

@@ -4,35 +4,18 @@ Each stage's entries stand in one module of `skerry.algorithms`; a new method is
 file, one table per stage, `rule` naming the entry. Every key has a default: the empty file is the default recipe.
 """
 
-from typing import Any
-
 import msgspec
 
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.arrival import ArrivalRule, GainControlled
 from skerry.algorithms.decay import Decay, Relative
 from skerry.algorithms.downlink import Downlink
 from skerry.algorithms.downlink import TopK as TopKDownlink
 from skerry.algorithms.federation import FederationRule, SpykerToken
 from skerry.algorithms.guard import GuardRule, WellFormed
-from skerry.algorithms.local_steps import Cycle, LocalSteps
-from skerry.algorithms.merge import CarryOver, Merge
-from skerry.algorithms.optimizer import Optimizer, Sgd
-from skerry.algorithms.participation import Always, OnOffer, Participation
-from skerry.algorithms.privacy import NoPrivacy, Privacy
-from skerry.algorithms.schedule import Constant, Schedule
-from skerry.algorithms.uplink import Dense, TopK, Uplink, WholeModel
-
-
-class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The stages that run on a device; travels in Welcome."""
-
-    participation: Participation = Always()
-    local_steps: LocalSteps = Cycle()
-    optimizer: Optimizer = Sgd()
-    schedule: Schedule = Constant()
-    privacy: Privacy = NoPrivacy()
-    uplink: Uplink = TopK()
-    merge: Merge = CarryOver()
+from skerry.algorithms.participation import OnOffer
+from skerry.algorithms.privacy import NoPrivacy
+from skerry.algorithms.uplink import Dense, WholeModel
 
 
 class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,17 +79,3 @@ class Recipe(AgentStages, frozen=True, forbid_unknown_fields=True, kw_only=True)
             uplink=uplink,
             merge=self.merge,
         )
-
-
-def on_wire(stages: AgentStages) -> dict[str, Any]:
-    """Return `stages` as Welcome carries them.
-
-    An agent refuses a stage that it does not know. So one that is younger than protocol 1.0 travels only where it asks
-    for something else than what agents did before there was a choice.
-    """
-    tables: dict[str, Any] = msgspec.to_builtins(stages)
-    if isinstance(stages.participation, Always):
-        del tables["participation"]
-    if isinstance(stages.privacy, NoPrivacy):
-        del tables["privacy"]
-    return tables

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from skerry import toml_file
+from skerry.agent_stages import AgentStages, on_wire
 from skerry.algorithms.arrival import (
     ArrivalRule,
     Constant,
@@ -27,7 +28,7 @@ from skerry.algorithms.schedule import Constant as ConstantRate
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense, Flare, TopK, WholeModel
 from skerry.errors import ConfigError
-from skerry.recipe import AgentStages, Recipe, on_wire
+from skerry.recipe import Recipe
 from skerry.values import ValueEncoding
 
 STAGES = (

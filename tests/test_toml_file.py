@@ -63,7 +63,7 @@ def test_a_key_that_does_not_exist_is_told_with_the_likely_one(kind: type, text:
             "[local_steps]\nsteps_max = 3",
             "local_steps: Object missing required field `rule`: one of cycle, fixed",
         ),
-        (AgentConfig, 'device = "a"', "top level: Object missing required field `coordinators`"),
+        (CoordinatorConfig, 'name = "a"', "top level: Object missing required field `region`"),
     ],
 )
 def test_what_may_stand_there_is_told_in_words(kind: type, text: str, told: str) -> None:

@@ -1,6 +1,7 @@
 """Stage `privacy`: what is done to a model difference before anything of it can leave the device. Pure numpy."""
 
-from typing import Annotated, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 import numpy as np
@@ -9,14 +10,17 @@ from msgspec import Meta
 from skerry.algorithms.clipping import clip_factor
 from skerry.vector import Float32
 
+if TYPE_CHECKING:
+    from numpy.random import Generator  # most devices need no noise, and are spared its 3 MB
+
 
 class NoPrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule", tag="none"):
     """The difference as it was learned."""
 
     noise_multiplier: ClassVar[float] = 0.0
 
-    def protect(self, difference: Float32, generator: np.random.Generator) -> Float32:
-        """Return `difference` itself."""
+    def protect(self, difference: Float32, generator: "Callable[[], Generator]") -> Float32:
+        """Return `difference` itself; no generator is asked for."""
         return difference
 
 
@@ -35,9 +39,12 @@ class Gaussian(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     clip_norm: Annotated[float, Meta(gt=0.0, le=1e6)] = 1.0  # L2; a longer difference is scaled down to it
     noise_multiplier: Annotated[float, Meta(gt=0.0, le=1e4)] = 5.0  # standard deviation of each entry, over clip_norm
 
-    def protect(self, difference: Float32, generator: np.random.Generator) -> Float32:
-        """Return the clipped difference plus noise, float32 of the same shape (n,); `difference` must be finite."""
-        noise = generator.standard_normal(len(difference), np.float32)
+    def protect(self, difference: Float32, generator: "Callable[[], Generator]") -> Float32:
+        """Return the clipped difference plus noise, float32 of the same shape (n,); `difference` must be finite.
+
+        `generator` gives what noise is drawn from.
+        """
+        noise = generator().standard_normal(len(difference), np.float32)
         noise *= np.float32(self.noise_multiplier * self.clip_norm)
         noise += difference * np.float32(clip_factor(difference, self.clip_norm))
         return noise

@@ -16,21 +16,21 @@ def generator() -> np.random.Generator:
 
 def test_nothing_is_done_without_privacy() -> None:
     difference = np.array([3.0, 4.0], np.float32)
-    assert NoPrivacy().protect(difference, generator()) is difference
+    assert NoPrivacy().protect(difference, generator) is difference
 
 
 @given(st.lists(st.floats(-(2.0**60), 2.0**60, width=32), min_size=1, max_size=30), st.floats(1e-3, 1e3))
 def test_a_difference_is_never_longer_than_the_bound(values: list[float], clip_norm: float) -> None:
     difference = np.array(values, np.float32)
     kept = difference.copy()
-    clipped = Gaussian(clip_norm=clip_norm, noise_multiplier=HUSHED).protect(difference, generator())
+    clipped = Gaussian(clip_norm=clip_norm, noise_multiplier=HUSHED).protect(difference, generator)
     assert np.linalg.norm(clipped.astype(np.float64)) <= clip_norm * (1 + 1e-5)
     np.testing.assert_array_equal(difference, kept)
 
 
 def test_a_short_one_stays_as_it_is() -> None:
     difference = np.array([0.3, -0.4], np.float32)
-    protected = Gaussian(clip_norm=1.0, noise_multiplier=HUSHED).protect(difference, generator())
+    protected = Gaussian(clip_norm=1.0, noise_multiplier=HUSHED).protect(difference, generator)
     np.testing.assert_allclose(protected, difference, rtol=1e-6)
 
 
@@ -39,11 +39,11 @@ def test_every_entry_gets_noise_of_the_promised_size(clip_norm: float, noise_mul
     difference = np.zeros(200_000, np.float32)
     difference[0] = 100.0
     rule = Gaussian(clip_norm=clip_norm, noise_multiplier=noise_multiplier)
-    protected = rule.protect(difference, np.random.default_rng(1))
+    protected = rule.protect(difference, lambda: np.random.default_rng(1))
     noise = protected[1:].astype(np.float64) / (clip_norm * noise_multiplier)
     assert noise.std() == pytest.approx(1.0, rel=0.01)
     assert noise.mean() == pytest.approx(0.0, abs=0.01)
     assert np.count_nonzero(protected) == len(protected)
     assert np.abs(protected[0]) < clip_norm * (1 + 6 * noise_multiplier)
-    again = rule.protect(difference, np.random.default_rng(2))
+    again = rule.protect(difference, lambda: np.random.default_rng(2))
     assert not np.array_equal(protected, again)

@@ -23,6 +23,7 @@ from edge_agent.board import Board
 from edge_agent.config import AgentConfig, Data, HeldOut, Inference, Limits, Personal, Training
 from edge_agent.device import Device
 from edge_agent.events import BundleOpened, Calibrated, Connected, Received, SetModel, StartCycle
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.local_steps import Fixed
 from skerry.policy import Policy
 from skerry.protocol import frames, parts, sparse
@@ -43,7 +44,6 @@ from skerry.protocol.messages import (
     UpdateRejected,
     Welcome,
 )
-from skerry.recipe import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.vector import Float32, SparseVector
 from tests.edge_agent import device_core

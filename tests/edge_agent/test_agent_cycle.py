@@ -17,9 +17,9 @@ from edge_agent.disk import BURST_BYTES, DiskQueue, ModelWear, ResidualWear
 from edge_agent.local_cycle import LocalCycle, Mailbox, RegionalModel
 from edge_agent.task import OpenTask, open_task
 from edge_agent.threads import TrainingThread, WorkThreads
+from skerry.agent_stages import AgentStages
 from skerry.errors import StorageError
 from skerry.protocol.messages import ModelVersion
-from skerry.recipe import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.training.local_run import LocalRun
 from skerry.training.shuffle import Shuffle

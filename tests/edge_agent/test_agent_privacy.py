@@ -14,12 +14,13 @@ from edge_agent.outbox import Update
 from edge_agent.privacy_text import privacy_text
 from edge_agent.stages import RecipeRefusedError, stages_of
 from edge_agent.store import Store
+from skerry.agent_stages import AgentStages, on_wire
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.privacy import Gaussian, NoPrivacy
 from skerry.algorithms.uplink import Dense
 from skerry.errors import ConfigError
 from skerry.protocol.messages import BundleReference, ModelVersion, Plan, Welcome
-from skerry.recipe import AgentStages, Recipe, on_wire
+from skerry.recipe import Recipe
 
 
 def welcome(recipe: Recipe) -> Welcome:

@@ -23,9 +23,9 @@ from edge_agent.flash import FlashBudget
 from edge_agent.performer import Performer
 from edge_agent.stream import UPLOAD_RATE_S, Traffic
 from edge_agent.threads import WorkThreads
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.local_steps import Fixed
 from skerry.policy import Decider, Decision, Policy, Reading
-from skerry.recipe import AgentStages
 from testbed.processes import toml_text
 
 Serve = Callable[..., Awaitable[Any]]

@@ -20,13 +20,13 @@ from edge_agent.learning_rate import LearningRate
 from edge_agent.outbox import Outbox, Update
 from edge_agent.recipe_text import SCHEDULE_OVER
 from edge_agent.store import FILE_NAME, Store
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.local_steps import Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import Dense, TopK, Uplink
 from skerry.errors import ConfigError, DataError, StorageError
 from skerry.protocol import sparse
 from skerry.protocol.messages import Heartbeat, Hello, ModelVersion, Plan, UpdateAccepted, UpdateOffered
-from skerry.recipe import AgentStages
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import load
 from skerry.values import ValueEncoding

@@ -20,12 +20,12 @@ from edge_agent.status import KILLED, Status
 from edge_agent.status_text import text
 from edge_agent.task_checks import RegionalCycle, check_schedule, judge_speed
 from edge_agent.vitals import ThisProcess
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.local_steps import Cycle, Fixed
 from skerry.algorithms.schedule import Cosine
 from skerry.algorithms.uplink import TopK
 from skerry.policy import Policy, Reading, _findings
 from skerry.protocol.messages import ModelVersion
-from skerry.recipe import AgentStages
 
 BUDGET = "flash-budget used up, pauses until 10% is back"
 

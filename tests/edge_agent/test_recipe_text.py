@@ -7,10 +7,10 @@ import pytest
 from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.recipe_log import RecipeLog
 from edge_agent.recipe_text import line, rate_text, rows_of
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.optimizer import Adam, Sgd
 from skerry.algorithms.schedule import Constant, Cosine, Exponential, Schedule
 from skerry.algorithms.uplink import TopK
-from skerry.recipe import AgentStages
 
 COSINE = AgentStages(schedule=Cosine(fall_steps=1000))
 
@@ -29,6 +29,7 @@ def test_each_stage_is_told_with_all_its_keys() -> None:
             "adam (beta1 0.8, beta2 0.999, epsilon 1e-08, weight_decay 0, decoupled false, clip_norm 2)",
         ),
         ("schedule", "constant (warmup_steps 0)"),
+        ("privacy", "none"),
         ("uplink", "top_k (density 0.02, scope tensor, values int8, return_unapplied true)"),
         ("merge", "carry_over"),
     ]

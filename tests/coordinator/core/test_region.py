@@ -27,6 +27,7 @@ from coordinator.events import (
     UpdateArrived,
 )
 from coordinator.region_state import RegionState
+from skerry.agent_stages import AgentStages
 from skerry.algorithms.arrival import Constant, FedBuff, GainControlled, Spyker
 from skerry.algorithms.decay import Relative
 from skerry.algorithms.downlink import Newest
@@ -41,7 +42,7 @@ from skerry.protocol.messages import (
     UpdateRejected,
     Welcome,
 )
-from skerry.recipe import AgentStages, Recipe
+from skerry.recipe import Recipe
 
 LINEAGE = "here/00000001"
 
