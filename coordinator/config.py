@@ -92,7 +92,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     region: Name
     bundle: str  # a path, or builtin:TASK
     recipe: str | Recipe = Recipe()  # path of a TOML file, or the tables inline
-    url: Url | None = None  # where agents reach it, of any region; None: they are not told
+    url: Url | None = None  # where agents reach it, of any region; None: with TLS at its certificate's first address
     peers: dict[Name, str] = {}  # name -> base URL of the other coordinators
     state_dir: Path = Path("/var/lib/skerry/coordinator")
     identity_dir: Path | None = None  # keys and certificates; None: state_dir/identity

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from coordinator.config import CoordinatorConfig
 from skerry.identity import tls
 from skerry.identity.certificate import Identified, identify
-from skerry.identity.errors import InvalidCertificateError
-from skerry.identity.key_file import IdentityFolder
-from skerry.identity.own import read_own
+from skerry.identity.errors import IdentityError, InvalidCertificateError
+from skerry.identity.key_file import CERTIFICATE, IdentityFolder
+from skerry.identity.own import own_addresses, read_own
 
 
 class Credentials:
@@ -28,6 +28,17 @@ class Credentials:
         self.root, self.own = read_own(folder, "coordinator", name, now_s)
         self.server: ssl.SSLContext = tls.server_context(folder)
         self.client: ssl.SSLContext = tls.client_context(folder)
+
+    def url(self, port: int) -> str:
+        """Return the base URL of this coordinator at the first address in its certificate.
+
+        Raises:
+            IdentityError: there is none.
+        """
+        addresses = own_addresses(self.folder)
+        if not addresses:
+            raise IdentityError(f"{self.folder.find(CERTIFICATE)}: names no address: join again")
+        return f"https://{f'[{addresses[0]}]' if ':' in addresses[0] else addresses[0]}:{port}"
 
     def reload(self, now_s: float) -> None:
         """Show what lies in the folder now on every connection from now on.

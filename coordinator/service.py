@@ -201,7 +201,7 @@ class Service:
         )
         initial, age = await self._first_model(bundle, peers)
         self.engine = Engine.open(
-            config,
+            replace(config, url=self.url()),
             BundleReference(bundle.sha256, bundle.file_bytes),
             initial,
             Outlet(agents, peers),
@@ -308,6 +308,13 @@ class Service:
             evaluator.every_s = self._config.evaluation.every_s
         return differences
 
+    def url(self) -> str | None:
+        """Return where agents of any region are told to find this coordinator; None: they are not told."""
+        config = self._config
+        if config.url is not None or self.credentials is None or config.listen.port == 0:
+            return config.url
+        return self.credentials.url(config.listen.port)
+
     def _connector(self) -> aiohttp.BaseConnector:
         """Return what connects to peers, and to nobody who only looks like one."""
         credentials, names = self.credentials, {URL(url).origin(): name for name, url in self._config.peers.items()}
@@ -337,7 +344,7 @@ class Service:
 
     def _open_desk(self, credentials: Credentials, agents: Agents, peers: Peers) -> Desk:
         """Open enrolment; behind the engine, whose lock holds for its database too."""
-        config = self._config
+        config, url = self._config, self.url()
         desk = open_desk(
             config.state_dir,
             credentials.folder,
@@ -345,7 +352,7 @@ class Service:
             region=config.region,
             run_in_thread=self._enrolment,
             wall_clock=self._wall_clock,
-            coordinators=lambda: ({} if config.url is None else {config.name: config.url}) | peers.serving_agents(),
+            coordinators=lambda: ({} if url is None else {config.name: url}) | peers.serving_agents(),
             revoked=lambda: agents.end_revoked(self._revoked),
             device_certificate_s=config.enrolment.device_certificate_s,
             open_database=self._open_database,

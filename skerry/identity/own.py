@@ -51,7 +51,7 @@ def renewal_due_s(own: Identified, now_s: float) -> float:
 
 
 def own_addresses(folder: IdentityFolder) -> tuple[str, ...]:
-    """Return the host names and IP addresses in the certificate of a coordinator: a renewal asks for the same.
+    """Return the host names and IP addresses in a coordinator's certificate, in its order: a renewal asks for the same.
 
     Raises:
         IdentityError: it is missing or damaged.
@@ -61,5 +61,4 @@ def own_addresses(folder: IdentityFolder) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except MALFORMED as error:
         raise IdentityError(f"{folder.find(CERTIFICATE)}: names no address: join again") from error
-    hosts = names.get_values_for_type(x509.DNSName)
-    return (*hosts, *(str(address) for address in names.get_values_for_type(x509.IPAddress)))
+    return tuple(str(one.value) for one in names if isinstance(one, x509.DNSName | x509.IPAddress))

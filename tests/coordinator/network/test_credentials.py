@@ -1,0 +1,65 @@
+"""Where a coordinator is found, by its own certificate."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.config import CoordinatorConfig, Listen
+from coordinator.credentials import Credentials
+from coordinator.service import Service
+from skerry.identity import key_file
+from skerry.identity.authority import make_key
+from skerry.identity.certificate import Subject, pem_of
+from skerry.identity.errors import IdentityError
+from skerry.identity.key_file import IdentityFolder
+from tests.identity.parties import Federation
+
+
+def known_by(tmp_path: Path, *addresses: str) -> Credentials:
+    federation = Federation(time.time())
+    folder = federation.party(tmp_path, "coordinator", "eu")
+    key = make_key()
+    subject = Subject(federation.root.federation, "coordinator", "eu")
+    certificate = federation.root.issue(subject, key.public_key(), time.time(), addresses=addresses)
+    IdentityFolder(tmp_path).write_key(key_file.KEY, key)
+    folder.write(key_file.CERTIFICATE, pem_of(certificate))
+    return Credentials(folder, "eu", time.time())
+
+
+@pytest.mark.parametrize(
+    ("addresses", "url"),
+    [
+        (("eu.example.org", "192.0.2.7", "localhost"), "https://eu.example.org:8470"),
+        (("192.0.2.7", "eu.example.org"), "https://192.0.2.7:8470"),
+        (("2001:db8::7", "localhost"), "https://[2001:db8::7]:8470"),
+    ],
+)
+def test_it_is_found_at_the_first_address_of_its_certificate(
+    tmp_path: Path, addresses: tuple[str, ...], url: str
+) -> None:
+    assert known_by(tmp_path, *addresses).url(8470) == url
+
+
+def test_a_certificate_without_an_address_says_so(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match="names no address: join again"):
+        known_by(tmp_path).url(8470)
+
+
+@pytest.mark.parametrize(
+    ("changes", "url"),
+    [
+        ({}, "https://eu.example.org:8470"),
+        ({"url": "https://balancer.example.org"}, "https://balancer.example.org"),
+        ({"listen": Listen(port=0)}, None),  # known only when it listens: of tests and labs
+        ({"insecure": True}, None),
+    ],
+)
+def test_agents_are_told_where_unless_nobody_knows(tmp_path: Path, changes: dict[str, Any], url: str | None) -> None:
+    credentials = known_by(tmp_path / "identity", "eu.example.org")
+    config = CoordinatorConfig(name="eu", region="eu", bundle="builtin:activity", state_dir=tmp_path)
+    service = Service(msgspec.structs.replace(config, **changes))
+    service.credentials = None if changes.get("insecure") else credentials
+    assert service.url() == url
