@@ -149,9 +149,12 @@ class Api:
         return web.Response(body=frames.encode(status), content_type=MSGPACK)
 
     async def tell_ledger(self, request: web.Request) -> web.Response:
-        """Tell a peer which updates are on the disk here, behind the place that it has come to."""
+        """Tell a peer which updates are on the disk here, or were on its own, behind the place that it has come to."""
+        of = request.query.get("of")
+        if of is not None:
+            self._check_peer(of, request)
         try:
-            answer = await self._region.ask(LedgerAsked(request.query.get("after", "")))
+            answer = await self._region.ask(LedgerAsked(request.query.get("after", ""), of=of))
         except StorageError as error:
             raise web.HTTPServiceUnavailable(text=str(error)) from None
         return web.Response(body=_encoded(answer), content_type=MSGPACK)

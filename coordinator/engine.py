@@ -44,6 +44,7 @@ from coordinator.events import (
     Tick,
     TokenArrived,
 )
+from coordinator.former_life import FormerLife
 from coordinator.group import Group, collect
 from coordinator.model_state import ModelState, Replica, buffered
 from coordinator.offered_model import OfferedModel
@@ -146,7 +147,7 @@ class Engine:
         tail: int,
         open_database: OpenDatabase = Database,
         toll: Toll | None = None,
-        age: float = 0.0,
+        former: FormerLife = FormerLife(),  # noqa: B008 - immutable
     ) -> "Engine":
         """Open or create the state of a region, and bring it to memory as it was. Synchronous, in a running loop.
 
@@ -162,7 +163,7 @@ class Engine:
             tail: how many entries at the model's end are not trainable.
             open_database: the disk that the state is on.
             toll: what each change of the model takes beyond the real work; None: nothing.
-            age: of the initial model.
+            former: what the initial model comes with.
 
         Raises:
             ConfigError: the state is of another coordinator or another bundle.
@@ -171,7 +172,7 @@ class Engine:
         """
         lineage = f"{config.region}/{rng.getrandbits(32):08x}"
         expected = RegionRow(config.name, config.region, bundle.sha256, lineage)
-        state_dir = open_state(config.state_dir, expected, initial, wall_clock(), open_database, age)
+        state_dir = open_state(config.state_dir, expected, initial, wall_clock(), open_database, former)
         process = f"{rng.getrandbits(32):08x}"
         settings = RegionSettings.of(config, bundle, process=process, size=len(initial), tail=tail)
         checkpointer = Checkpointer(

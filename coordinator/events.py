@@ -126,10 +126,11 @@ class PeerLedgerArrived(msgspec.Struct, frozen=True):
 
 
 class LedgerAsked(msgspec.Struct, frozen=True):
-    """A peer asks which updates are on the disk here. Answered with PeerLedger."""
+    """A peer asks which updates are on the disk here, or were on its own, which it lost. Answered with PeerLedger."""
 
     after: str  # the place that it has come to
     key: int = 0
+    of: str | None = None  # the peer that asks for what is known of itself; None: the updates here are meant
 
 
 class UpdateFound(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -19,6 +19,7 @@ from coordinator.metrics import Metrics
 from skerry import connection_error
 from skerry.protocol import frames, ledger_lines
 from skerry.protocol.errors import MalformedMessage
+from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.messages import (
     Parties,
     PeerLedger,
@@ -41,6 +42,7 @@ POLL_S = 1.0  # between two requests for a peer's status
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0  # bounds of the full-jitter back-off
 ANSWER_BYTES_MAX = 64 << 10
 LEDGER_PAGES_MAX = 64  # of a peer's ledger, one after the other; then it is asked for signs of life again
+OWN_LEDGER_PAGES_MAX = 1024  # of what one peer knows of a ledger that was lost: more than 30,000 devices
 CHUNK_BYTES = 64 << 10  # of a message that is being sent; each must get away within the progress time-out
 
 MODEL_ANSWERS = PeerModelTaken | PeerModelNeeded
@@ -79,6 +81,12 @@ class Enrolment(Protocol):
 
 class PeerError(Exception):
     """A peer did not answer as it should; its text says how."""
+
+
+class _Page(NamedTuple):
+    lines: list[LedgerLine]
+    up_to: str
+    more: bool
 
 
 class _Newest(asyncio.Event):
@@ -172,6 +180,16 @@ class Peers:
             asked = (self._ask_for_replica(session, peer, name, size) for peer in self._peers.values())
             return [answer for answer in await asyncio.gather(*asked) if answer is not None]
 
+    async def ledger_before(self, name: str) -> list[LedgerLine]:
+        """Ask all peers what they know of the ledger of coordinator `name`, this one, from before it lost its state.
+
+        Returns:
+            All lines, those of one peer after those of the other; of a peer that does not tell all of them, the first.
+        """
+        async with self._session() as session:
+            asked = (self._ask_for_ledger(session, peer, name) for peer in self._peers.values())
+            return [line for lines in await asyncio.gather(*asked) for line in lines]
+
     async def run(self) -> None:
         """Talk to every peer until cancelled."""
         async with self._session() as session, asyncio.TaskGroup() as tasks:
@@ -209,6 +227,23 @@ class Peers:
             log.warning("peer %s: what it holds of this coordinator is no whole model", peer.name)
             return None
         return found
+
+    async def _ask_for_ledger(self, session: aiohttp.ClientSession, peer: _Peer, name: str) -> list[LedgerLine]:
+        lines: list[LedgerLine] = []
+        after = ""
+        for _ in range(OWN_LEDGER_PAGES_MAX):
+            path = f"ledger?of={quote(name)}&after={quote(after)}"
+            try:
+                page = _page(await self._exchange(session, peer, "GET", path, b""), name)
+            except PeerError as error:
+                log.warning("peer %s: what it knows of the ledger here cannot be read: %s", peer.name, error)
+                return lines
+            lines += page.lines
+            if not page.more:
+                return lines
+            after = page.up_to
+        log.warning("peer %s: knows more of the ledger here than the %d lines that were read", peer.name, len(lines))
+        return lines
 
     async def _poll(self, session: aiohttp.ClientSession, peer: _Peer) -> None:
         while True:
@@ -254,15 +289,12 @@ class Peers:
         for _ in range(LEDGER_PAGES_MAX):
             path = f"ledger?after={quote(peer.ledger)}"
             try:
-                page = _decode(await self._exchange(session, peer, "GET", path, b""), PeerLedger)
-                lines = ledger_lines.decode(page.lines)
-                if page.coordinator != peer.name:
-                    raise PeerError(f"it is that of {page.coordinator!r}")
-            except (PeerError, MalformedMessage) as error:
+                page = _page(await self._exchange(session, peer, "GET", path, b""), peer.name)
+            except PeerError as error:
                 self._metrics.peer_failures[peer.name] += 1
                 log.warning("peer %s: its ledger cannot be read: %s", peer.name, error)
                 return
-            self.region.submit(PeerLedgerArrived(peer.name, lines))
+            self.region.submit(PeerLedgerArrived(peer.name, page.lines))
             peer.ledger = page.up_to
             if not page.more:
                 return
@@ -387,6 +419,21 @@ def _decode(answer: bytes, kind: "TypeForm[T]") -> T:
         return frames.decode(answer, kind, bytes_max=len(answer))  # as bounded when it was read
     except MalformedMessage as error:
         raise PeerError(f"not an answer: {error}") from None
+
+
+def _page(answer: bytes, of: str) -> _Page:
+    """Read a page of the ledger of coordinator `of`.
+
+    Raises:
+        PeerError: it is none.
+    """
+    page = _decode(answer, PeerLedger)
+    if page.coordinator != of:
+        raise PeerError(f"it is that of {page.coordinator!r}")
+    try:
+        return _Page(ledger_lines.decode(page.lines), page.up_to, page.more)
+    except MalformedMessage as error:
+        raise PeerError(str(error)) from None
 
 
 async def _chunks(body: bytes, progressed: Callable[[], None]) -> AsyncIterator[bytes]:

@@ -4,8 +4,10 @@ A device that was not answered offers its update to the next coordinator. Both m
 and of two copies that one stays which was offered later: there the device was answered. The other one is taken back.
 """
 
+import heapq
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from coordinator.events import (
@@ -25,7 +27,7 @@ from coordinator.ledger_log import LedgerLog
 from coordinator.region_state import Counts, RegionSettings, RegionState
 from skerry.protocol import ledger_lines
 from skerry.protocol.ledger_lines import LedgerLine
-from skerry.protocol.limits import ANSWERS_MAX
+from skerry.protocol.limits import ANSWERS_MAX, LEDGER_LINES_MAX
 from skerry.protocol.messages import PeerLedger, PeerStatus, UpdateOffered
 
 ALIVE_S = 10.0  # since its last sign of life: agents are told of a coordinator that long
@@ -125,7 +127,12 @@ class Roaming:
             self._peers[status.coordinator] = status.url, now_s
 
     def asked(self, event: LedgerAsked) -> list[Effect]:
-        """Tell a peer what is on the disk here: it leaves behind the commit of all that was decided so far."""
+        """Tell a peer what is on the disk here: it leaves behind the commit of all that was decided so far.
+
+        One that lost its state is told what it has told of itself, as far as this process heard of it.
+        """
+        if event.of is not None:
+            return [Reply(event.key, self._heard_of(event.of, event.after))]
         keys, up_to, more = self._log.behind(event.after)
         lines = ledger_lines.encode(list(self._lines(keys)))
         return [Reply(event.key, PeerLedger(self._settings.name, lines, up_to, more))]
@@ -192,6 +199,21 @@ class Roaming:
             del known[min(known)]
         if len(self._elsewhere) > DEVICES_MAX:
             del self._elsewhere[next(iter(self._elsewhere))]
+
+    def _heard_of(self, peer: str, after: str) -> PeerLedger:
+        """Return a page of a peer's own lines: of devices whose names come behind `after`, in their order."""
+        told: list[LedgerLine] = []
+        behind = (device for device in self._elsewhere if device > after)
+        for device in heapq.nsmallest(LEDGER_LINES_MAX + 1, filter(partial(self._has, peer), behind)):
+            known = self._elsewhere[device]
+            lines = [line for _, (whose, line) in sorted(known.items()) if whose == peer]
+            if len(told) + len(lines) > LEDGER_LINES_MAX:
+                return PeerLedger(peer, ledger_lines.encode(told), told[-1].device, more=True)
+            told += lines
+        return PeerLedger(peer, ledger_lines.encode(told), told[-1].device if told else "", more=False)
+
+    def _has(self, peer: str, device: str) -> bool:
+        return any(whose == peer for whose, _ in self._elsewhere[device].values())
 
     def _lines(self, keys: list[tuple[str, int]]) -> Iterator[LedgerLine]:
         for device, sequence in keys:

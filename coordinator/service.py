@@ -28,6 +28,7 @@ from coordinator.enrolment.api import EnrolmentApi
 from coordinator.enrolment.desk import Desk
 from coordinator.enrolment.opening import open_desk
 from coordinator.evaluation import Evaluator, open_evaluator
+from coordinator.former_life import FormerLife, ledger_of
 from coordinator.intake import bytes_max
 from coordinator.metrics import Metrics
 from coordinator.network import Network, Sockets
@@ -199,7 +200,7 @@ class Service:
             progress_timeout_s=config.limits.progress_timeout_s,
             rng=self._rng,
         )
-        initial, age = await self._first_model(bundle, peers)
+        initial, former = await self._first_model(bundle, peers)
         self.engine = Engine.open(
             replace(config, url=self.url()),
             BundleReference(bundle.sha256, bundle.file_bytes),
@@ -212,7 +213,7 @@ class Service:
             open_database=self._open_database,
             tail=bundle.manifest.layout.tail_size,
             toll=self._toll,
-            age=age,
+            former=former,
         )
         self._parts.push_async_callback(self.engine.close)
         self._parts.callback(self.housekeep)
@@ -288,17 +289,22 @@ class Service:
             self.port,
         )
 
-    async def _first_model(self, bundle: Bundle, peers: Peers) -> tuple[Float32, float]:
-        """Return what version 0 is where there is no state yet, and its age: what peers hold of a former life."""
+    async def _first_model(self, bundle: Bundle, peers: Peers) -> tuple[Float32, FormerLife]:
+        """Return what version 0 is where there is no state yet: what peers hold of a former life."""
         initial = bundle.initial_parameters()
         if not self._config.peers or is_made(self._config.state_dir, self._open_database):
-            return initial, 0.0
+            return initial, FormerLife()
         found = await peers.published_before(self._config.name, len(initial))
         newest = max(found, key=lambda one: (one.broadcast, one.publication), default=None)
         if newest is None:
-            return initial, 0.0
-        log.warning("no state here: going on from what peers hold of this coordinator, of age %.1f", newest.age)
-        return sparse.decode(newest.values, size=len(initial)).values, newest.age
+            return initial, FormerLife()
+        ledger = ledger_of(await peers.ledger_before(self._config.name))
+        log.warning(
+            "no state here: going on from what peers hold of this coordinator, of age %.1f, with updates of %d devices",
+            newest.age,
+            len(ledger),
+        )
+        return sparse.decode(newest.values, size=len(initial)).values, FormerLife(newest.age, ledger)
 
     def _take(self, agents: Agents, evaluator: Evaluator | None, wanted: CoordinatorConfig) -> Differences:
         """Take what can be taken of another configuration without a restart."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coordinator import checkpoint as checkpoint_file
 from coordinator.checkpoint import CHECKPOINTS, Checkpoint, CheckpointError
+from coordinator.former_life import FormerLife
 from coordinator.model_state import ModelState
 from coordinator.recovery import Recovered, recover
 from coordinator.store import REMEDY, Batch, CheckpointRow, Cut, RegionRow, Store
@@ -53,9 +54,9 @@ def open_state(
     initial: Float32,
     at_s: float,
     open_database: OpenDatabase = Database,
-    age: float = 0.0,
+    former: FormerLife = FormerLife(),  # noqa: B008 - immutable
 ) -> StateDir:
-    """Open the state of a region in `path`, or create it: then version 0 is `initial`, of `age`.
+    """Open the state of a region in `path`, or create it: then version 0 is `initial`, with what is known of `former`.
 
     The lineage is `expected`'s then.
 
@@ -71,7 +72,7 @@ def open_state(
         try:
             found = store.region()
             if found is None:
-                _create(store, path, expected, ModelState.start(initial, age), at_s)
+                _create(store, path, expected, initial, former, at_s)
             else:
                 _check(found, expected, path)
             recovered = recover(store, path, expected.coordinator)
@@ -108,7 +109,9 @@ def _lock(state_dir: Path) -> int:
     return handle
 
 
-def _create(store: Store, state_dir: Path, region: RegionRow, initial: ModelState, at_s: float) -> None:
+def _create(
+    store: Store, state_dir: Path, region: RegionRow, initial: Float32, former: FormerLife, at_s: float
+) -> None:
     """Make the state of a region: version 0 is `initial`.
 
     Raises:
@@ -119,9 +122,10 @@ def _create(store: Store, state_dir: Path, region: RegionRow, initial: ModelStat
             checkpoint_file.sync_folder(folder)
     except OSError as error:
         raise StorageError(f"{state_dir}: cannot be made: {error.strerror}") from error
+    start = ModelState.start(initial, former.age)
     # The checkpoint first: a state without the row below was never made, and is made again.
-    checkpoint_file.write(state_dir / CHECKPOINTS, Checkpoint(region.lineage, 0, initial))
-    store.create_region(region, CheckpointRow(0, 0, at_s))
+    checkpoint_file.write(state_dir / CHECKPOINTS, Checkpoint(region.lineage, 0, start))
+    store.create_region(region, CheckpointRow(0, 0, at_s), former.ledger)
 
 
 def _check(found: RegionRow, expected: RegionRow, state_dir: Path) -> None:

@@ -4,7 +4,7 @@ Synchronous; the engine calls it from a worker thread, one call at a time. Rows 
 decided elsewhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,11 +246,12 @@ class Store:
 
     # --- writing ---
 
-    def create_region(self, region: RegionRow, checkpoint: CheckpointRow) -> None:
-        """Write down whose state this is, and where version 0 lies."""
+    def create_region(self, region: RegionRow, checkpoint: CheckpointRow, ledger: Sequence[LedgerEntry] = ()) -> None:
+        """Write down whose state this is, where version 0 lies, and which updates it holds."""
         with self._db.transaction():
             self._run("create_region", (*region, checkpoint.written_at_s))
             self._run("put_checkpoint", checkpoint)
+            self._run_each("put_ledger", [_ledger_row(entry) for entry in ledger])
 
     def write(self, batch: Batch) -> None:
         """Write all of `batch`, or nothing of it where this raises; on disk when it returns.

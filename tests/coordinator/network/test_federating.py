@@ -13,11 +13,13 @@ import pytest
 from msgspec.structs import replace
 
 from coordinator.config import CoordinatorConfig
+from coordinator.former_life import FormerLife, ledger_of
 from coordinator.history import read_history
 from coordinator.service import Service
 from skerry.protocol import sparse
+from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.limits import PART_BYTES_MAX
-from skerry.protocol.messages import BroadcastId, PeerModel, UpdateOffered
+from skerry.protocol.messages import BroadcastId, PeerModel, UpdateAccepted, UpdateOffered
 from skerry.protocol.parts import cut
 from skerry.tasks.bundle import resolve
 from skerry.vector import Float32, SparseVector
@@ -66,11 +68,12 @@ class Stream:
     def __init__(self, device: Any, version: Any) -> None:
         self.device, self.version, self.sequence = device, version, device.welcome.last_sequence
 
-    async def update(self, value: float) -> None:
+    async def update(self, value: float) -> UpdateAccepted:
         self.sequence += 1
         payload = sparse.encode(SparseVector.full(np.full(SIZE, value, np.float32)))
         await self.device.offer(self.sequence, self.version, payload)
-        await self.device.accepted()
+        accepted: UpdateAccepted = await self.device.accepted()
+        return accepted
 
 
 async def stream(coordinator: Any, name: str) -> Stream:
@@ -162,6 +165,39 @@ async def test_a_coordinator_that_lost_its_disk_goes_on_from_what_its_peer_holds
     assert caplog.text.count("going on from what peers hold") == 1
 
 
+async def test_what_a_peer_has_heard_of_is_not_applied_again_by_who_lost_its_disk(
+    region: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = "http://127.0.0.1:1"
+    east, west = await region("east"), await region("west", url=url)
+    here, there = await stream(east, "pi-e"), await stream(west, "pi-w")
+    await until_merged([here, there], [east, west], 2)
+    taken = there.sequence
+    async with asyncio.timeout(20):
+        while (probe := await east.device("pi-w")).welcome.last_sequence < taken:
+            await probe.socket.close()
+            await asyncio.sleep(0.1)  # west's ledger is on its way
+    await west.service.stop()
+    shutil.rmtree(tmp_path / "west")
+
+    alone = {"recipe": EAGER | {"federation": {"rule": "none"}}}
+    west = await region("west", url=url, **alone)
+    assert "with updates of 1 devices" in caplog.text
+    before = await west.model()
+    for again in range(2):
+        there = await stream(west, "pi-w")
+        assert there.sequence == taken
+        there.sequence = taken - 1
+        assert (await there.update(0.1)).weight == 1.0
+        assert (await west.json("/v1/admin/status"))["version"] == 0
+        np.testing.assert_array_equal(await west.model(), before)
+        if not again:
+            await west.service.stop()
+            west = await region("west", url=url, **alone)  # from its own disk now
+    await there.update(0.1)
+    assert (await west.json("/v1/admin/status"))["version"] == 1
+
+
 async def test_of_several_peers_the_one_with_the_newest_exchange_is_believed(
     make_config: Callable[..., CoordinatorConfig],
 ) -> None:
@@ -176,10 +212,14 @@ async def test_of_several_peers_the_one_with_the_newest_exchange_is_believed(
             assert (name, size) == ("eu", SIZE)
             return [held(1, 90, 8, 70.0), held(2, 5, 9, 60.0), held(2, 4, 9, 80.0)]
 
+        async def ledger_before(self, name: str) -> list[LedgerLine]:
+            assert name == "eu"
+            return [LedgerLine("kite", 3, 0.5, 0)]
+
     config = make_config("eu", peers={"us": "http://127.0.0.1:9"})
     told: Any = Told()
-    values, age = await Service(config)._first_model(resolve(config.bundle), told)
-    assert age == 60.0
+    values, former = await Service(config)._first_model(resolve(config.bundle), told)
+    assert former == FormerLife(60.0, ledger_of([LedgerLine("kite", 3, 0.5, 0)]))
     np.testing.assert_array_equal(values, np.full(SIZE, 60.0, np.float32))
 
 

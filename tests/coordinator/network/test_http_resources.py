@@ -227,6 +227,12 @@ async def test_a_sign_of_life_tells_region_version_and_bundle(peer: Peer) -> Non
     assert status.bundle == peer.headers["Skerry-Bundle"]
 
 
+@pytest.mark.parametrize(("of", "status"), [("us", 200), ("mars", 403), ("", 403)])
+async def test_what_is_known_of_a_ledger_is_told_to_peers_alone(peer: Peer, of: str, status: int) -> None:
+    async with peer.coordinator.http.get(f"{peer.coordinator.url}/v1/federation/ledger?of={of}") as response:
+        assert response.status == status
+
+
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "words"),
     [

@@ -135,6 +135,51 @@ async def test_what_a_peer_holds_of_this_coordinator_counts_only_where_it_is_its
         await runner.cleanup()
 
 
+LINE = LedgerLine("kite", 1, 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("whose", "lines", "more", "pages", "told"),
+    [
+        ("eu", ledger_lines.encode([LINE]), 2, 3, 3),
+        ("eu", ledger_lines.encode([LINE]), 10**9, 5, 5),
+        ("us", ledger_lines.encode([LINE]), 2, 1, 0),
+        ("eu", b"nonsense", 2, 1, 0),
+    ],
+    ids=["to its end", "without end", "of another", "none"],
+)
+async def test_a_lost_ledger_is_read_page_by_page_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, whose: str, lines: bytes, more: int, pages: int, told: int
+) -> None:
+    monkeypatch.setattr(peers_module, "OWN_LEDGER_PAGES_MAX", 5)
+    asked: list[str] = []
+
+    async def give(request: web.Request) -> web.Response:
+        assert request.query["of"] == "eu"
+        asked.append(request.query["after"])
+        page = PeerLedger(whose, lines, f"d/{len(asked)}", more=len(asked) <= more)
+        return web.Response(body=frames.encode(page))
+
+    application = web.Application()
+    application.router.add_get("/v1/federation/ledger", give)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        peers = Peers(
+            {"us": f"http://127.0.0.1:{runner.addresses[0][1]}", "nowhere": NOWHERE},
+            "0" * 64,
+            Metrics(),
+            connector=aiohttp.TCPConnector,
+            progress_timeout_s=5.0,
+            rng=random.Random(1),
+        )
+        assert await peers.ledger_before("eu") == told * [LINE]
+        assert asked == ["", *(f"d/{page}" for page in range(1, pages))]
+    finally:
+        await runner.cleanup()
+
+
 @pytest.mark.parametrize(("name", "pages"), [("us", peers_module.LEDGER_PAGES_MAX), ("them", 1)])
 async def test_a_ledger_without_end_or_of_another_keeps_nobody_busy(name: str, pages: int) -> None:
     """Between so many pages the peer is asked for signs of life again; what is another's is not believed."""
