@@ -52,8 +52,7 @@ class Roaming:
         self._settings, self._state, self._counts = settings, state, counts
         self._log = LedgerLog(settings.process)
         self._elsewhere: dict[str, dict[int, tuple[str, LedgerLine]]] = {}  # by device and sequence: whose line
-        self._contested: dict[tuple[str, int], LedgerLine] = {}  # that are looked up, to be taken back
-        self._taken_back: set[tuple[str, int]] = set()  # since the process began
+        self._contested: dict[tuple[str, int], tuple[str, LedgerLine]] = {}  # being looked up: whose copy is to stay
         self._peers: dict[str, tuple[str, float]] = {}  # by name: URL, and when it was last seen
         state.ledger.tell(self._log, everything=settings.url is not None)  # agents are sent here and there, then
 
@@ -147,16 +146,26 @@ class Roaming:
             recent = ledger.recall(*key)
             if recent is None and ledger.may_have_forgotten(*key):
                 recent = RecentUpdate(line.sequence, 0, None)  # or none: the journal knows
-            if recent is not None and not recent.elsewhere and self._stays(recent, event.peer, line):
-                self._contested[key] = line
+            if recent is None or recent.elsewhere or not self._stays(recent, event.peer, line):
+                continue
+            looked_up = self._contested.get(key)
+            if looked_up is None:  # once at a time: a second answer would be of before the first one's taking back
                 effects.append(FindUpdate(*key))
+            if looked_up is None or (line.moves, event.peer) > (looked_up[1].moves, looked_up[0]):
+                self._contested[key] = event.peer, line
         return effects
 
     def update_found(self, found: UpdateFound) -> list[Effect]:
-        """Take an update back that another region has taken, too: out of what is held, or out of the model."""
+        """Take an update back that another region has taken, too: out of what is held, or out of the model.
+
+        Not one that was answered again by more moves while it was looked up: the peer hears of it, and gives way.
+        """
         key, state = (found.device, found.sequence), self._state
-        line, recent = self._contested.pop(key, None), state.ledger.recall(*key)
-        if line is None or key in self._taken_back or (recent is not None and recent.elsewhere):
+        contested, recent = self._contested.pop(key, None), state.ledger.recall(*key)
+        if contested is None:
+            return []
+        peer, line = contested
+        if recent is not None and (recent.elsewhere or not self._stays(recent, peer, line)):
             return []
         if found.vector is None:
             if recent is not None or found.version is not None:
@@ -164,10 +173,9 @@ class Roaming:
             return []
         held = next((one for one in state.held if (one.arrival.device, one.arrival.sequence) == key), None)
         if held is None and found.version is None:  # it was let go meanwhile
-            self._contested[key] = line
+            self._contested[key] = contested
             return [FindUpdate(*key)]
         self._counts.taken_back += 1
-        self._taken_back.add(key)
         if recent is not None:
             state.ledger.change(*key, weight=line.weight, elsewhere=True)
         if held is not None:

@@ -230,10 +230,43 @@ def test_one_that_was_taken_earlier_elsewhere_stays(region: Region, words: Any) 
     assert told(region)[0].sequence == 1
 
 
-def test_what_was_looked_up_and_came_back_further_meanwhile_goes_all_the_same(region: Region, words: Any) -> None:
+def test_what_nobody_asked_for_is_not_taken_back(region: Region, words: Any) -> None:
     region.handle(words.update("kite", 1, own(0)), 1.0)
     region.handle(heard(line(1, 0.25, moves=1)), 2.0)
-    assert region.handle(found(words, 2, 1, 0.6), 2.0) == []  # of another number: nobody asked
+    assert region.handle(found(words, 2, 1, 0.6), 2.0) == []
+
+
+def test_a_device_that_comes_back_while_its_update_is_looked_up_loses_it_in_neither_region(words: Any) -> None:
+    """It is answered here by more moves then, and the other region hears so."""
+    regions = []
+    for name in ("here", "there"):
+        settings = RegionSettings(f"{name}-1", name, (), words.lone, words.bundle, 1 << 18, f"http://{name}:1", name)
+        regions.append(Region(settings, RegionState(f"{name}/00000001", AgeHistory(0, [0.0])), 0.0))
+    here, there = regions
+    here.handle(words.update("kite", 1, own(0)), 1.0)  # neither answer reaches the device
+    there.handle(words.update("kite", 1, own(0), moves=1, base_age=0.0), 2.0)
+    assert here.handle(heard(*told(there)), 3.0) == [FindUpdate("kite", 1)]
+    assert answer(here.handle(words.update("kite", 1, own(0), moves=2), 3.0)).weight == weight_of(here, 1)
+    later = told(here)
+    assert here.handle(found(words, 1, 1, weight_of(here, 1)), 3.0) == []
+    assert there.handle(heard(*later, peer="here-1"), 4.0) == [FindUpdate("kite", 1)]
+    gone = there.handle(found(words, 1, 1, weight_of(there, 1)), 4.0)
+    assert [type(one) for one in gone] == [JournalTakenBack, Apply]
+    assert (here.counts.taken_back, there.counts.taken_back) == (0, 1)
+    assert ([one.moves for one in told(here)], told(there)) == ([2], [])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_regions_that_took_it_later_the_latest_is_the_one_to_give_way_to(
+    region: Region, words: Any, order: tuple[int, int]
+) -> None:
+    region.handle(words.update("kite", 1, own(0)), 1.0)
+    pages = heard(line(1, 0.25, moves=1)), heard(line(1, 0.5, moves=3), peer="far-1")
+    effects = [effect for place in order for effect in region.handle(pages[place], 2.0)]
+    assert effects == [FindUpdate("kite", 1)]
+    region.handle(words.update("kite", 1, own(0), moves=2), 2.0)  # later than one of them
+    assert of(JournalTakenBack, region.handle(found(words, 1, 1, 0.6), 2.0))
+    assert weight_of(region, 1) == 0.5
 
 
 @given(st.integers(0, 3), st.integers(0, 3), st.sampled_from([("a", "b"), ("b", "a")]))
@@ -300,12 +333,13 @@ def test_one_that_the_ledger_has_forgotten_is_looked_up_in_the_journal(region: R
     late = heard(line(2, 0.25, moves=1))
     assert region.handle(late, 2.0) == [FindUpdate("kite", 2)]
     assert region.handle(UpdateFound("kite", 2), 2.0) == []  # it was passed over, or is cut away
-    region.handle(late, 2.0)
-    region.handle(late, 2.0)
+    assert region.handle(late, 2.0) == [FindUpdate("kite", 2)]
+    assert region.handle(late, 2.0) == []  # it is being looked up
     there = found(words, 2, 2, 0.5)
     assert [type(one) for one in region.handle(there, 2.0)] == [JournalTakenBack, Apply]
-    region.handle(late, 2.0)
-    assert region.handle(there, 2.0) == []  # looked up before it was taken back
+    assert region.handle(there, 2.0) == []  # nobody asked
+    assert region.handle(late, 2.0) == [FindUpdate("kite", 2)]
+    assert region.handle(UpdateFound("kite", 2), 2.0) == []  # the journal says that it was taken back
     assert region.version == newest + 1
     assert region.handle(heard(line(99, 0.25, moves=1)), 2.0) == []  # above all that were taken here
 
