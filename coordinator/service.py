@@ -190,7 +190,7 @@ class Service:
 
         update_bytes_max = bytes_max(bundle.manifest.layout.size, config.limits.update_bytes_max)
         self.agents = agents = Agents(
-            replace(config.limits, update_bytes_max=update_bytes_max), self.metrics, self._work
+            replace(config.limits, update_bytes_max=update_bytes_max), self.metrics, self._work, self._revoked
         )
         peers = Peers(
             config.peers,
@@ -359,7 +359,7 @@ class Service:
             run_in_thread=self._enrolment,
             wall_clock=self._wall_clock,
             coordinators=lambda: ({} if url is None else {config.name: url}) | peers.serving_agents(),
-            revoked=lambda: agents.end_revoked(self._revoked),
+            revoked=agents.end_revoked,
             device_certificate_s=config.enrolment.device_certificate_s,
             open_database=self._open_database,
         )

@@ -52,6 +52,9 @@ HELLO_S = 10.0  # a stream without a Hello by then is ended
 CLOSE_S = 2.0  # how long to wait for the other side's goodbye
 RECONNECT_AFTER_S = 1.0  # said in Drain where the process stops or a certificate has expired
 AWAY_S = 30.0  # said in Drain where an operator empties this coordinator
+REVOKED = Refused(
+    "revoked", "this certificate counts no more: it was revoked, or another key came first under this name", retry=False
+)
 DECODE_INLINE_BYTES_MAX = 256 << 10  # a larger payload is decoded in a thread: it would hold all streams up
 _TCP_LAST_DATA_RECEIVED = struct.Struct("=52xI")  # linux/tcp.h: tcp_info.tcpi_last_data_recv, milliseconds
 
@@ -109,8 +112,16 @@ class _Stream:
 class Agents:
     """Every stream of this coordinator."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, run_in_thread: RunInThread) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        metrics: Metrics,
+        run_in_thread: RunInThread,
+        revoked: Callable[[Identified], bool] = lambda _: False,
+    ) -> None:
+        """Begin without streams; `revoked` says whether a certificate counts no more."""
         self._limits = limits
+        self._revoked = revoked
         self.connections_max = limits.connections_max  # may be changed at any time; streams that stand stay
         self._metrics = metrics
         self._run_in_thread = run_in_thread
@@ -208,6 +219,8 @@ class Agents:
         if caller is not None and hello.device != caller.subject.name:
             detail = f"the certificate is of device {caller.subject.name}, not of {hello.device}: join with that name"
             raise _Refusal(Refused("malformed", detail, retry=False))
+        if caller is not None and self._revoked(caller):  # since the socket was opened
+            raise _Refusal(REVOKED)
         return hello, len(frame)
 
     async def _serve(self, hello: Hello, hello_bytes: int, socket: web.WebSocketResponse, request: web.Request) -> None:
@@ -280,6 +293,8 @@ class Agents:
             event = UpdateArrived(stream.device, offered, payload, read_vector(payload, size), assembled.frame_bytes)
         else:
             vector = await self._run_in_thread(lambda: read_vector(payload, size))
+            if stream.ended:  # meanwhile: the device was revoked, or says it again on its newer stream
+                return
             event = UpdateArrived(stream.device, offered, payload, vector, assembled.frame_bytes)
         if isinstance(event.vector, Malformed):
             log.warning(
@@ -335,14 +350,12 @@ class Agents:
         refused = Refused("superseded", "the same device has opened a newer stream", retry=False)
         self._dismiss(older, self._refuse(older.socket, older.request, refused, f"device {older.device}"))
 
-    def end_revoked(self, revoked: Callable[[Identified], bool]) -> None:
+    def end_revoked(self) -> None:
         """End the streams of devices whose certificate counts no more, at once."""
         for stream in list(self._streams.values()):
-            if stream.caller is not None and revoked(stream.caller):
-                detail = "this certificate counts no more: it was revoked, or another key came first under this name"
-                refused = Refused("revoked", detail, retry=False)
+            if stream.caller is not None and self._revoked(stream.caller):
                 who = f"device {stream.device}"
-                self._dismiss(stream, self._refuse(stream.socket, stream.request, refused, who))
+                self._dismiss(stream, self._refuse(stream.socket, stream.request, REVOKED, who))
 
     def end_expired(self, now_s: float) -> None:
         """Let devices come again whose certificate expired while their stream stood; `now_s` is the wall clock's."""

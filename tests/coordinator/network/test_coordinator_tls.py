@@ -219,7 +219,7 @@ async def test_the_stream_of_a_revoked_device_ends_at_once_and_it_does_not_come_
     sessions = {name: await parties.session(parties.party("agent", name)) for name in ("pi-1", "pi-2")}
     devices = {name: await connect(one, coordinator.url, name) for name, one in sessions.items()}
     revoked.add("pi-1")
-    coordinator.service.agents.end_revoked(lambda caller: caller.subject.name in revoked)
+    coordinator.service.agents.end_revoked()
     refused = await devices["pi-1"].next(Refused)
     assert (refused.reason, refused.retry) == ("revoked", False)
     with pytest.raises(WSServerHandshakeError) as caught:

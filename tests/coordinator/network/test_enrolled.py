@@ -11,13 +11,18 @@ import aiohttp
 import pytest
 
 from coordinator import peers as peers_module
+from coordinator import stream as streams
 from coordinator.enrolment.operator import Operator
+from coordinator.events import DeviceDisconnected, Event, TrafficCounted
 from skerry import joining
 from skerry.identity import tls
 from skerry.identity.certificate import fingerprint
 from skerry.identity.join_token import JoinToken, secret_sha256
 from skerry.identity.key_file import IdentityFolder
+from skerry.protocol import sparse
 from skerry.protocol.messages import Refused
+from skerry.vector import SparseVector
+from tests.coordinator.network.conftest import Device
 from tests.coordinator.network.test_coordinator_tls import Parties
 
 Start = Callable[..., Awaitable[Any]]
@@ -102,6 +107,55 @@ async def test_a_device_joins_streams_and_is_shut_out_for_good(
     await coordinator.service.stop()
     restarted = await begin(listen={"port": port})
     assert await refusal(stack, identity, restarted.url) == (403, "revoked")
+
+
+async def test_a_socket_that_was_opened_before_a_revocation_says_hello_in_vain(
+    begin: Start, parties: Parties, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    coordinator = await begin()
+    identity = await enrol(parties, coordinator.url, "pi-1", tmp_path / "pi-1")
+    connector = aiohttp.TCPConnector(ssl=tls.client_context(identity))
+    session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    spare = Device("pi-1", await session.ws_connect(f"{coordinator.url}/v1/agents/stream"))
+    stack.push_async_callback(spare.socket.close)
+    await operate(parties, coordinator.url, "/v1/admin/devices/pi-1/revoke", {})
+    await spare.hello()
+    refused = await spare.receive()
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.retry) == ("revoked", False)
+
+
+async def test_an_update_that_is_being_read_when_its_device_is_revoked_does_not_count(
+    begin: Start,
+    parties: Parties,
+    connect: Any,
+    stack: AsyncExitStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(function: Callable[[], Any]) -> Any:
+        reading.set()
+        await may_go_on.wait()
+        return function()
+
+    coordinator = await begin()
+    agents, submitted = coordinator.service.agents, list[Event]()
+    identity = await enrol(parties, coordinator.url, "pi-1", tmp_path / "pi-1")
+    device = await stream(stack, connect, identity, coordinator.url, "pi-1")
+    version, values = await device.model()
+    monkeypatch.setattr(streams, "DECODE_INLINE_BYTES_MAX", 0)
+    monkeypatch.setattr(agents, "_run_in_thread", slow)
+    monkeypatch.setattr(agents.region, "submit", submitted.append)
+    await device.offer(1, version, sparse.encode(SparseVector.full(values)))
+    await reading.wait()
+    await operate(parties, coordinator.url, "/v1/admin/devices/pi-1/revoke", {})
+    may_go_on.set()
+    async with asyncio.timeout(20):
+        while agents._open:  # noqa: ASYNC110 - until nothing reads the stream any more
+            await asyncio.sleep(0.005)
+    assert [type(event) for event in submitted if not isinstance(event, TrafficCounted)] == [DeviceDisconnected]
 
 
 async def test_who_is_shut_out_in_one_region_is_shut_out_in_all(
