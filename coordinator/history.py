@@ -95,6 +95,7 @@ def read_history(state_dir: Path) -> History:
 
     Raises:
         SchemaTooNewError: another version of Skerry wrote it.
+        StateDamagedError: a row is not what was written there.
         StorageError: it cannot be read.
     """
     try:
@@ -110,14 +111,10 @@ def read_history(state_dir: Path) -> History:
             taken_back=[TakenBackEntry(*row) for row in store.history("taken_back")],
             evaluations=[EvaluationEntry(*row) for row in store.history("evaluations")],
             telemetry={
-                device: TelemetryEntry(**(msgspec.structs.asdict(_read(telemetry)) | {"at_s": at_s}))
-                for device, at_s, telemetry in store.history("telemetry")
+                device: TelemetryEntry(**(msgspec.structs.asdict(telemetry) | {"at_s": at_s}))
+                for device, at_s, telemetry in store.telemetry()
             },
             traffic=[TrafficEntry(*row) for row in store.history("traffic")],
         )
     finally:
         store.close()
-
-
-def _read(telemetry: str) -> Telemetry:
-    return msgspec.json.decode(telemetry, type=Telemetry)

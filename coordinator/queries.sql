@@ -125,7 +125,7 @@ SELECT version, sender, weight, age, received_at_s FROM journal WHERE kind = 'me
 -- name: history_evaluations
 SELECT at_s, version, age, kind, examples, correct, loss FROM evaluation ORDER BY at_s, rowid;
 
--- name: history_telemetry
+-- name: telemetry
 SELECT device, at_s, telemetry FROM telemetry ORDER BY device;
 
 -- name: history_traffic

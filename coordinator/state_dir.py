@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +38,12 @@ class StateDir:
 def is_made(path: Path, open_database: OpenDatabase = Database) -> bool:
     """Say whether there is a region's state in `path`, whole or not."""
     try:
-        store = Store(path, read_only=True, open_database=open_database)
+        with closing(Store(path, read_only=True, open_database=open_database)) as store:
+            return store.region() is not None
     except NotMadeError:
         return False
     except StorageError:
         return True  # `open_state` says what is wrong with it
-    try:
-        return store.region() is not None
-    finally:
-        store.close()
 
 
 def open_state(
@@ -74,7 +72,7 @@ def open_state(
             if found is None:
                 _create(store, path, expected, initial, former, at_s)
             else:
-                _check(found, expected, path)
+                _check(store, found, expected, path)
             recovered = recover(store, path, expected.coordinator)
             if recovered.vectors.size != len(initial):
                 size = recovered.vectors.size
@@ -128,14 +126,16 @@ def _create(
     store.create_region(region, CheckpointRow(0, 0, at_s), former.ledger)
 
 
-def _check(found: RegionRow, expected: RegionRow, state_dir: Path) -> None:
+def _check(store: Store, found: RegionRow, expected: RegionRow, state_dir: Path) -> None:
     """See that the state is of this coordinator and this task.
 
     Raises:
         ConfigError: it is another's.
+        StateDamagedError: it is damaged, and so perhaps not another's.
     """
     for name in ("coordinator", "region", "bundle_sha256"):
         if getattr(found, name) != getattr(expected, name):
+            store.check()
             raise ConfigError(
                 f"{state_dir}: holds the state of {name} {getattr(found, name)!r}, the configuration says "
                 f"{getattr(expected, name)!r}: set another state_dir, or move this one away to start afresh"

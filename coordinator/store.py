@@ -323,23 +323,28 @@ class Store:
     def ledger(self) -> list[LedgerEntry]:
         """Return every device's line."""
         return [
-            LedgerEntry(device, last_sequence, updates, msgspec.json.decode(recent, type=list[RecentUpdate]))
+            LedgerEntry(device, last_sequence, updates, self._decoded(recent, list[RecentUpdate]))
             for device, last_sequence, updates, recent in self._rows("ledger")
         ]
 
     def token(self) -> TokenState | None:
         """Return the federation's token state; None where none was written: somebody has to make the first token."""
         rows = self._rows("token")
-        return msgspec.json.decode(rows[0][0], type=TokenState) if rows else None
+        return self._decoded(rows[0][0], TokenState) if rows else None
 
     def rules(self) -> dict[type[RuleState], RuleState]:
         """Return what rules remember, by type."""
-        states = [msgspec.json.decode(state, type=RuleState) for (state,) in self._rows("rule_states")]
+        states = [self._decoded(state, RuleState) for (state,) in self._rows("rule_states")]
         return {type(state): state for state in states}
 
     def conducts(self) -> list[Conduct]:
         """Return how every device's updates look."""
-        return [msgspec.json.decode(line, type=Conduct) for (line,) in self._rows("conducts")]
+        return [self._decoded(line, Conduct) for (line,) in self._rows("conducts")]
+
+    def telemetry(self) -> list[tuple[str, float, Telemetry]]:
+        """Return every device's latest telemetry: (device, when it came, seconds since 1970, telemetry), by device."""
+        again = ": it is written anew when the device reports again"
+        return [(device, at_s, self._decoded(line, Telemetry, again)) for device, at_s, line in self._rows("telemetry")]
 
     def replay(self, after: int, up_to: int) -> Iterator[ReplayRow]:
         """Yield what made the versions behind `after`, in order, up to version `up_to`."""
@@ -356,6 +361,12 @@ class Store:
     def history(self, name: str) -> list[tuple[Any, ...]]:
         """Return the rows of the query `history_<name>`."""
         return self._rows(f"history_{name}")
+
+    def _decoded(self, text: str, kind: Any, remedy: str = REMEDY) -> Any:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except (ValueError, TypeError) as error:  # no JSON, no text; no text nor bytes
+            raise StateDamagedError(f"{self.path}: a row with JSON is damaged: {error}{remedy}") from error
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         with self._db.errors():

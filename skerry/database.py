@@ -25,6 +25,8 @@ PAGE_BYTES = 4096
 WAL_BYTES = 8 << 20
 # What a statement that is right is refused with where the file is not what it was.
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
+# The second: an error's text, or a column's name, that holds what a damaged file has in place of text.
+REPORTED = (sqlite3.Error, UnicodeDecodeError)
 
 
 class NotMadeError(StorageError):
@@ -208,6 +210,11 @@ class _Errors:
         if isinstance(error, sqlite3.Error):
             kind = StateDamagedError if _is_damage(error) else StorageError
             raise kind(f"{self._path}: {error}{disk_remedy(error)}") from error
+        if isinstance(error, UnicodeDecodeError):
+            raise StateDamagedError(
+                f"{self._path}: damaged: what SQLite says of it quotes bytes that are no text: move {self._path.name}* "
+                "away to start afresh"
+            ) from error
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
@@ -236,7 +243,7 @@ class _Transaction:
                 raise
         else:
             database.rollback()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, REPORTED):
                 with database.errors():
                     raise error
 

@@ -45,6 +45,9 @@ def delete_damaged(connection: sqlite3.Connection, table: str) -> None:
 
 def _differs(connection: sqlite3.Connection) -> dict[str, str]:
     """Return, by table, the condition that a row is not as it was written, as the table's definition has it."""
-    tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+    # One bit makes a text a blob of the same bytes, which SQLite itself takes for the text where it reads its schema.
+    tables = connection.execute(
+        "SELECT CAST(name AS TEXT), CAST(sql AS TEXT) FROM sqlite_schema WHERE CAST(type AS TEXT) = 'table' ORDER BY 1"
+    )
     found = ((name, _ARGUMENTS.search(definition)) for name, definition in tables)
     return {name: f"crc IS NOT {FUNCTION}({arguments[1]})" for name, arguments in found if arguments is not None}

@@ -12,8 +12,9 @@ import pytest
 
 from coordinator.config import Checkpoints
 from coordinator.events import PeerModelArrived, TokenArrived
+from coordinator.history import read_history
 from coordinator.recovery import Recovered, rebuild
-from coordinator.state_dir import open_state
+from coordinator.state_dir import is_made, open_state
 from coordinator.store import FILE_NAME, Batch, EvaluationRow, RegionRow, Store
 from skerry.algorithms.arrival import FedBuff, Spyker
 from skerry.algorithms.federation import SpykerToken
@@ -175,13 +176,45 @@ def test_a_value_that_changed_behind_our_back_is_noticed(killed: Fixture, table:
         "checkpoint": "written_at_s = 5",
     }
     copy = killed.copy()
-    with closing(sqlite3.connect(copy / FILE_NAME, isolation_level=None)) as db:
-        db.create_function("row_crc", -1, lambda *_: 7, deterministic=True)
-        rows = db.execute(f"UPDATE {table} SET {changes[table]}").rowcount
-    assert rows > 0
+    change_behind_our_back(copy, f"UPDATE {table} SET {changes[table]}")
     assert killed.start(copy) is None
     with pytest.raises(StateDamagedError, match=f"a checksum differs in {table}.*what its peers hold"):
         rebuild(copy, killed.expected["version"][0])
+
+
+def test_a_region_that_rotted_is_damaged_and_not_another_coordinators(killed: Fixture) -> None:
+    copy = killed.copy()
+    change_behind_our_back(copy, "UPDATE region SET coordinator = 'here-3'")
+    assert killed.start(copy) is None
+
+
+@pytest.mark.parametrize("line", ["'{'", "'[]'", "CAST(x'22AC22' AS TEXT)"])
+def test_telemetry_that_rotted_is_no_telemetry(tmp_path: Path, line: str) -> None:
+    """No model comes from it: it has no checksum, and the service starts without a look at it."""
+    store = Store(tmp_path)
+    store._db.connection.execute(f"INSERT INTO telemetry (device, at_s, telemetry) VALUES ('pi', 1.0, {line})")
+    store.check()
+    store.close()
+    with pytest.raises(StateDamagedError, match=r"coordinator\.db: .*(damaged|decode)"):
+        read_history(tmp_path)
+
+
+def test_a_region_that_is_no_text_is_somebodys(tmp_path: Path) -> None:
+    expected, initial = RegionRow("here-1", "here", "0" * 64, "here/00000009"), np.zeros(ENTRIES, np.float32)
+    open_state(tmp_path, expected, initial, 0.0).close()
+    path = tmp_path / FILE_NAME
+    data = path.read_bytes()
+    assert data.count(b"here-1here") == 1
+    path.write_bytes(data.replace(b"here-1here", b"here-1h\xacre"))
+    assert is_made(tmp_path)
+    with pytest.raises(StateDamagedError, match=r"coordinator\.db: Could not decode to UTF-8"):
+        open_state(tmp_path, expected, initial, 0.0)
+
+
+def change_behind_our_back(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME, isolation_level=None)) as db:
+        db.create_function("row_crc", -1, lambda *_: 7, deterministic=True)
+        assert db.execute(statement).rowcount > 0
 
 
 def _edit(folder: Path, statement: str) -> None:
