@@ -10,6 +10,7 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
+import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -43,6 +44,15 @@ class Scalars(msgspec.Struct, frozen=True, kw_only=True):
     position: int  # of the journal: everything up to it that has a version is in the vectors
     published: ReplicaScalars | None
     replicas: dict[str, ReplicaScalars]
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    skerry: str  # `Scalars` as JSON
+    crc32: str  # by tensor, and "" for `skerry`, as JSON
+
+
+class _Header(msgspec.Struct, frozen=True):
+    metadata: _Metadata = msgspec.field(name="__metadata__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +141,19 @@ def _encode(checkpoint: Checkpoint) -> bytes:
 
 
 def _decode(data: bytes) -> Checkpoint:
+    tensors = load(data)  # first: it also refuses a header that is nested too deep
     header_bytes = int.from_bytes(data[:8], "little")
-    metadata = msgspec.json.decode(data[8 : 8 + header_bytes])["__metadata__"]
-    tensors = load(data)
-    text = metadata["skerry"]
-    scalars = msgspec.json.decode(text, type=Scalars)
+    metadata = msgspec.json.decode(data[8 : 8 + header_bytes], type=_Header).metadata
+    if msgspec.json.decode(metadata.crc32, type=dict[str, int]) != _checksums(metadata.skerry, tensors):
+        raise ValueError("a checksum differs")
+    scalars = msgspec.json.decode(metadata.skerry, type=Scalars)
     if scalars.format_version != FORMAT_VERSION:
         raise ValueError(f"format {scalars.format_version}, this version reads {FORMAT_VERSION}")
-    if msgspec.json.decode(metadata["crc32"]) != _checksums(text, tensors):
-        raise ValueError("a checksum differs")
+    size = tensors[MODEL].size
+    for name, tensor in tensors.items():  # the checksums are of the bytes alone
+        kind = np.int64 if name == CHANGED_AT else np.float32
+        if tensor.dtype != kind or tensor.shape != (size,):
+            raise ValueError(f"{name}: {tensor.dtype} of shape {tensor.shape}, not {kind.__name__} of ({size},)")
     state = ModelState(
         model=tensors[MODEL],
         changed_at=tensors[CHANGED_AT],

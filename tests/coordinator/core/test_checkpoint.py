@@ -1,6 +1,8 @@
 """A checkpoint is whole or known not to be."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,53 @@ def test_a_torn_file_is_found(example: tuple[Checkpoint, Path], tmp_path: Path, 
     (tmp_path / "torn").write_bytes(data[: int(share * len(data))])
     with pytest.raises(CheckpointError):
         checkpoint.read(tmp_path / "torn")
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], Any]) -> bytes:
+    """Return the file with another header."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(change(json.loads(data[8:end]))).encode()
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: 6,
+        lambda header: [header],
+        lambda header: "__metadata__",
+        lambda header: None,
+        lambda header: header | {"__metadata__": None},
+        lambda header: header | {"__metadata__": ["skerry", "crc32"]},
+        lambda header: header | {"__metadata__": {}},
+        lambda header: header | {"__metadata__": header["__metadata__"] | {"skerry": 5}},
+        lambda header: header | {"__metadata__": header["__metadata__"] | {"skerry": 5000 * '{"":'}},
+        lambda header: header | {"__metadata__": header["__metadata__"] | {"skerry": "\ud800"}},
+        lambda header: header | {"__metadata__": header["__metadata__"] | {"crc32": "7"}},
+        lambda header: header | {"__metadata__": header["__metadata__"] | {"crc32": 5000 * "["}},
+        lambda header: header | {"model": header["model"] | {"dtype": "I32"}},
+        lambda header: header | {"model": header["model"] | {"shape": [1, *header["model"]["shape"]]}},
+        lambda header: header | {"changed_at": header["changed_at"] | {"dtype": "U64"}},
+        lambda header: header | {"published": header["published"] | {"dtype": "U32"}},
+        lambda header: {"changed at" if name == "changed_at" else name: one for name, one in header.items()},
+    ],
+)
+def test_a_header_of_another_shape_is_no_checkpoint(
+    example: tuple[Checkpoint, Path], tmp_path: Path, change: Callable[[dict[str, Any]], Any]
+) -> None:
+    (tmp_path / "same").write_bytes(rewritten(example[1], lambda header: header))
+    assert checkpoint.read(tmp_path / "same").position == 17
+    (tmp_path / "other").write_bytes(rewritten(example[1], change))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.read(tmp_path / "other")
+
+
+def test_a_header_that_is_nested_deep_is_no_checkpoint(tmp_path: Path) -> None:
+    for header in (100_000 * b"[", 100_000 * b'{"":', b'{"__metadata__":' + 100_000 * b"["):
+        (tmp_path / "deep").write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            checkpoint.read(tmp_path / "deep")
 
 
 def test_a_missing_file_is_no_checkpoint(tmp_path: Path) -> None:
