@@ -34,11 +34,13 @@ def open_desk(
     Raises:
         IdentityError: the coordinator's identity is missing or damaged.
         SchemaTooNewError: a newer Skerry wrote the database.
+        StateDamagedError: it is not what was written there.
         StorageError: it cannot be opened or read.
     """
     authorities = authority_files.load(folder, device_certificate_s)
     store = EnrolmentStore(state_dir, open_database=open_database)
     try:
+        store.check()
         registry = Registry(
             coordinator,
             region,

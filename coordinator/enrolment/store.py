@@ -5,8 +5,13 @@ from typing import Any
 
 from coordinator.enrolment.registry import PartyRow, Revocation, TokenRow
 from skerry.database import Database, OpenDatabase
+from skerry.errors import StateDamagedError
 
 FILE_NAME = "enrolment.db"
+REMEDY = (
+    ": put a copy of enrolment.db in its place, or move enrolment.db* away and start again: peers tell whom they "
+    "enrolled and revoked; join tokens, and revocations that no peer has heard of, have to be made again"
+)
 
 
 class EnrolmentStore:
@@ -17,13 +22,25 @@ class EnrolmentStore:
 
         Raises:
             SchemaTooNewError: a newer Skerry wrote it.
+            StateDamagedError: it is not what was written there.
             StorageError: it cannot be opened, read or written.
         """
-        self._db = open_database(state_dir / FILE_NAME, "coordinator.enrolment")
+        self._path = state_dir / FILE_NAME
+        self._db = open_database(self._path, "coordinator.enrolment")
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def check(self) -> None:
+        """See that all rows are as they were written.
+
+        Raises:
+            StateDamagedError: naming the tables in which one is not.
+            StorageError: it cannot be read.
+        """
+        if tables := self._db.damaged_tables():
+            raise StateDamagedError(f"{self._path}: a checksum differs in {', '.join(tables)}{REMEDY}")
 
     def transaction(self) -> Any:
         """All that is put inside is on disk behind it, or none of it where this raises."""
