@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from skerry.identity import key_file
 from skerry.identity.authority import LIFETIME_S, Authority
-from skerry.identity.certificate import Subject
+from skerry.identity.certificate import Role, Subject
 from skerry.identity.key_file import IdentityFolder
 
 
@@ -25,6 +25,12 @@ class Authorities:
     def federation(self) -> str:
         """The federation that they sign for."""
         return self.issuer.federation
+
+    def life_s(self, role: Role, now_s: float) -> float:
+        """Return for how long a certificate counts that is signed now: for no longer than its issuer's."""
+        above = self.issuer.certificate if role == "agent" else self.root_certificate
+        life_s = self.device_lifetime_s if role == "agent" else LIFETIME_S[role]
+        return min(life_s, above.not_valid_after_utc.timestamp() - now_s)
 
     def sign(
         self, subject: Subject, key: ec.EllipticCurvePublicKey, now_s: float, addresses: Sequence[str] = ()

@@ -98,7 +98,9 @@ class Desk:
         token = self.registry.check_token(asked.join_token.hex(), secret_sha256(asked.secret), asked.role)
         self._check_ready()
         key, issuer_key = self._keys(asked)
-        admission = self.registry.join(token, asked.name, key_sha256(key), self._wall_clock())
+        now_s = self._wall_clock()
+        left_s_min = self.authorities.life_s(asked.role, now_s) / 2  # as when a certificate is renewed
+        admission = self.registry.join(token, asked.name, key_sha256(key), now_s, left_s_min=left_s_min)
         return await self._certify(admission, key, issuer_key, asked.addresses, again=admission.known)
 
     async def renew(self, caller: Identified, asked: RenewalRequested) -> bytes:

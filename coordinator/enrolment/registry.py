@@ -99,7 +99,7 @@ class Admission(NamedTuple):
     """Somebody may have a certificate."""
 
     party: PartyRow  # of one that is new, without the certificate that is about to be made
-    known: bool  # it is enrolled here already
+    known: bool  # it is enrolled here already; who joins is given the same certificate again
     token: TokenRow | None = None  # the join token with the use that this took, to be written
 
 
@@ -216,10 +216,11 @@ class Registry:
             raise Refusal("wrong_role", f"this join token is for a party of role {token.role}, not {role}")
         return token
 
-    def join(self, token: TokenRow, name: str | None, key: str, now_s: float) -> Admission:
+    def join(self, token: TokenRow, name: str | None, key: str, now_s: float, *, left_s_min: float = 0.0) -> Admission:
         """Let the holder of `key` join with a join token from `check_token`, and take a use of it.
 
-        Who comes again with the same key and name, because the answer was lost, is let in again without a further use.
+        Who comes again with the same key and name, because the answer was lost, is let in again without a further use,
+        as long as its certificate counts for more than `left_s_min`; else it joins anew, and keeps its place.
 
         Raises:
             Refusal: the join token has ended, or the name is not to be had.
@@ -232,7 +233,7 @@ class Registry:
             raise Refusal(
                 "revoked", f"{name!r} with this key was revoked: remove its identity folder to make a new key"
             )
-        if known is not None:
+        if known is not None and (_is_under_way(known, token) or known.expires_at_s - now_s > left_s_min):
             return Admission(known, known=True)
         if token.role == "coordinator" and not self._signs_coordinators:
             raise Refusal("no_root", self._no_root())
@@ -247,7 +248,7 @@ class Registry:
                 late_s = now_s - token.expires_at_s
                 raise Refusal("expired", f"this join token expired {late_s:.0f} s ago: ask the operator for a new one")
         holder = self._holder(token.role, name)
-        if holder is not None:
+        if holder is not None and holder.key != key:
             raise Refusal(
                 "name_taken",
                 f"the name {name!r} belongs to another key: choose another name, or, if this machine replaces "
@@ -255,7 +256,10 @@ class Registry:
             )
         token = token._replace(used=token.used + 1)
         self._tokens[token.identifier] = token
-        party = PartyRow(token.role, name, key, token.region, name, token.identifier, now_s, 0.0, "")
+        if known is None:
+            party = PartyRow(token.role, name, key, token.region, name, token.identifier, now_s, 0.0, "")
+        else:
+            party = known._replace(join_token=token.identifier, expires_at_s=0.0, serial="")
         self._add(party)
         return Admission(party, known=False, token=token)
 
@@ -425,6 +429,11 @@ class Registry:
             f"coordinator {self._coordinator!r} does not hold the root's key, which alone signs coordinators and "
             "operators: ask where `skerry-coordinator init` ran, or bring root-key.pem here for as long as it takes"
         )
+
+
+def _is_under_way(party: PartyRow, token: TokenRow) -> bool:
+    """Return whether a party joins with this join token at this moment: its certificate is being signed."""
+    return party.join_token == token.identifier and not party.serial
 
 
 def parse_revocation(text: str) -> Revocation | None:

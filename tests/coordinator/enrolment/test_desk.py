@@ -58,6 +58,22 @@ async def test_a_lost_answer_is_given_again_even_after_a_restart(bench: Bench, o
         await restarted.desk.join(asked(token, make_key(), "other"))
 
 
+async def test_a_device_that_was_away_for_too_long_joins_again_with_its_key(bench: Bench) -> None:
+    """It needs a new join token, and gets a new certificate, of which a lost answer is given again."""
+    key, first = make_key(), await bench.token()
+    before = await bench.desk.join(asked(first, key))
+    bench.now_s[0] += 44 * 86400
+    assert await bench.desk.join(asked(first, key)) == before
+    bench.now_s[0] += 56 * 86400
+    with pytest.raises(Refusal, match="used up"):
+        await bench.desk.join(asked(first, key))
+    second = await bench.token(2)
+    after = await bench.desk.join(asked(second, key))
+    party = shown(bench, frames.decode(after, Joined, bytes_max=1 << 20))
+    assert party.not_after_s == pytest.approx(bench.now_s[0] + 90 * 86400, abs=2)
+    assert await bench.desk.join(asked(second, key)) == after
+
+
 async def test_two_that_come_at_once_share_a_sync_and_not_a_use(bench: Bench) -> None:
     token = await bench.token()
     keys = [make_key() for _ in range(4)]

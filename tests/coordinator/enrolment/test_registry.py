@@ -84,7 +84,23 @@ def test_joining_again_with_the_same_key_takes_no_further_use() -> None:
     eu.revoke_token("00" * 8)
     again = join(eu, at_s=NOW_S + 2 * HOUR_S)
     assert (again.known, again.token, again.party) == (True, None, first.party)
+    eu.enrol(signed := first.party._replace(expires_at_s=NOW_S + 3 * HOUR_S, serial="1"))
+    assert join(eu, at_s=NOW_S + 2 * HOUR_S).party == signed
     assert eu.tokens()[0].used == 1
+
+
+@pytest.mark.parametrize("expires_at_s", [0.0, NOW_S - HOUR_S, NOW_S + HOUR_S], ids=["elsewhere", "expired", "soon"])
+def test_who_comes_again_when_its_certificate_ends_needs_a_join_token_that_counts(expires_at_s: float) -> None:
+    """Or the join token that it came with once would be as good as a certificate without an end."""
+    old = PartyRow("agent", "pi", KEY, "eu", "Kitchen", "22" * 8, 1.0, expires_at_s, "1" if expires_at_s else "")
+    eu = registry(parties=[old])
+    made = token(eu)
+    again = eu.join(made, "pi", KEY, NOW_S, left_s_min=HOUR_S)
+    assert again.party == old._replace(join_token="00" * 8, expires_at_s=0.0, serial="")
+    assert (again.known, again.token) == (False, made._replace(used=1))
+    eu.enrol(old)
+    with refused("used"):
+        eu.join(eu.tokens()[0], "pi", KEY, NOW_S, left_s_min=HOUR_S)
 
 
 def test_a_join_token_ends_with_its_time_to_live() -> None:
