@@ -92,6 +92,7 @@ class Device:
         # conversation
         self._connected = False
         self._welcomed = False  # on this stream
+        self._lineage = ""  # of the models that are offered on it; "" before the first one
         self._assembler = Assembler(PAYLOAD_BYTES_MAX)
         self._too_large = RepeatedWarning(log)
         self._last_sequence, self._moves = memory.last_sequence, memory.moves
@@ -224,7 +225,7 @@ class Device:
     # --- conversation ---
 
     def _greet(self) -> list[Effect]:
-        self._connected, self._welcomed = True, False
+        self._connected, self._welcomed, self._lineage = True, False, ""
         self._assembler = Assembler(PAYLOAD_BYTES_MAX)
         if not self._opened:  # what was offered so far is not set in the model yet: start over rather than keep a chain
             self._early_offers = []
@@ -322,8 +323,7 @@ class Device:
             self._invited = True  # the coordinator will not hear of it, and so offers nothing
             return self._settle(sequence, 0.0, accepted=False)
         first, moves = first_part(sequence, update, each_bytes, partial), self._moves - update.moves
-        abroad = bool(update.lineage) and update.lineage.rpartition("/")[0] != self._welcome.region
-        return [SendUpdate(sequence, each_bytes, first, moves, abroad)]
+        return [SendUpdate(sequence, each_bytes, first, moves, abroad=update.lineage != self._lineage)]
 
     def _settle(self, sequence: int, weight: float | None, *, accepted: bool) -> list[Effect]:
         if sequence not in self._waiting:
@@ -333,6 +333,7 @@ class Device:
         return [SettleUpdate(sequence, weight, accepted), *self._next_cycle()]
 
     def _model_offered(self, offer: ModelOffered) -> list[Effect]:
+        self._lineage = offer.version.lineage
         try:
             payload = self._assembler.add((offer.version, offer.base), offer.part)
         except MalformedMessage as error:

@@ -144,7 +144,7 @@ class SendUpdate(msgspec.Struct, frozen=True):
     part_bytes: int
     first_part: int
     moves: int = 0  # how often the device has changed coordinators since it made the update
-    abroad: bool = False  # the base is of another region than the stream: its age is to be told
+    abroad: bool = False  # the base is of another lineage than the stream's models, or may be: its age is to be told
 
 
 class SendTelemetry(msgspec.Struct, frozen=True):

@@ -120,7 +120,7 @@ class UpdateOffered(msgspec.Struct, frozen=True, tag="update_offered", omit_defa
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)]
     part: Part  # sparse vector, see `sparse`
     whole: bool = False  # every entry of the model that was trained, not what to add to the base
-    base_age: Age | None = None  # of the base, where its lineage is of another region; None: not known, or of no use
+    base_age: Age | None = None  # of the base, where its lineage may be another one; None: not known
     moves: Count = 0  # how often the device has changed coordinators since it made this update
 
 

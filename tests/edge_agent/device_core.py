@@ -66,4 +66,4 @@ def finished(cycle: int, base: int = 1, *, finite: bool = True, seconds: float =
 
 
 def stored(sequence: int, payload_bytes: int = 100) -> UpdateStored:
-    return UpdateStored(sequence, payload_bytes, 7)
+    return UpdateStored(sequence, payload_bytes, 7, at(1).lineage)

@@ -137,13 +137,14 @@ def test_values_that_the_coordinator_will_not_have_do_not_return(training: Devic
 
 def test_all_that_waits_is_sent_again_in_order_after_a_reconnect(training: Device) -> None:
     tell(training, finished(1), stored(1), finished(2), stored(2), Disconnected("cut"))
-    assert tell(training, Connected(), Received(welcome())) == [SendUpdate(1, 65536, 0), SendUpdate(2, 65536, 0)]
+    again = [SendUpdate(number, 65536, 0, abroad=True) for number in (1, 2)]
+    assert tell(training, Connected(), Received(welcome())) == again
 
 
 def test_an_update_stored_between_connecting_and_the_welcome_is_sent_once(training: Device) -> None:
     tell(training, finished(1), Disconnected("cut"), Connected())
     assert tell(training, stored(1)) == []
-    assert tell(training, Received(welcome())) == [SendUpdate(1, 65536, 0)]
+    assert tell(training, Received(welcome())) == [SendUpdate(1, 65536, 0, abroad=True)]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_an_update_goes_on_where_it_was_cut(
 ) -> None:
     tell(training, finished(1), stored(1, payload_bytes=200_000), Disconnected("cut"), Connected())
     effects = tell(training, Received(welcome(partial=partial, part_bytes_max=part_bytes_max)))
-    assert effects[-1] == SendUpdate(1, min(part_bytes_max, 65536), first)
+    assert effects[-1] == SendUpdate(1, min(part_bytes_max, 65536), first, abroad=True)
 
 
 def test_an_update_that_needs_more_parts_than_there_may_be_is_rejected_here(

@@ -32,6 +32,11 @@ def there() -> Received:
     return Received(welcome(coordinator="c2", region="r2"))
 
 
+def of_lineage(lineage: str) -> Received:
+    first = offer(2).message
+    return Received(replace(first, version=ModelVersion(lineage, 0)))  # type: ignore[type-var]
+
+
 # --- the core ---
 
 
@@ -44,12 +49,20 @@ def test_an_update_tells_elsewhere_how_often_it_moved_and_the_age_of_its_base(tr
     again = tell(training, Disconnected("gone"), Connected(), there())
     assert SendUpdate(1, 65536, 0, 1, abroad=True) in again  # to the same one: no move
     home = tell(training, Disconnected("gone"), Connected(), Received(welcome()))
-    assert SendUpdate(1, 65536, 0, 2, abroad=False) in home
+    assert SendUpdate(1, 65536, 0, 2, abroad=True) in home  # nothing was offered yet: home may have lost its state
 
 
 def test_an_update_that_was_made_behind_the_move_has_not_moved(training: Device) -> None:
-    tell(training, Connected(), there(), offer(2), finished(1))
+    tell(training, Connected(), there(), of_lineage("r2/00000001"), finished(1))
     assert tell(training, UpdateStored(1, 100, 7, "r2/00000001")) == [SendUpdate(1, 65536, 0, 0, abroad=False)]
+
+
+def test_where_the_coordinator_lost_its_state_the_age_of_an_older_base_is_told(training: Device) -> None:
+    """Its region is the same, its lineage is new: without the age the update would be rejected."""
+    tell(training, Disconnected("gone"), Connected(), Received(welcome()), of_lineage("r/00000002"), finished(1))
+    assert tell(training, HERE) == [SendUpdate(1, 65536, 0, 0, abroad=True)]
+    tell(training, finished(2))
+    assert tell(training, UpdateStored(2, 100, 7, "r/00000002")) == [SendUpdate(2, 65536, 0, 0, abroad=False)]
 
 
 def test_a_restart_forgets_no_move() -> None:
@@ -58,7 +71,7 @@ def test_a_restart_forgets_no_move() -> None:
     effects = tell(device, Connected(), there())
     assert SendUpdate(1, 65536, 0, 3, abroad=True) in effects
     effects = tell(device, Disconnected("gone"), Connected(), Received(welcome()))
-    assert SendUpdate(1, 65536, 0, 4, abroad=False) in effects
+    assert SendUpdate(1, 65536, 0, 4, abroad=True) in effects
 
 
 def test_a_models_age_comes_with_it(training: Device) -> None:
