@@ -34,7 +34,7 @@ def there() -> Received:
 
 def of_lineage(lineage: str) -> Received:
     first = offer(2).message
-    return Received(replace(first, version=ModelVersion(lineage, 0)))  # type: ignore[type-var]
+    return Received(replace(first, version=ModelVersion(lineage, 0)))
 
 
 # --- the core ---
