@@ -82,7 +82,10 @@ class Store:
             StorageError: it cannot be opened, read or written.
         """
         self._path = path
-        self._database = open_database(path, __package__, read_only=look_only, leave_no_trace=look_only)
+        self._given_up: list[str] = []  # tables, before a migration
+        self._database = open_database(
+            path, __package__, read_only=look_only, leave_no_trace=look_only, repair=self._give_up
+        )
         with self._database.errors():
             self._database.connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
@@ -109,14 +112,8 @@ class Store:
         Raises:
             StorageError: it cannot be read or written.
         """
-        given_up = [table for table in COSTS if table in self._database.damaged_tables()]
-        with self._database.transaction():
-            # The residual may hold what a lost update has sent: it must not count twice.
-            if {"outbox", "residual"} & set(given_up):
-                self._run("empty_residual")
-            for table in {*given_up} - {"residual"}:
-                self._database.delete_damaged(table)
-        return [f"{self._path}: {table} was damaged: {COSTS[table]}" for table in given_up]
+        self._give_up(self._database)
+        return [f"{self._path}: {table} was damaged: {COSTS[table]}" for table in COSTS if table in self._given_up]
 
     def load(self) -> Stored:
         """Return all that is on disk.
@@ -224,6 +221,18 @@ class Store:
 
     def _one(self, query: str) -> Any:
         return self._database.connection.execute(self._database.queries[query]).fetchone()
+
+    def _give_up(self, database: Database) -> None:
+        """See `repair`; `database` may be of an older schema, about to be migrated."""
+        damaged = database.damaged_tables()
+        given_up = [table for table in COSTS if table in damaged]
+        with database.transaction():
+            # The residual may hold what a lost update has sent: it must not count twice.
+            if {"outbox", "residual"} & set(given_up):
+                database.connection.execute(database.queries["empty_residual"])
+            for table in {*given_up} - {"residual"}:
+                database.delete_damaged(table)
+        self._given_up += given_up
 
     def _run(self, query: str, **values: Any) -> None:
         self._database.connection.execute(self._database.queries[query], values)

@@ -8,7 +8,7 @@ checksums of their own, see `row_checksum`.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from importlib import resources
@@ -33,6 +33,9 @@ class NotMadeError(StorageError):
     """There is nothing to read yet: the service has not made its database."""
 
 
+Repair = Callable[["Database"], object]
+
+
 class OpenDatabase(Protocol):
     """Opens a service's database, see `Database`; a simulation brings a disk of its own."""
 
@@ -44,6 +47,7 @@ class OpenDatabase(Protocol):
         wal_bytes: int = WAL_BYTES,
         read_only: bool = False,
         leave_no_trace: bool = False,
+        repair: Repair | None = None,
     ) -> "Database":
         """Open or create `path`."""
 
@@ -59,6 +63,7 @@ class Database:
         wal_bytes: int = WAL_BYTES,
         read_only: bool = False,
         leave_no_trace: bool = False,
+        repair: Repair | None = None,
         durable: bool = True,
     ) -> None:
         """Open or create `path`; migrate an older schema of `package`.
@@ -71,6 +76,8 @@ class Database:
             leave_no_trace: with `read_only`, make no files beside a database that nobody has open, which would belong
                 to whoever looks and keep the service out. For a short look: a service that starts meanwhile is not
                 kept from writing.
+            repair: deletes damaged rows of a database that is to be migrated, where the service goes on right without
+                them; any that it leaves stop the service.
             durable: what is committed is on disk. False leaves it to the system when that happens: for a simulation,
                 whose own disk decides what a power cut leaves.
 
@@ -83,7 +90,7 @@ class Database:
         self._path = path
         self._errors, self._transaction = _Errors(path), _Transaction(self)
         self._wal_bytes = wal_bytes
-        self._durable = durable
+        self._durable, self._repair = durable, repair
         self.queries = _queries(package)
         if read_only and not path.exists():
             raise NotMadeError(f"{path}: is missing: no service has run here")
@@ -188,7 +195,18 @@ class Database:
             found = " ".join(verdict.split())  # several lines
             raise StateDamagedError(f"{self._path}: damaged: {found}: move {self._path.name}* away to start afresh")
         if version < len(scripts):
+            if version:
+                self._refuse_damaged_rows()
             self._migrate(scripts, version)
+
+    def _refuse_damaged_rows(self) -> None:
+        """A row that a migration copies gets a new checksum, over whatever is in it."""
+        if self._repair is not None:
+            self._repair(self)
+        if tables := self.damaged_tables():
+            raise StateDamagedError(
+                f"{self._path}: a checksum differs in {', '.join(tables)}: move {self._path.name}* away to start afresh"
+            )
 
     def _migrate(self, scripts: list[str], version: int) -> None:
         with self.transaction():

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from skerry.database import PAGE_BYTES, WAL_BYTES, Database
+from skerry.database import PAGE_BYTES, WAL_BYTES, Database, Repair
 
 SYNCS_PER_FILE = 2  # itself, and its folder
 PAGES_MAX = 0xFFFFFFFE  # SQLite's own limit
@@ -110,10 +110,19 @@ class Disk:
         wal_bytes: int = WAL_BYTES,
         read_only: bool = False,
         leave_no_trace: bool = False,
+        repair: Repair | None = None,
     ) -> Database:
         """See `skerry.database.OpenDatabase`."""
         kind = _SimulatedDatabase if self._images is None else _DatabaseInMemory
-        return kind(self, path, package, wal_bytes=wal_bytes, read_only=read_only, leave_no_trace=leave_no_trace)
+        return kind(
+            self,
+            path,
+            package,
+            wal_bytes=wal_bytes,
+            read_only=read_only,
+            leave_no_trace=leave_no_trace,
+            repair=repair,
+        )
 
     def begin(self) -> Write:
         """Something that may write is about to be done; call `done` behind it."""
@@ -248,14 +257,28 @@ class _SimulatedDatabase(Database):
     """Tells its disk of its commits."""
 
     def __init__(
-        self, disk: Disk, path: Path, package: str, *, wal_bytes: int, read_only: bool, leave_no_trace: bool
+        self,
+        disk: Disk,
+        path: Path,
+        package: str,
+        *,
+        wal_bytes: int,
+        read_only: bool,
+        leave_no_trace: bool,
+        repair: Repair | None,
     ) -> None:
         self._disk = disk
         self._index: int | None = None  # handle of the shared memory that says how far the log is written
         self.name = path.name
         self.log_path = path.with_name(f"{path.name}-wal")
         super().__init__(
-            path, package, wal_bytes=wal_bytes, read_only=read_only, leave_no_trace=leave_no_trace, durable=False
+            path,
+            package,
+            wal_bytes=wal_bytes,
+            read_only=read_only,
+            leave_no_trace=leave_no_trace,
+            repair=repair,
+            durable=False,
         )
         disk.opened(self)
 

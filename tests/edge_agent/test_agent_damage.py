@@ -3,6 +3,7 @@
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +196,33 @@ def test_what_the_agent_knows_of_itself_is_not_given_up(written: Path) -> None:
         with pytest.raises(StateDamagedError, match=r"agent: move state.db\* away to start afresh") as refused:
             store.load()
         assert refused.value.exit_code == 6
+
+
+@pytest.mark.parametrize("table", ["residual", "outbox", "model", "head"])
+def test_damage_is_found_before_a_migration_gives_it_a_checksum(
+    written: Path, table: str, later_schema: Callable[[str], None]
+) -> None:
+    expected, copy = comparable(started_whole(written)), copy_of(written)
+    change = "payload = x'00' WHERE sequence = 5" if table == "outbox" else "data = zeroblob(length(data))"
+    change_behind_our_back(copy, f"UPDATE {table} SET {change}")
+    later_schema(f"UPDATE {table} SET rowid = rowid;")
+    outcome = started(copy)
+    assert outcome is not None
+    stored, said = outcome
+    assert [line.split(": ")[1] for line in said] == [f"{table} was damaged"]
+    check(stored, said, expected)
+
+
+def test_what_the_agent_knows_of_itself_is_not_migrated_damaged(
+    written: Path, later_schema: Callable[[str], None]
+) -> None:
+    copy = copy_of(written)
+    change_behind_our_back(copy, "UPDATE agent SET last_sequence = 1")
+    later_schema("UPDATE agent SET id = id;")
+    with pytest.raises(StateDamagedError, match=r"a checksum differs in agent: move state.db\* away"):
+        Store(copy / FILE_NAME)
+    with pytest.raises(StateDamagedError):  # it is as it was
+        Store(copy / FILE_NAME)
 
 
 def closing_store(folder: Path) -> closing[Store]:

@@ -3,6 +3,7 @@
 import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,23 @@ def change_behind_our_back(folder: Path, statement: str) -> None:
     with closing(sqlite3.connect(folder / FILE_NAME, isolation_level=None)) as db:
         db.create_function("row_crc", -1, lambda *_: 7, deterministic=True)
         assert db.execute(statement).rowcount > 0
+
+
+def test_damage_is_found_before_a_migration_gives_it_a_checksum(
+    killed: Fixture, later_schema: Callable[[str], None]
+) -> None:
+    copy = killed.copy()
+    change_behind_our_back(copy, "UPDATE journal SET payload = zeroblob(length(payload))")
+    later_schema("UPDATE journal SET position = position;")
+    for _ in range(2):  # the first try changes nothing
+        with pytest.raises(StateDamagedError, match=r"a checksum differs in journal: move coordinator.db\* away"):
+            Store(copy)
+
+
+def test_a_whole_state_is_migrated(killed: Fixture, later_schema: Callable[[str], None]) -> None:
+    copy = killed.copy()
+    later_schema("UPDATE journal SET position = position;")
+    assert killed.start(copy) == killed.expected
 
 
 def _edit(folder: Path, statement: str) -> None:
