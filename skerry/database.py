@@ -194,6 +194,8 @@ class Database:
         if verdict != "ok":
             found = " ".join(verdict.split())  # several lines
             raise StateDamagedError(f"{self._path}: damaged: {found}: move {self._path.name}* away to start afresh")
+        # Else what a power cut left of a transaction might stay behind the next ones, and look as if it had been whole.
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if version < len(scripts):
             if version:
                 self._refuse_damaged_rows()

@@ -1,5 +1,6 @@
 """What holds of either service's database, whatever is in it."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from skerry import row_checksum
-from skerry.database import Database
+from skerry.database import PAGE_BYTES, Database
 from skerry.errors import SchemaTooNewError, StateDamagedError
+from skerry.write_ahead_log import lost_transactions
 
 PACKAGES = ["coordinator", "coordinator.enrolment", "edge_agent"]
 Dump = tuple[list[tuple[str, str]], list[str]]
@@ -76,3 +78,51 @@ def test_rows_are_looked_through_whose_table_is_described_by_a_blob(tmp_path: Pa
             db.execute(f"UPDATE sqlite_schema SET {column} = CAST({column} AS BLOB) WHERE tbl_name = 'agent'")
     with closing(Database(path, "edge_agent")) as database:
         assert database.damaged_tables() == ["agent"]
+
+
+WAL_HEADER_BYTES, WAL_FRAME_BYTES = 32, 24 + PAGE_BYTES
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def cut_off(path: Path, to: Path, before: bytes) -> None:
+    """Copy what a power cut leaves while the log, which was `before`, was being written: a page is not there."""
+    data = bytearray(log_of(path).read_bytes())
+    frames = range(WAL_HEADER_BYTES, len(data), WAL_FRAME_BYTES)
+    first = next(at for at in frames if data[at : at + WAL_FRAME_BYTES] != before[at : at + WAL_FRAME_BYTES])
+    begin = first + 10 * WAL_FRAME_BYTES
+    data[begin + 24 : begin + WAL_FRAME_BYTES] = bytes(PAGE_BYTES)
+    shutil.copy(path, to)
+    log_of(to).write_bytes(data)
+
+
+def test_two_power_cuts_leave_a_database_that_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "0.db"
+    sizes = 400_000, 100_000  # of rows that are written while the power goes; the second does not reach as far
+    for cut, size in enumerate(sizes):
+        database = Database(path, "coordinator")
+        before = log_of(path).read_bytes()
+        database.connection.execute("INSERT INTO rule_state (rule, state) VALUES (?, ?)", (f"{cut}", "x" * size))
+        path = tmp_path / f"{cut + 1}.db"
+        cut_off(tmp_path / f"{cut}.db", path, before)
+        database.close()
+    assert not lost_transactions(log_of(path))
+    database = Database(path, "coordinator")
+    assert database.connection.execute("SELECT count(*) FROM rule_state").fetchone() == (0,)
+    database.close()
+
+
+def test_a_recovered_log_is_emptied_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    path, killed = tmp_path / "live.db", tmp_path / "killed.db"
+    database = Database(path, "coordinator")
+    database.connection.execute("INSERT INTO rule_state (rule, state) VALUES ('arrival', '{}')")
+    for kind in ("", "-wal"):
+        shutil.copy(f"{path}{kind}", f"{killed}{kind}")
+    database.close()
+    assert log_of(killed).stat().st_size > 0
+    database = Database(killed, "coordinator")
+    assert log_of(killed).stat().st_size == 0
+    assert database.connection.execute("SELECT rule FROM rule_state").fetchall() == [("arrival",)]
+    database.close()
