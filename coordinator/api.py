@@ -290,10 +290,10 @@ class Api:
         return web.Response(text="ok\n")
 
     async def tell_readiness(self, request: web.Request) -> web.Response:
-        """Say whether agents and peers are served."""
+        """Say whether one more agent is served."""
         if self._ready():
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="stopping, or drained\n")
+        return web.Response(status=503, text="stopping, drained, or full\n")
 
     async def give_metrics(self, request: web.Request) -> web.Response:
         """Return the metrics in Prometheus' text form."""

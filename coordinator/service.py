@@ -267,7 +267,7 @@ class Service:
             self.metrics,
             self._work,
             about=about,
-            ready=lambda: self._ready and agents.takes_agents,
+            ready=lambda: self._ready and agents.has_room,
             progress_timeout_s=config.limits.progress_timeout_s,
             wall_clock=self._wall_clock,
         )

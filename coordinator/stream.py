@@ -187,10 +187,15 @@ class Agents:
             pass  # the other side is gone: an everyday event
         return socket
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more agent is served."""
+        return self.takes_agents and self._open < self.connections_max
+
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         """Take one of the places, if there is one."""
-        if not self.takes_agents or self._open >= self.connections_max:
+        if not self.has_room:
             detail = f"already has {self.connections_max} connections" if self.takes_agents else "takes no agents now"
             raise _Refusal(Refused("busy", f"this coordinator {detail}", retry=True))
         self._open += 1

@@ -5,7 +5,7 @@ Pure: told what happened and the time; clock, network and randomness are the cal
 
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_agent.backoff import Backoff
@@ -15,15 +15,20 @@ NEARER = 0.7  # a coordinator is nearer than another whose round trip takes so m
 SLACK_S = 0.005  # and less by this; of those as near as the nearest, the configuration's order decides
 STEADY_ROUNDS = 3  # of measurements in a row, before a stream that stands is left for a nearer coordinator
 SPREAD_S = 1.0  # full jitter before the first attempt elsewhere: a region's devices lose their coordinator at once
+RETURN_MAX_S = (
+    3600.0  # largest bound of the wait before a stream that stands is left for one that failed again and again
+)
 
 
 @dataclass(slots=True)
 class _Coordinator:
     url: str
     backoff: Backoff
+    returns: Backoff  # of leaving a stream elsewhere for this one
     round_trips_s: deque[float] = field(default_factory=lambda: deque(maxlen=ROUND_TRIPS))
     down: bool = False  # it did not answer when it was asked last
     not_before_s: float = 0.0  # it asked for that, or did not answer
+    return_at_s: float = 0.0  # it was left for another one: one that answers may still refuse every stream
 
     @property
     def distance_s(self) -> float | None:
@@ -62,7 +67,9 @@ class ChoiceOfCoordinator:
         """Take note of further coordinators; they come behind those that are known."""
         for url in (one.rstrip("/") for one in urls):
             if url not in self._known:
-                self._known[url] = _Coordinator(url, Backoff(self._min_s, self._max_s, self._rng))
+                backoff = Backoff(self._min_s, self._max_s, self._rng)
+                returns = Backoff(self._max_s, max(self._max_s, RETURN_MAX_S), self._rng)
+                self._known[url] = _Coordinator(url, backoff, returns)
 
     def measured(self, round_trips_s: Mapping[str, float | None]) -> None:
         """Take in a round of measurements by URL; None: no answer."""
@@ -79,9 +86,10 @@ class ChoiceOfCoordinator:
     def moves(self, now_s: float) -> bool:
         """Say whether to leave a stream that stands for a nearer coordinator, whose turn it is then.
 
-        Ask once behind each round of measurements.
+        Ask once behind each round of measurements. A coordinator that takes no more agents keeps those that it has.
         """
-        best = self._preferred(now_s)
+        up = [one.url for one in self._up(now_s) if one.return_at_s <= now_s]
+        best = _nearest([one for one in self._known.values() if one.url in up or one is self._present])
         if best is None or best is self._present:
             self._nearer, self._rounds = None, 0
             return False
@@ -96,9 +104,12 @@ class ChoiceOfCoordinator:
         """The stream to the present one is over, or there was none (not `stood`); return how long to wait for the next.
 
         One that stood is tried again first, once: a reset is no death. `wait_s`: the coordinator asked for so long;
-        `hopeless`: coming back soon cannot help.
+        `hopeless`: coming back soon cannot help. One that is left for another is returned to the later, the more often
+        that happened since its last success: that it answers measurements does not make its streams work.
         """
         gone = self._present
+        if gone.backoff.failures == 0:  # it was a success since it failed last
+            gone.returns.succeeded()
         again_s = wait_s + gone.backoff.failed(hopeless=hopeless)
         gone.not_before_s = now_s + again_s
         if stood and not wait_s and not hopeless and gone.backoff.failures == 1:
@@ -106,6 +117,7 @@ class ChoiceOfCoordinator:
         gone.down = True
         best = self._preferred(now_s)
         if best is not None:
+            gone.return_at_s = now_s + gone.returns.failed(hopeless=hopeless)
             self._go_to(best)
             return self._rng.uniform(0.0, SPREAD_S)
         self._go_to(min(self._known.values(), key=lambda one: one.not_before_s))
@@ -114,12 +126,21 @@ class ChoiceOfCoordinator:
     def _go_to(self, one: _Coordinator) -> None:
         self._present, self._nearer, self._rounds = one, None, 0
 
+    def _up(self, now_s: float) -> list[_Coordinator]:
+        """Return those that answer, as far as is known, and may be asked."""
+        return [one for one in self._known.values() if not one.down and one.not_before_s <= now_s]
+
     def _preferred(self, now_s: float) -> _Coordinator | None:
-        """Return the first of those that are as near as the nearest, of all that answer; None: nobody does."""
-        up = [one for one in self._known.values() if not one.down and one.not_before_s <= now_s]
-        measured = [(one, one.distance_s) for one in up]
-        nearest_s = min((distance_s for _, distance_s in measured if distance_s is not None), default=None)
-        if nearest_s is None:
-            return up[0] if up else None
-        far_s = nearest_s / NEARER + SLACK_S
-        return next(one for one, distance_s in measured if distance_s is not None and distance_s <= far_s)
+        """Return where to go without a stream; to one that failed lately only where no other is up. None: nobody is."""
+        up = self._up(now_s)
+        return _nearest([one for one in up if one.return_at_s <= now_s] or up)
+
+
+def _nearest(coordinators: Sequence[_Coordinator]) -> _Coordinator | None:
+    """Return the first of those that are as near as the nearest; None: there is none."""
+    measured = [(one, one.distance_s) for one in coordinators]
+    nearest_s = min((distance_s for _, distance_s in measured if distance_s is not None), default=None)
+    if nearest_s is None:
+        return next(iter(coordinators), None)
+    far_s = nearest_s / NEARER + SLACK_S
+    return next(one for one, distance_s in measured if distance_s is not None and distance_s <= far_s)

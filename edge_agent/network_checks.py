@@ -155,7 +155,10 @@ async def check_answers(
         f"cycles of {status.cycle_s:.3g} s; streams are let through"
     )
     if not ready:
-        return (warning(check, f"{found}; it is stopping", "wait until it is up again"), clock), status
+        return (
+            warning(check, f"{found}; it takes no more agents now", "wait until it has room, or is up again"),
+            clock,
+        ), status
     return (ok(check, found), clock), status
 
 

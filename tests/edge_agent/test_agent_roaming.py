@@ -164,6 +164,19 @@ async def test_one_that_takes_no_agents_is_not_returned_to(serve: Any) -> None:
         await home.until(lambda: stands(stream, home))
 
 
+async def test_one_that_answers_and_refuses_streams_is_not_returned_to_soon(serve: Any) -> None:
+    home, other = await serve(name="home"), await serve(name="other")
+    async with streaming(home.url, other.url) as (stream, _):
+        await home.until(lambda: stands(stream, home))
+        assert stream.connection is not None
+        stream.connection.leave("its recipe is refused", hopeless=True)
+        await other.until(lambda: stands(stream, other))
+        asked = len(home.sockets)
+        await asyncio.sleep(QUICK.probe_s * (STEADY_ROUNDS + 2))
+        assert stands(stream, other)
+        assert len(home.sockets) == asked
+
+
 async def test_a_stream_goes_to_coordinators_that_it_is_told_of(
     serve: Any, agent_config: Callable[..., AgentConfig], running: Any
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.choice_of_coordinator import SPREAD_S, STEADY_ROUNDS, ChoiceOfCoordinator
+from edge_agent.choice_of_coordinator import RETURN_MAX_S, SPREAD_S, STEADY_ROUNDS, ChoiceOfCoordinator
 
 HOME, NEAR, FAR = "https://home", "https://near", "https://far"
 MIN_S, MAX_S = 0.2, 30.0
@@ -169,6 +169,70 @@ def test_a_nearer_one_is_returned_to_when_it_has_been_steady() -> None:
     assert chosen.url == HOME
     measured(chosen, home=0.01, far=0.1)
     assert not chosen.moves(50.0)
+
+
+def returned_at_s(chosen: ChoiceOfCoordinator, now_s: float, **measurement: float | None) -> float:
+    """Measure each second until the stream that stands is left; return when that is."""
+    for _ in range(int(2 * RETURN_MAX_S)):
+        now_s += 1.0
+        measured(chosen, **measurement)
+        if chosen.moves(now_s):
+            return now_s
+    raise AssertionError("it stays")
+
+
+@pytest.mark.parametrize("hopeless", [False, True])
+def test_one_that_answers_and_refuses_every_stream_is_tried_less_and_less_often(hopeless: bool) -> None:
+    chosen, now_s, stood_s = choice(HOME, FAR, seed=3), 0.0, []
+    measured(chosen, home=0.01, far=0.1)
+    chosen.begin(now_s)
+    for _ in range(16):
+        while chosen.url == HOME:
+            now_s += chosen.ended(now_s, stood=True, hopeless=hopeless)
+        before_s, now_s = now_s, returned_at_s(chosen, now_s, home=0.01, far=0.1)
+        stood_s.append(now_s - before_s)
+    assert max(stood_s) <= RETURN_MAX_S + STEADY_ROUNDS
+    assert sum(stood_s[8:]) > 8 * RETURN_MAX_S / 4
+    assert stood_s[0] <= (RETURN_MAX_S if hopeless else MAX_S) + STEADY_ROUNDS
+
+
+def test_a_success_makes_up_for_what_it_refused_before() -> None:
+    chosen, now_s = choice(HOME, FAR), 0.0
+    measured(chosen, home=0.01, far=0.1)
+    for _ in range(10):
+        while chosen.url == HOME:
+            now_s += chosen.ended(now_s, stood=True)
+        now_s = returned_at_s(chosen, now_s, home=0.01, far=0.1)
+    chosen.backoff.succeeded()
+    now_s = lost(chosen, now_s)
+    assert chosen.url == FAR
+    assert returned_at_s(chosen, now_s, home=0.01, far=0.1) <= now_s + MAX_S + STEADY_ROUNDS
+
+
+def test_one_that_refuses_is_gone_to_only_where_no_other_is_up() -> None:
+    chosen = choice()
+    measured(chosen, home=0.01, near=0.02, far=0.1)
+    chosen.begin(0.0)
+    chosen.ended(0.0, stood=True, hopeless=True)
+    assert chosen.url == NEAR
+    measured(chosen, home=0.01, near=0.02, far=0.1)
+    assert lost(chosen, 2 * MAX_S) <= 2 * MAX_S + MIN_S + SPREAD_S
+    assert chosen.url == FAR
+    measured(chosen, home=0.01, near=None, far=0.1)
+    lost(chosen, 2 * MAX_S + 1.0)
+    assert chosen.url == HOME
+    measured(chosen, home=0.01, near=0.02, far=0.1)
+    for _ in range(STEADY_ROUNDS):
+        assert not chosen.moves(2 * MAX_S + 2.0)  # the stream that it takes now is as good as any
+
+
+def test_one_that_takes_no_more_agents_keeps_those_that_it_has() -> None:
+    chosen = choice(HOME, FAR)
+    measured(chosen, home=0.01, far=0.1)
+    chosen.begin(0.0)
+    for _ in range(2 * STEADY_ROUNDS):
+        measured(chosen, home=None, far=0.1)
+        assert not chosen.moves(50.0)
 
 
 def test_of_two_that_are_as_near_the_first_of_the_configuration_is_returned_to() -> None:

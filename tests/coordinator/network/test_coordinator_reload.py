@@ -97,6 +97,8 @@ async def test_a_reload_lets_no_more_streams_in_than_it_says(make_config: MakeCo
             frame = await second.receive_bytes(timeout=10)
             assert b"busy" in frame
             assert b"already has 1 connections" in frame
+            async with http.get(f"http://127.0.0.1:{service.port}/readyz") as response:
+                assert (response.status, await response.text()) == (503, "stopping, drained, or full\n")
     finally:
         await service.stop()
 
