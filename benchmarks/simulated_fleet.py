@@ -88,6 +88,7 @@ class Fleet:
             bundle=self._plan.task,
             recipe=Recipe(local_steps=Cycle() if steps is None else Fixed(steps_per_cycle=steps)),
             peers={other: f"http://{self.network.address(other)}:{PORT}" for other in REGIONS if other != region},
+            peers_wait_s=0.0,  # all of them begin at once
             insecure=True,
             limits=Limits(connections_max=self._plan.devices),
         )

@@ -252,9 +252,16 @@ async def _serve(config: CoordinatorConfig, load: Callable[[], CoordinatorConfig
         loop.add_signal_handler(name, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloads.wished.set)
     service = Service(config, manager=service_manager.of_this_process(), reloads=reloads)
-    await service.start()
-    working = asyncio.create_task(service.run())
     waiting = asyncio.create_task(stopping.wait())
+    starting = asyncio.create_task(service.start())  # may wait for peers
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.is_set():
+        starting.cancel()
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            return
+    starting.result()
+    working = asyncio.create_task(service.run())
     try:
         await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():

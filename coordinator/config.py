@@ -94,6 +94,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     recipe: str | Recipe = Recipe()  # path of a TOML file, or the tables inline
     url: Url | None = None  # where agents reach it, of any region; None: with TLS at its certificate's first address
     peers: dict[Name, str] = {}  # name -> base URL of the other coordinators
+    peers_wait_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 15.0  # at a start without a state, while no peer answers
     state_dir: Path = Path("/var/lib/skerry/coordinator")
     identity_dir: Path | None = None  # keys and certificates; None: state_dir/identity
     credentials_dir: Path | None = None  # the same files, looked for here first; None: what CREDENTIALS_DIRECTORY says

@@ -83,6 +83,10 @@ class PeerError(Exception):
     """A peer did not answer as it should; its text says how."""
 
 
+class NoAnswerError(PeerError):
+    """A peer cannot be reached, or is starting or stopping."""
+
+
 class _Page(NamedTuple):
     lines: list[LedgerLine]
     up_to: str
@@ -170,15 +174,16 @@ class Peers:
 
     # --- tasks ---
 
-    async def published_before(self, name: str, size: int) -> list[PeerModel]:
+    async def published_before(self, name: str, size: int) -> list[PeerModel] | None:
         """Ask all peers what coordinator `name`, this one, published before it lost its state.
 
         Returns:
-            The answers of those that know; each has all `size` entries of the model.
+            The answers of those that know; each has all `size` entries of the model. None: not one has answered.
         """
         async with self._session() as session:
             asked = (self._ask_for_replica(session, peer, name, size) for peer in self._peers.values())
-            return [answer for answer in await asyncio.gather(*asked) if answer is not None]
+            answers = [answer for answer in await asyncio.gather(*asked) if answer is not None]
+        return [one for answer in answers for one in answer] if answers else None
 
     async def ledger_before(self, name: str) -> list[LedgerLine]:
         """Ask all peers what they know of the ledger of coordinator `name`, this one, from before it lost its state.
@@ -214,19 +219,25 @@ class Peers:
 
     async def _ask_for_replica(
         self, session: aiohttp.ClientSession, peer: _Peer, name: str, size: int
-    ) -> PeerModel | None:
+    ) -> list[PeerModel] | None:
+        """Return the peer's answer, an empty list where it knows of no publication, None where there is no answer."""
         bytes_max = 4 * size + ANSWER_BYTES_MAX
         try:
             answer = await self._exchange(session, peer, "GET", f"replica?of={quote(name)}", b"", bytes_max)
             found = _decode(answer, PeerModel)
+        except NoAnswerError as error:
+            if peer.trouble != str(error):  # once, however often it is asked
+                log.warning("peer %s: %s", peer.name, error)
+            peer.trouble = str(error)
+            return None
         except PeerError as error:
             log.info("peer %s: nothing to come back from: %s", peer.name, error)
-            return None
+            return []
         values = read_vector(found.values, size)
         if found.coordinator != name or found.base is not None or isinstance(values, Malformed) or len(values) < size:
             log.warning("peer %s: what it holds of this coordinator is no whole model", peer.name)
-            return None
-        return found
+            return []
+        return [found]
 
     async def _ask_for_ledger(self, session: aiohttp.ClientSession, peer: _Peer, name: str) -> list[LedgerLine]:
         lines: list[LedgerLine] = []
@@ -402,15 +413,16 @@ class Peers:
                         data += await response.content.read(min(CHUNK_BYTES, bytes_max - len(data)))
                         progressed()
         except TimeoutError:
-            raise PeerError(f"no progress for {self._progress_timeout_s:g} s") from None
+            raise NoAnswerError(f"no progress for {self._progress_timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            raise PeerError(f"no connection to {peer.url}: {connection_error.reason(error)}") from None
+            raise NoAnswerError(f"no connection to {peer.url}: {connection_error.reason(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise PeerError(connection_error.reason(error)) from None
+            raise NoAnswerError(connection_error.reason(error)) from None
         peer.sent_bytes += len(body)
         peer.received_bytes += len(data)
         if response.status != 200:
-            raise PeerError(f"HTTP {response.status}: {data[:200].decode(errors='replace')}")
+            kind = PeerError if response.status < 500 else NoAnswerError
+            raise kind(f"HTTP {response.status}: {data[:200].decode(errors='replace')}")
         return bytes(data)
 
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,8 @@ from coordinator.enrolment.api import EnrolmentApi
 from coordinator.enrolment.desk import Desk
 from coordinator.enrolment.opening import open_desk
 from coordinator.evaluation import Evaluator, open_evaluator
-from coordinator.former_life import FormerLife, ledger_of
+from coordinator.first_model import add_waiting_room, first_model
+from coordinator.former_life import FormerLife
 from coordinator.intake import bytes_max
 from coordinator.metrics import Metrics
 from coordinator.network import Network, Sockets
@@ -42,7 +44,6 @@ from skerry.errors import ConfigError, DataError, StorageError
 from skerry.exposure import check_url, is_loopback
 from skerry.identity.certificate import Identified
 from skerry.identity.own import own_addresses
-from skerry.protocol import sparse
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
     BundleReference,
@@ -200,7 +201,7 @@ class Service:
             progress_timeout_s=config.limits.progress_timeout_s,
             rng=self._rng,
         )
-        initial, former = await self._first_model(bundle, peers)
+        initial, former = await self._first_model(bundle.initial_parameters(), peers)
         self.engine = Engine.open(
             replace(config, url=self.url()),
             BundleReference(bundle.sha256, bundle.file_bytes),
@@ -289,22 +290,26 @@ class Service:
             self.port,
         )
 
-    async def _first_model(self, bundle: Bundle, peers: Peers) -> tuple[Float32, FormerLife]:
-        """Return what version 0 is where there is no state yet: what peers hold of a former life."""
-        initial = bundle.initial_parameters()
-        if not self._config.peers or is_made(self._config.state_dir, self._open_database):
+    async def _first_model(self, initial: Float32, peers: Peers) -> tuple[Float32, FormerLife]:
+        """Return what version 0 is where there is no state yet."""
+        config = self._config
+        if not config.peers or is_made(config.state_dir, self._open_database):
             return initial, FormerLife()
-        found = await peers.published_before(self._config.name, len(initial))
-        newest = max(found, key=lambda one: (one.broadcast, one.publication), default=None)
-        if newest is None:
-            return initial, FormerLife()
-        ledger = ledger_of(await peers.ledger_before(self._config.name))
-        log.warning(
-            "no state here: going on from what peers hold of this coordinator, of age %.1f, with updates of %d devices",
-            newest.age,
-            len(ledger),
-        )
-        return sparse.decode(newest.values, size=len(initial)).values, FormerLife(newest.age, ledger)
+        return await first_model(initial, peers, config.name, config.peers_wait_s, self._waiting_room)
+
+    @contextlib.asynccontextmanager
+    async def _waiting_room(self) -> AsyncIterator[None]:
+        """Serve those who come while the peers are asked; where the port is any free one, nobody knows it yet."""
+        application = web.Application(middlewares=self._authorization())
+        add_waiting_room(application.router)
+        runner = self._runner(application)
+        try:
+            await runner.setup()
+            if self._config.listen.port:
+                await self._network.listen(runner, self._config.listen, self._context())
+            yield
+        finally:
+            await runner.cleanup()
 
     def _take(self, agents: Agents, evaluator: Evaluator | None, wanted: CoordinatorConfig) -> Differences:
         """Take what can be taken of another configuration without a restart."""
@@ -337,13 +342,18 @@ class Service:
             return ()
         return (authorization.middleware(self.credentials.root, self._config.name, self._wall_clock, self._revoked),)
 
+    def _runner(self, application: web.Application) -> web.AppRunner:
+        return web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+
+    def _context(self) -> ssl.SSLContext | None:
+        return None if self.credentials is None else self.credentials.server
+
     async def _listen(self, application: web.Application) -> None:
         """Open the port and write it down."""
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        runner = self._runner(application)
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)
-        context = None if self.credentials is None else self.credentials.server
-        self.port = await self._network.listen(runner, self._config.listen, context)
+        self.port = await self._network.listen(runner, self._config.listen, self._context())
         path = self._config.state_dir / PORT_FILE
         self._parts.callback(path.unlink, missing_ok=True)
         _write_port(path, self.port)

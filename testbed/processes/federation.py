@@ -197,6 +197,7 @@ class Federation:
             bundle=self.scenario.task,
             recipe=self._recipe,
             peers=peers,
+            peers_wait_s=0.0,  # a run begins with all of them at once, on ports that nobody knows yet
             state_dir=self.state_dir(region.coordinator),
             insecure=True,
             listen=Listen(host=LOOPBACK, port=0),

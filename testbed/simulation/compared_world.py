@@ -108,6 +108,7 @@ class ComparedWorld:
             bundle=self._place.bundle,
             recipe=self._recipe(served),
             peers={peer: f"http://{address(peer)}:{PORT}" for peer in servers if peer != name},
+            peers_wait_s=0.0,  # all of them begin at once
             insecure=True,
             checkpoints=_checkpoints(served, HISTORY_BYTES_MAX // len(servers) // self._model_bytes),
         )

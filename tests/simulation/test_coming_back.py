@@ -61,6 +61,58 @@ def test_a_coordinator_that_lost_its_disk_comes_back_from_its_peer(tmp_path: Pat
     assert len(read_history(federation.coordinators["us-1"].disk.folder).merges) >= 1
 
 
+def test_without_a_state_it_waits_for_a_peer_that_starts_late_and_not_for_ever(tmp_path: Path) -> None:
+    """Power comes back at one that lost its disk first; then at both, without a disk; then its peer stays away."""
+
+    def serves(federation: SmallFederation, name: str) -> bool:
+        service = federation.coordinators[name].service
+        return service is not None and service.port != 0
+
+    async def cut_power(federation: SmallFederation, *lost: str) -> None:
+        for machine in federation.coordinators.values():
+            machine.kill()
+        for name in lost:
+            shutil.rmtree(federation.coordinators[name].disk.folder)
+            federation.coordinators[name].disk.folder.mkdir()
+        await asyncio.sleep(1.0)
+
+    async def happen(federation: SmallFederation) -> None:
+        late, peer = federation.coordinators["us-1"], federation.coordinators["eu-1"]
+        await asyncio.sleep(40.0)
+        assert peer.service is not None
+        replica = peer.service.engine.replica("us-1")
+        assert replica is not None
+        await cut_power(federation, "us-1")
+        late.start()
+        await asyncio.sleep(8.0)
+        assert not serves(federation, "us-1")
+        peer.start()
+        await asyncio.sleep(2.0)
+        assert serves(federation, "us-1")
+        assert age(federation, "us-1") >= replica.age > 5.0
+
+        await cut_power(federation, "us-1", "eu-1")
+        late.start()
+        peer.start()
+        await asyncio.sleep(2.0)
+        assert serves(federation, "us-1")
+        assert serves(federation, "eu-1")
+        assert age(federation, "us-1") + age(federation, "eu-1") < replica.age
+
+        await cut_power(federation, "us-1")
+        late.start()
+        await asyncio.sleep(14.0)
+        assert not serves(federation, "us-1")
+        await asyncio.sleep(2.0)
+        assert serves(federation, "us-1")
+        peer.start()
+        await asyncio.sleep(5.0)
+
+    federation = small_federation.in_world(7, tmp_path, happen, slower=8.0)
+    assert federation.world.defects == []
+    assert [machine.failures for machine in federation.machines.values()] == 8 * [[]]
+
+
 @pytest.mark.parametrize("with_disk", [True, False])
 def test_a_region_that_was_cut_off_for_long_catches_up_and_drags_nobody_back(tmp_path: Path, with_disk: bool) -> None:
     """It has one slow device left, or nothing at all; the other region trains on for minutes."""

@@ -214,6 +214,7 @@ def make_config(tmp_path: Path, bundle_file: Path) -> Callable[..., CoordinatorC
             "state_dir": str(tmp_path / name),
             "insecure": True,
             "listen": {"port": 0},
+            "peers_wait_s": 0.0,
             "recipe": {"arrival": {"rule": "constant", "weight": 0.5}},
         }
         return msgspec.convert(defaults | keys, CoordinatorConfig, dec_hook=lambda kind, value: kind(value))

@@ -100,15 +100,15 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
 
 @pytest.fixture
 def begin(config_file: Path) -> Iterator[Begin]:
-    """Return a function that starts `run` and returns the process and its base URL once it listens."""
+    """Return a function that starts `run` and returns the process and its base URL once it listens or says so."""
     started: list[Process] = []
 
-    def start(**options: Any) -> tuple[Process, str]:
+    def start(until: str = "listening on", **options: Any) -> tuple[Process, str]:
         process = subprocess.Popen(run_command(config_file), cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
         started.append(process)
         assert process.stderr is not None
         for line in process.stderr:
-            if "listening on" in line:
+            if until in line:
                 return process, f"http://{line.split()[-1]}"
         raise AssertionError("it did not start")
 
@@ -137,6 +137,15 @@ async def test_it_stops_on_a_signal_with_a_last_checkpoint(begin: Begin, connect
     state_dir = config_file.parent / "state"
     assert (state_dir / "checkpoints" / f"{1:012d}.safetensors").exists()
     assert np.isfinite(rebuild(state_dir, 1)).all()
+
+
+def test_it_stops_on_a_signal_while_it_waits_for_peers(begin: Begin, config_file: Path) -> None:
+    config_file.write_text('peers_wait_s = 3600\npeers = { us = "http://127.0.0.1:9" }\n' + config_file.read_text())
+    process, _ = begin(until="no peer answers")
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=20)
+    assert (process.returncode, text) == (0, "")
+    assert not (config_file.parent / "state" / "coordinator.db").exists()
 
 
 async def test_a_full_disk_ends_it_and_loses_nothing_acknowledged(

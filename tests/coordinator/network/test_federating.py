@@ -1,6 +1,7 @@
 """Coordinators that find each other over loopback, exchange models, and survive each other's faults."""
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import socket
@@ -8,20 +9,19 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from coordinator.config import CoordinatorConfig
+from coordinator.first_model import first_model
 from coordinator.former_life import FormerLife, ledger_of
 from coordinator.history import read_history
-from coordinator.service import Service
 from skerry.protocol import sparse
 from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.limits import PART_BYTES_MAX
 from skerry.protocol.messages import BroadcastId, PeerModel, UpdateAccepted, UpdateOffered
 from skerry.protocol.parts import cut
-from skerry.tasks.bundle import resolve
 from skerry.vector import Float32, SparseVector
 
 Start = Callable[..., Awaitable[Any]]
@@ -198,9 +198,7 @@ async def test_what_a_peer_has_heard_of_is_not_applied_again_by_who_lost_its_dis
     assert (await west.json("/v1/admin/status"))["version"] == 1
 
 
-async def test_of_several_peers_the_one_with_the_newest_exchange_is_believed(
-    make_config: Callable[..., CoordinatorConfig],
-) -> None:
+async def test_of_several_peers_the_one_with_the_newest_exchange_is_believed() -> None:
     """Whatever its age: a region's age falls where updates are taken back."""
 
     def held(epoch: int, number: int, publication: int, age: float) -> PeerModel:
@@ -216,11 +214,35 @@ async def test_of_several_peers_the_one_with_the_newest_exchange_is_believed(
             assert name == "eu"
             return [LedgerLine("kite", 3, 0.5, 0)]
 
-    config = make_config("eu", peers={"us": "http://127.0.0.1:9"})
-    told: Any = Told()
-    values, former = await Service(config)._first_model(resolve(config.bundle), told)
+    values, former = await first_model(np.zeros(SIZE, np.float32), Told(), "eu", 0.0, contextlib.nullcontext)
     assert former == FormerLife(60.0, ledger_of([LedgerLine("kite", 3, 0.5, 0)]))
     np.testing.assert_array_equal(values, np.full(SIZE, 60.0, np.float32))
+
+
+async def test_two_that_start_at_once_without_a_state_do_not_wait_for_each_other(
+    region: Start, ports: dict[str, int], http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first of them serves already: it is alive, not ready, has nothing for its peer, and agents come again."""
+    url = f"http://127.0.0.1:{ports['east']}"
+
+    async def answer(path: str) -> tuple[int, str]:
+        async with http.get(url + path) as response:
+            return response.status, await response.text()
+
+    async with asyncio.timeout(20):
+        first = asyncio.ensure_future(region("east", peers_wait_s=3600.0))
+        while "no peer answers: asking for 3600 s" not in caplog.text:  # noqa: ASYNC110 - another part's log
+            await asyncio.sleep(0.01)
+        assert await answer("/healthz") == (200, "ok\n")
+        for path in ("/readyz", "/v1/agents/stream"):
+            assert await answer(path) == (503, "starting\n")
+        told = await answer("/v1/federation/replica?of=west")
+        assert told == (404, "there is no state here yet: its peers are asked, too")
+        west = await region("west", peers_wait_s=3600.0)
+        east = await first
+    assert caplog.text.count("no peer answers") == 1
+    for one in (east, west):
+        assert (await one.json("/v1/admin/status"))["age"] == 0.0
 
 
 async def test_a_peer_with_another_bundle_is_not_listened_to(

@@ -83,6 +83,9 @@ def _messages(connection: _Connection, *, to_server: bool) -> Iterator[tuple[byt
     if not to_server and not connection.upgraded:
         if HEAD_END not in data:
             return
+        if not data.startswith(b"HTTP/1.1 101 "):  # refused, and the connection ends
+            data.clear()
+            return
         connection.upgraded = True
         del data[: data.index(HEAD_END) + len(HEAD_END)]
     for frame in _binary_frames(data):

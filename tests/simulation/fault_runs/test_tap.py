@@ -84,6 +84,12 @@ def test_peers_are_heard_and_error_pages_and_bundles_are_not(seed: int) -> None:
     assert [one.message for one in heard(pieces)] == [TOKEN, status, TOKEN, TAKEN]
 
 
+def test_an_answer_that_refuses_a_stream_is_no_frame_of_it() -> None:
+    page = b"\x82\x05an error page, which looks like a frame"
+    answer = http("HTTP/1.1 503 Service Unavailable", page)
+    assert heard([("d1>c1#1 there", UPGRADE), ("d1>c1#1 back", answer)]) == []
+
+
 def test_connections_are_kept_apart() -> None:
     first, second = websocket(frames.encode(HELLO), b"abcd"), websocket(frames.encode(Heartbeat(2.0)), b"abcd")
     found = heard(
