@@ -64,11 +64,11 @@ class Enrolment(Protocol):
     def digest(self) -> str | None:
         """Of the revocations that are known here."""
 
-    async def learn(self, revocations: Sequence[Revocation]) -> object:
+    async def learn(self, revocations: Sequence[Revocation], peer: str) -> object:
         """Take a peer's revocations.
 
         Raises:
-            Refusal: there would be too many.
+            Refusal: it has told too many.
         """
 
     async def learn_parties(self, parties: Sequence[PartyRow]) -> object:
@@ -322,7 +322,7 @@ class Peers:
                 told = parse_page(page.revoked, after)
                 if told is None:
                     raise PeerError("tells no revocations, or not in order")
-                await self.enrolment.learn(told)
+                await self.enrolment.learn(told, peer.name)
             except (PeerError, Refusal) as error:
                 self._metrics.peer_failures[peer.name] += 1
                 log.warning("peer %s: its revocations cannot be taken: %s", peer.name, error)

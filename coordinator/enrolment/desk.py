@@ -191,13 +191,13 @@ class Desk:
         """Of the revocations that are known here."""
         return self.registry.digest
 
-    async def learn(self, revocations: Sequence[Revocation]) -> list[Revocation]:
+    async def learn(self, revocations: Sequence[Revocation], peer: str) -> list[Revocation]:
         """Take a peer's revocations; return those that were new.
 
         Raises:
-            Refusal: there would be too many.
+            Refusal: it has told too many.
         """
-        return await self._shut_out(self.registry.learn(revocations))
+        return await self._shut_out(self.registry.learn(revocations, peer))
 
     async def learn_parties(self, parties: Sequence[PartyRow]) -> list[PartyRow]:
         """Take note of a peer's parties; return those that were new.

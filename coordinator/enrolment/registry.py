@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import re
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ RefusalReason = Literal[
 TTL_MIN_S, TTL_MAX_S = 60.0, 366 * 86400.0
 USES_MAX = 100_000
 TOKENS_MAX = 10_000  # that operators are told of; one that ended makes room
-REVOCATIONS_MAX = 100_000  # about 30 MB
+REVOCATIONS_PER_PEER_MAX = 100_000  # new to us, from one start to the next: about 30 MB
 TITLE_CHARS_MAX = 100
 PARTIES_MAX = 1_000_000
 PAGE_ENTRIES_MAX = 256  # revocations or parties told at a time
@@ -128,6 +129,7 @@ class Registry:
         self._parties: dict[tuple[Role, str], dict[str, PartyRow]] = {}
         self._told: list[str] = []  # every party as peers are told of it
         self._revoked = set(revocations)
+        self._learnt_from: Counter[str] = Counter()  # by peer: revocations that were new
         self._revoked_texts = sorted(one.text() for one in self._revoked)
         self._digest: str | None = None
         for party in parties:
@@ -368,22 +370,19 @@ class Registry:
             Refusal: there is no such party here, and no key was given.
         """
         keys = [party.key for party in self._known(role, name)] if key is None else [key]
-        return self.learn([Revocation(role, name, one) for one in keys])
+        return self._take([Revocation(role, name, one) for one in keys if not self.is_revoked(role, name, one)])
 
-    def learn(self, revocations: Iterable[Revocation]) -> list[Revocation]:
-        """Take revocations from anywhere; return those that were new.
+    def learn(self, revocations: Iterable[Revocation], peer: str) -> list[Revocation]:
+        """Take a peer's revocations; return those that were new. What one peer tells takes no room from anybody else.
 
         Raises:
-            Refusal: there would be more than anybody can have meant.
+            Refusal: the peer has told more than anybody can have meant.
         """
         new = [one for one in dict.fromkeys(revocations) if one not in self._revoked]
-        if len(self._revoked) + len(new) > REVOCATIONS_MAX:
-            raise Refusal("busy", f"there would be more than {REVOCATIONS_MAX} revocations")
-        for one in new:
-            self._revoked.add(one)
-            insort(self._revoked_texts, one.text())
-            self._digest = None
-        return new
+        if self._learnt_from[peer] + len(new) > REVOCATIONS_PER_PEER_MAX:
+            raise Refusal("busy", f"there would be more than {REVOCATIONS_PER_PEER_MAX} revocations of {peer!r}")
+        self._learnt_from[peer] += len(new)
+        return self._take(new)
 
     @property
     def digest(self) -> str | None:
@@ -399,6 +398,13 @@ class Registry:
         return page, start + len(page) < len(self._revoked_texts)
 
     # --- inside ---
+
+    def _take(self, new: list[Revocation]) -> list[Revocation]:
+        for one in new:
+            self._revoked.add(one)
+            insort(self._revoked_texts, one.text())
+            self._digest = None
+        return new
 
     def _add(self, party: PartyRow) -> None:
         same = self._parties.setdefault((party.role, party.name), {})

@@ -224,8 +224,8 @@ async def test_who_loses_a_name_to_an_earlier_key_at_a_peer_is_ended(bench: Benc
 
 async def test_what_was_known_before_is_neither_written_nor_ends_anything(bench: Bench) -> None:
     one = Revocation("agent", "far", "a" * 64)
-    assert await bench.desk.learn([one]) == [one]
-    assert await bench.desk.learn([one]) == []
+    assert await bench.desk.learn([one], "us-1") == [one]
+    assert await bench.desk.learn([one], "us-1") == []
     assert bench.ended == [None]
 
 

@@ -248,7 +248,7 @@ def test_of_two_keys_with_one_name_the_first_one_holds_it() -> None:
 
 def test_a_revocation_is_for_one_role() -> None:
     eu = registry()
-    eu.learn([Revocation("agent", "pi", KEY)])
+    eu.learn([Revocation("agent", "pi", KEY)], "us-1")
     assert eu.refusal(caller()) is not None
     assert eu.refusal(caller(role="coordinator")) is None
 
@@ -274,7 +274,7 @@ def test_a_device_may_renew_at_any_coordinator_which_then_knows_it() -> None:
 
 def test_a_revoked_party_renews_nothing() -> None:
     eu = registry()
-    eu.learn([Revocation("agent", "pi", KEY)])
+    eu.learn([Revocation("agent", "pi", KEY)], "us-1")
     with refused("revoked"):
         eu.renew(caller(), KEY, NOW_S)
 
@@ -330,10 +330,10 @@ def test_in_whatever_order_they_come_revocations_have_one_digest(
     some: list[Revocation], more: list[Revocation]
 ) -> None:
     eu, us = registry(), registry()
-    eu.learn(some)
+    eu.learn(some, "us-1")
     assert (eu.digest is None) == (not some)
-    eu.learn(more)
-    us.learn(more[::-1] + some)
+    eu.learn(more, "us-1")
+    us.learn(more[::-1] + some, "us-1")
     texts = sorted({one.text() for one in some + more})
     expected = hashlib.sha256("".join(f"{one}\n" for one in texts).encode()).hexdigest() if texts else None
     assert eu.digest == us.digest == expected
@@ -346,7 +346,7 @@ def test_asked_page_by_page_a_peer_tells_every_revocation_once(
 ) -> None:
     eu = registry()
     for one in lists:
-        eu.learn(one)
+        eu.learn(one, "us-1")
     size = data.draw(st.integers(1, 5))
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -376,16 +376,23 @@ def test_what_is_no_revocation_is_none(text: str) -> None:
 def test_what_is_known_is_not_new() -> None:
     eu = registry()
     one = Revocation("agent", "pi", KEY)
-    assert eu.learn([one, one]) == [one]
-    assert eu.learn([one]) == []
+    assert eu.learn([one, one], "us-1") == [one]
+    assert eu.learn([one], "us-1") == []
 
 
-def test_there_is_a_limit_to_what_a_peer_may_revoke(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registries, "REVOCATIONS_MAX", 2)
+def test_a_peer_that_revokes_too_much_takes_no_room_from_anybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "REVOCATIONS_PER_PEER_MAX", 2)
     eu = registry(revocations=[Revocation("agent", "a", KEY)])
-    with refused("busy", "more than 2"):
-        eu.learn([Revocation("agent", "b", KEY), Revocation("agent", "c", KEY)])
-    assert eu.learn([Revocation("agent", "b", KEY)])
+    b, c, d = (Revocation("agent", name, KEY) for name in "bcd")
+    with refused("busy", "more than 2 revocations of 'us-1'"):
+        eu.learn([b, c, d], "us-1")
+    assert eu.learn([b, c], "us-1") == [b, c]
+    assert eu.learn([b, c], "us-1") == []
+    with refused("busy"):
+        eu.learn([d], "us-1")
+    assert eu.learn([d], "ap-1") == [d]
+    assert eu.revoke("coordinator", "us-1", KEY) == [Revocation("coordinator", "us-1", KEY)]
+    assert eu.revoke("coordinator", "us-1", KEY) == []
 
 
 # --- parties of peers ---

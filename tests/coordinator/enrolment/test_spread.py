@@ -99,7 +99,7 @@ async def test_what_one_coordinator_revokes_another_one_learns_and_keeps(
 ) -> None:
     monkeypatch.setattr(registries, "PAGE_ENTRIES_MAX", page)
     eu, us = await open_bench("eu-1"), await open_bench("us-1")
-    await eu.desk.learn([revocation(number) for number in range(5)])
+    await eu.desk.learn([revocation(number) for number in range(5)], "ap-1")
     tell = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0).tell_revocations
     async with serving(lambda: eu.desk.digest, tell) as url, polling(url, us):
         pages = 5 if page == 1 else 1
@@ -116,8 +116,8 @@ async def test_what_one_coordinator_revokes_another_one_learns_and_keeps(
 
 async def test_where_we_know_more_a_peer_is_asked_once_and_not_for_ever(open_bench: OpenBench) -> None:
     eu, us = await open_bench("eu-1"), await open_bench("us-1")
-    await eu.desk.learn([revocation(1)])
-    await us.desk.learn([revocation(2)])
+    await eu.desk.learn([revocation(1)], "ap-1")
+    await us.desk.learn([revocation(2)], "ap-1")
     asked = statuses = 0
 
     async def tell(request: web.Request) -> web.Response:
@@ -163,7 +163,7 @@ async def test_a_broken_peer_is_counted_and_disturbs_nobody(open_bench: OpenBenc
 
 
 async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registries, "REVOCATIONS_MAX", 10)
+    monkeypatch.setattr(registries, "REVOCATIONS_PER_PEER_MAX", 10)
     us = await open_bench("us-1")
 
     async def tell(request: web.Request) -> web.Response:
@@ -175,6 +175,7 @@ async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, mo
     async with serving(lambda: "0" * 64, tell) as url, polling(url, us) as metrics:
         await until(lambda: metrics.peer_failures["eu-1"] >= 2)
     assert len(us.desk.registry.revocations()[0]) <= 10
+    assert len(await us.desk.revoke("coordinator", "eu-1", "a" * 64)) == 1  # and it can be thrown out itself
 
 
 async def test_a_name_that_is_enrolled_in_one_region_is_taken_in_the_others(open_bench: OpenBench) -> None:
