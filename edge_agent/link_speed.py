@@ -106,7 +106,7 @@ async def ask_status(session: "aiohttp.ClientSession", url: str) -> CoordinatorS
         raise LinkFailed(f"{where}: answers {response.status}; is this a coordinator?")
     try:
         return msgspec.json.decode(body, type=CoordinatorStatus)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LinkFailed(f"{where}: is no coordinator's status: {error}") from error
 
 

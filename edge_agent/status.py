@@ -91,7 +91,7 @@ def read(folder: Path) -> Status | None:
         return None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StorageError(f"{path}: is no status of this version: {error}") from error
     if not status.running or _lives(status):
         return status

@@ -94,11 +94,11 @@ def test_a_process_that_was_killed_and_not_reaped_does_not_run(
 
 def test_an_agent_that_ends_leaves_the_reason_and_its_figures(tmp_path: Path) -> None:
     here = ThisProcess()
-    for before in (None, status_of(1, 0.0), "no status of this version"):
+    for before in (None, status_of(1, 0.0), b"no status of this version", b'{"device": "\xac"}'):
         if isinstance(before, Status):
             status_file.write(tmp_path, before)
         elif before is not None:
-            (tmp_path / status_file.FILE_NAME).write_text(before)
+            (tmp_path / status_file.FILE_NAME).write_bytes(before)
         status_file.write_end(tmp_path, "pi-2", "the disk is full", here, 7.0)
         found = status_file.read(tmp_path)
         assert found is not None

@@ -8,12 +8,14 @@ from statistics import median
 
 import msgspec
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
 from edge_agent import cli as cli_module
 from edge_agent.bench import percentile, sigma, with_slowdown
 from edge_agent.cli import cli
-from edge_agent.link_speed import BYTES_MAX, ROUND_TRIPS, LinkFailed, LinkSpeed, measure_link
+from edge_agent.link_speed import BYTES_MAX, ROUND_TRIPS, LinkFailed, LinkSpeed, ask_status, measure_link
 from edge_agent.step_times import STEPS_MIN, step_times
 from skerry import profile
 from skerry.errors import ConfigError
@@ -173,6 +175,18 @@ def test_latency_is_half_the_shortest_trip_and_jitter_what_comes_on_top() -> Non
 async def test_nobody_at_the_coordinator_s_address() -> None:
     with pytest.raises(LinkFailed, match=r"127\.0\.0\.1:9"):
         await measure_link("http://127.0.0.1:9", lambda: 0.0)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"no JSON", b'{"coordinator": "\xac"}'])
+async def test_what_answers_is_no_coordinator(body: bytes) -> None:
+    async def region(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    app = web.Application()
+    app.router.add_get("/v1/region", region)
+    async with TestServer(app) as server, ClientSession() as session:
+        with pytest.raises(LinkFailed, match="/v1/region: is no coordinator's status: "):
+            await ask_status(session, str(server.make_url("")))
 
 
 def test_bench_refuses_plain_http_to_another_machine() -> None:
