@@ -23,8 +23,8 @@ from skerry.protocol.messages import Telemetry
 FILE_NAME = "coordinator.db"
 WAL_BYTES = 32 << 20  # copied into the database in one go; each time costs two more syncs
 REMEDY = (
-    ": move coordinator.db* and checkpoints/ away and start again: the coordinator comes back from what its peers "
-    "hold of it, or, without peers, from the bundle's initial parameters"
+    ": move coordinator.db* and checkpoints/ away, but neither enrolment.db nor identity/, and start again: the "
+    "coordinator comes back from what its peers hold of it, or, without peers, from the bundle's initial parameters"
 )
 
 

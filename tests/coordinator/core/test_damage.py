@@ -179,7 +179,7 @@ def test_a_value_that_changed_behind_our_back_is_noticed(killed: Fixture, table:
     copy = killed.copy()
     change_behind_our_back(copy, f"UPDATE {table} SET {changes[table]}")
     assert killed.start(copy) is None
-    with pytest.raises(StateDamagedError, match=f"a checksum differs in {table}.*what its peers hold"):
+    with pytest.raises(StateDamagedError, match=f"in {table}: .* but neither enrolment.db .* its peers hold"):
         rebuild(copy, killed.expected["version"][0])
 
 
