@@ -19,6 +19,7 @@ from tests.simulation.fault_runs.tap import Tap
 from tests.simulation.fault_runs.witness import Witness
 
 LOOK_S = 0.25  # between two looks at all coordinators' memories
+HEAR_S = 4.0  # virtual; in which coordinators that see one another read each other's ledgers: they ask once a second
 STOP_S = 30.0  # virtual; a service that has not stopped by then hangs
 MEMORY = Path("/dev/shm")  # in memory, where there is such a folder: faster
 
@@ -105,11 +106,14 @@ def _look(federation: Federation, witness: Witness) -> None:
 async def _stop_all(federation: Federation) -> list[str]:
     """Stop all services; return what is wrong with any.
 
-    Devices go first. One whose coordinator stops between its commit and its answer offers the update to the next, which
-    takes it, too. That counts twice until they hear of one another, and coordinators that have stopped hear nothing.
+    Devices go first, and the coordinators later. A device whose coordinator stops between its commit and its answer
+    offers the update to the next, which takes it, too; so does one that goes home just then. That counts twice until
+    they hear of one another, and coordinators that have stopped hear nothing.
     """
-    machines = (*federation.devices.values(), *federation.coordinators.values())
-    return [failure for machine in machines for failure in await _stop(federation.plan, machine)]
+    devices, coordinators = federation.devices.values(), federation.coordinators.values()
+    failures = [failure for device in devices for failure in await _stop(federation.plan, device)]
+    await asyncio.sleep(HEAR_S)
+    return failures + [failure for one in coordinators for failure in await _stop(federation.plan, one)]
 
 
 async def _stop(plan: Plan, machine: Machine) -> list[str]:

@@ -36,7 +36,7 @@ def acknowledged_updates_are_journalled(evidence: Evidence) -> Iterator[str]:
 def no_update_is_applied_twice_over_the_whole_federation(evidence: Evidence) -> Iterator[str]:
     """Not in one region, and not in two, when all have heard of one another.
 
-    So no coordinator may have stopped while a device could still go to another one; see `run`.
+    So no coordinator may have stopped while a device could still go to another one, nor right behind that; see `run`.
     """
     for (device, sequence), entries in _counting(evidence).items():
         if len(entries) > 1:
