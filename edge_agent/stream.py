@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.backoff import Backoff
 from edge_agent.choice_of_coordinator import ChoiceOfCoordinator
 from edge_agent.events import Connected, Disconnected, Event, Received
+from edge_agent.opening_limit import OpeningLimit
 from edge_agent.outbox import Update
 from edge_agent.progress import ByteCounter, KernelBytes
 from edge_agent.round_trip import round_trips_s
@@ -37,7 +38,6 @@ UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that n
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
 UPLOAD_RATE_S = 600.0  # so long a measured rate holds
 CLOSE_S = 2.0  # grace for a closing handshake
-OPENING_S = 4.0  # for a stream to open, where there are other coordinators to go to
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class Stream:
         `connector` makes another network than the machine's own.
         """
         self._choice = ChoiceOfCoordinator(urls, limits.reconnect_min_s, limits.reconnect_max_s, rng)
+        self._opening = OpeningLimit(limits.progress_timeout_s)
         self._limits = limits
         self._rng = rng
         self._report = report
@@ -185,18 +186,18 @@ class Stream:
         """Run one stream to its end and return why it ended."""
         import aiohttp
 
-        limits = self._limits
-        opening_s = limits.progress_timeout_s
-        if len(self._choice.urls) > 1:
-            opening_s = min(opening_s, OPENING_S)
+        limits, coordinators = self._limits, len(self._choice.urls)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
-            async with asyncio.timeout(opening_s) as opening:
+            async with asyncio.timeout(self._opening.seconds(coordinators)) as opening:
                 async with session.ws_connect(
                     self.url + STREAM_PATH,
                     max_msg_size=FRAME_BYTES_MAX,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 ) as websocket:
                     opening.reschedule(None)
+                    self._opening.opened(loop.time() - began_s)
                     _keep_little_unsent(websocket)
                     self.connection = connection = Connection(
                         websocket, limits, self.traffic, counter, self._hear, self._choice.backoff
@@ -204,6 +205,7 @@ class Stream:
                     self._report(Connected())
                     ended = await connection.run()
         except TimeoutError:
+            self._opening.timed_out(coordinators)
             ended = StreamEnded(f"{self.url} does not answer", dead=True)
         except aiohttp.WSServerHandshakeError as error:
             if error.status == 403 and error.headers is not None and error.headers.get(REFUSED_HEADER) == "revoked":

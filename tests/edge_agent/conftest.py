@@ -81,6 +81,7 @@ class Coordinator:
     bundle_bytes: bytes | None = None  # instead of the true ones
     silent: bool = False  # reads, and says nothing at all
     ready: bool = True  # says that it takes agents
+    opens_in_s: float = 0.0  # a stream
     name: str = "test"  # of its region, too
     others: dict[str, str] = field(default_factory=dict)  # coordinators that it names
     url: str = ""
@@ -149,6 +150,7 @@ class Coordinator:
         return web.FileResponse(self.bundle.path)
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
+        await asyncio.sleep(self.opens_in_s)
         socket = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX)
         await socket.prepare(request)
         self.sockets.append(socket)

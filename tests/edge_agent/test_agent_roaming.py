@@ -177,6 +177,16 @@ async def test_one_that_answers_and_refuses_streams_is_not_returned_to_soon(serv
         assert len(home.sockets) == asked
 
 
+async def test_streams_that_take_long_to_open_do_open(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.opening_limit.OPENING_S", 0.1)
+    home, other = await serve(name="home", opens_in_s=0.3), await serve(name="other", opens_in_s=0.3)
+    async with streaming(home.url, other.url) as (stream, events):
+        await home.until(lambda: stream.connection is not None)
+        failed = [event.reason for event in events if isinstance(event, Disconnected)]
+        assert set(failed) == {f"{one.url} does not answer" for one in (home, other)}
+        assert len(failed) >= 4  # two rounds: one of 0.1 s, one of 0.2 s
+
+
 async def test_a_stream_goes_to_coordinators_that_it_is_told_of(
     serve: Any, agent_config: Callable[..., AgentConfig], running: Any
 ) -> None:
