@@ -297,7 +297,7 @@ class Desk:
             issuer = None
             if party.role == "coordinator" and issuer_key is not None:
                 assert self.authorities.root is not None
-                issuer = der_of(self.authorities.root.issue_issuer(party.name, issuer_key, now_s))
+                issuer = der_of(self.authorities.root.issue_issuer(party.name, issuer_key, now_s, key))
             party = party._replace(
                 expires_at_s=chain[0].not_valid_after_utc.timestamp(), serial=f"{chain[0].serial_number:x}"
             )

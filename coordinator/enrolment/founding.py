@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.enrolment.authorities import Authorities
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from skerry.errors import ConfigError
 from skerry.identity import key_file
 from skerry.identity.authority import Authority, check_addresses, make_key, make_root
@@ -34,13 +36,13 @@ def found(
     refuse_second(folder)
     check_addresses(addresses)
     root = make_root(federation, now_s)
-    issuer_key = make_key()
-    issuer = Authority(root.issue_issuer(coordinator, issuer_key.public_key(), now_s), issuer_key)
+    own_key, issuer_key = make_key(), make_key()
+    issuer = Authority(root.issue_issuer(coordinator, issuer_key.public_key(), now_s, own_key.public_key()), issuer_key)
     folder.write_key(key_file.ROOT_KEY, root.key)
     folder.write_key(key_file.ISSUER_KEY, issuer_key)
     folder.write(key_file.ISSUER, pem_of(issuer.certificate))
-    _write_party(admin_folder(folder.path), root, Subject(federation, "admin", ADMIN), (), now_s)
-    _write_party(folder, root, Subject(federation, "coordinator", coordinator), addresses, now_s)
+    _write_party(admin_folder(folder.path), root, Subject(federation, "admin", ADMIN), make_key(), (), now_s)
+    _write_party(folder, root, Subject(federation, "coordinator", coordinator), own_key, addresses, now_s)
     return Authorities(root.certificate, issuer, root)
 
 
@@ -63,10 +65,14 @@ def admin_folder(path: Path) -> IdentityFolder:
 
 
 def _write_party(
-    folder: IdentityFolder, root: Authority, subject: Subject, addresses: Sequence[str], now_s: float
+    folder: IdentityFolder,
+    root: Authority,
+    subject: Subject,
+    key: ec.EllipticCurvePrivateKey,
+    addresses: Sequence[str],
+    now_s: float,
 ) -> None:
     """Write an identity; the certificate last, for with it the identity is there."""
-    key = make_key()
     folder.write_key(key_file.KEY, key)
     folder.write(key_file.ROOT, pem_of(root.certificate))
     folder.write(key_file.CERTIFICATE, pem_of(root.issue(subject, key.public_key(), now_s, addresses=addresses)))

@@ -10,12 +10,12 @@ or at a peer, holds it until it is revoked: no join token evicts a device.
 import hashlib
 import hmac
 import re
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from skerry.identity.certificate import NAME, Identified, Role
+from skerry.identity.certificate import NAME, Identified, Issuer, Role
 
 JoinRole = Literal["agent", "coordinator"]
 RefusalReason = Literal[
@@ -299,6 +299,9 @@ class Registry:
         role, name = caller.subject.role, caller.subject.name
         if self.is_revoked(role, name, caller.key_sha256):
             return f"the certificate of {role} {name!r} was revoked"
+        if caller.issuer is not None and self._issuer_is_revoked(caller.issuer):
+            by = caller.issuer.coordinator
+            return f"coordinator {by!r}, which signed the certificate of {role} {name!r}, was revoked: join at another"
         holder = self._holder(role, name)
         if holder is not None and holder.key != caller.key_sha256:
             return f"the name {name!r} belongs to another key here: one of the two must be revoked and join again"
@@ -398,6 +401,15 @@ class Registry:
         return page, start + len(page) < len(self._revoked_texts)
 
     # --- inside ---
+
+    def _issuer_is_revoked(self, issuer: Issuer) -> bool:
+        """Return whether what an issuer signed counts no more: its coordinator's key was revoked.
+
+        Where it does not say which key that is, any revocation under the coordinator's name is its own.
+        """
+        start = Revocation("coordinator", issuer.coordinator, issuer.key_sha256).text()
+        place = bisect_left(self._revoked_texts, start)
+        return place < len(self._revoked_texts) and self._revoked_texts[place].startswith(start)
 
     def _take(self, new: list[Revocation]) -> list[Revocation]:
         for one in new:

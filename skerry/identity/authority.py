@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from skerry.errors import ConfigError
-from skerry.identity.certificate import FEDERATION, Role, Subject, federation_of
+from skerry.identity.certificate import FEDERATION, ISSUER_UNIT, Role, Subject, federation_of, key_sha256
 
 DAY_S = 86400.0
 ROOT_S = 3650 * DAY_S
@@ -75,10 +75,17 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage(_USAGES[subject.role]), critical=False)
         )
 
-    def issue_issuer(self, name: str, key: ec.EllipticCurvePublicKey, now_s: float) -> x509.Certificate:
-        """Return the certificate of coordinator `name`'s issuer: for what clients show, no further authority."""
+    def issue_issuer(
+        self, name: str, key: ec.EllipticCurvePublicKey, now_s: float, coordinator_key: ec.EllipticCurvePublicKey
+    ) -> x509.Certificate:
+        """Return the certificate of coordinator `name`'s issuer: for what clients show, no further authority.
+
+        Its name holds the coordinator's own key: what it signs counts as long as that one was not revoked.
+        """
+        owner = x509.NameAttribute(NameOID.SERIAL_NUMBER, key_sha256(coordinator_key))
+        subject = x509.Name([*_name(self.federation, ISSUER_UNIT, name), owner])
         return self._sign(
-            _begin(_name(self.federation, "issuer", name), key, now_s, ISSUER_S, self.certificate)
+            _begin(subject, key, now_s, ISSUER_S, self.certificate)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             # Holds for all below it: a server that shows a certificate of an issuer is refused.

@@ -7,7 +7,7 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass
-from typing import Literal, TypeGuard, cast, get_args
+from typing import Literal, NamedTuple, TypeGuard, cast, get_args
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -21,6 +21,7 @@ from skerry.identity.errors import InvalidCertificateError
 Role = Literal["agent", "coordinator", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SCHEME = "skerry"
+ISSUER_UNIT = "issuer"  # the organisational unit of an authority for devices
 CERTIFICATE_BYTES_MAX = 8192  # DER; one with thirty addresses takes about 1500
 FEDERATION = re.compile(r"[0-9a-f]{16}\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # as skerry.protocol.messages.Name
@@ -59,6 +60,13 @@ class Subject:
         return f"{SCHEME}://{self.federation}/{self.role}/{self.name}"
 
 
+class Issuer(NamedTuple):
+    """The authority for devices that signed a certificate, by the name that the root's key has given it."""
+
+    coordinator: str
+    key_sha256: str  # hex, of the coordinator's own public key; "" where an older Skerry made the authority
+
+
 @dataclass(frozen=True, slots=True)
 class Identified:
     """A party whose certificate counts: TLS has proven that it holds the key."""
@@ -68,6 +76,7 @@ class Identified:
     serial: str  # hex
     not_before_s: float  # wall clock
     not_after_s: float
+    issuer: Issuer | None = None  # None: the root itself
 
 
 def parse(der: bytes) -> x509.Certificate:
@@ -124,6 +133,7 @@ def identify(der: bytes, root: x509.Certificate) -> Identified:
         f"{certificate.serial_number:x}",
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
+        _issuer(certificate),
     )
 
 
@@ -182,6 +192,13 @@ def _subject(certificate: x509.Certificate) -> Subject:
     if len(parts) != 5 or parts[:2] != [f"{SCHEME}:", ""]:
         raise InvalidCertificateError("the certificate names no party of a federation")
     return Subject(parts[2], cast("Role", parts[3]), parts[4])
+
+
+def _issuer(certificate: x509.Certificate) -> Issuer | None:
+    """Return whose issuer has signed; TLS has seen that this is the name of the authority above."""
+    wanted = (NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
+    unit, name, key = ("".join(str(one.value) for one in certificate.issuer.get_attributes_for_oid(o)) for o in wanted)
+    return Issuer(name, key) if unit == ISSUER_UNIT else None
 
 
 def _is_role(role: str) -> TypeGuard[Role]:

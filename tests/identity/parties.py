@@ -22,8 +22,8 @@ class Federation:
     def __init__(self, now_s: float, name: str = FEDERATION) -> None:
         self.now_s = now_s
         self.root = make_root(name, now_s)
-        key = make_key()
-        self.issuer = Authority(self.root.issue_issuer("eu-1", key.public_key(), now_s), key)
+        key, self.issuer_owner = make_key(), make_key().public_key()  # the owner: the key of coordinator eu-1
+        self.issuer = Authority(self.root.issue_issuer("eu-1", key.public_key(), now_s, self.issuer_owner), key)
 
     def party(
         self,

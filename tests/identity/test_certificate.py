@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skerry.identity import certificate, request
 from skerry.identity.authority import DAY_S, Authority, make_key
-from skerry.identity.certificate import Role, Subject, der_of, identify, subject_of
+from skerry.identity.certificate import Issuer, Role, Subject, der_of, identify, subject_of
 from skerry.identity.errors import InvalidCertificateError
 from tests.identity.parties import FEDERATION, NOW_S, OTHER_FEDERATION, Federation, certificate_of
 
@@ -55,6 +55,8 @@ def test_an_issuer_makes_agents_and_the_root_every_role() -> None:
     for role, authority in (("agent", FED.issuer), ("coordinator", FED.root), ("admin", FED.root)):
         found = identify(issued(role, authority), FED.root.certificate)  # type: ignore[arg-type]
         assert found.subject == Subject(FEDERATION, role, "greenhouse-7")  # type: ignore[arg-type]
+        by_issuer = Issuer("eu-1", certificate.key_sha256(FED.issuer_owner))
+        assert found.issuer == (by_issuer if authority is FED.issuer else None)
 
 
 @pytest.mark.parametrize("role", ["coordinator", "admin"])

@@ -83,7 +83,7 @@ def test_an_agents_certificate_makes_no_server(agent: IdentityFolder, tmp_path: 
 
 def test_an_issuer_cannot_make_another_issuer(server: ssl.SSLContext, tmp_path: Path) -> None:
     key = make_key()
-    below = Authority(FED.issuer.issue_issuer("us-1", key.public_key(), NOW_S), key)
+    below = Authority(FED.issuer.issue_issuer("us-1", key.public_key(), NOW_S, key.public_key()), key)
     identity = FED.party(tmp_path / "far", "agent", "far", authority=below)
     identity.write(
         key_file.CERTIFICATE,

@@ -12,8 +12,8 @@ from coordinator.enrolment import founding
 from coordinator.enrolment.registry import Refusal, Revocation
 from skerry.errors import ConfigError, StorageError
 from skerry.identity import certificate, key_file, request
-from skerry.identity.authority import make_key
-from skerry.identity.certificate import Identified, identify
+from skerry.identity.authority import Authority, make_key
+from skerry.identity.certificate import Identified, Subject, identify
 from skerry.identity.join_token import JoinToken
 from skerry.identity.key_file import IdentityFolder
 from skerry.protocol import frames
@@ -157,6 +157,12 @@ async def test_a_coordinator_gets_a_server_certificate_and_an_issuer(bench: Benc
     issuer = certificate.parse(joined.issuer)
     issuer.verify_directly_issued_by(bench.folder.certificates("root.pem")[0])
     assert issuer.public_key() == issuer_key.public_key()
+    device = Subject(FEDERATION, "agent", "pi")
+    signed = Authority(issuer, issuer_key).issue(device, make_key().public_key(), bench.now_s[0])
+    party = identify(certificate.der_of(signed), bench.desk.authorities.root_certificate)
+    assert bench.desk.registry.refusal(party) is None
+    await bench.desk.revoke("coordinator", "us-1", None)
+    assert "'us-1', which signed" in str(bench.desk.registry.refusal(party))
 
 
 async def test_what_is_malformed_is_refused_and_takes_no_use(bench: Bench) -> None:

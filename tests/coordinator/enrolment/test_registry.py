@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from coordinator.enrolment import registry as registries
 from coordinator.enrolment.registry import Admission, PartyRow, Refusal, Registry, Revocation, TokenRow
-from skerry.identity.certificate import Identified, Role, Subject
+from skerry.identity.certificate import Identified, Issuer, Role, Subject
 
 FEDERATION = "0123456789abcdef"
 NOW_S = 1_800_000_000.0
@@ -393,6 +394,21 @@ def test_a_peer_that_revokes_too_much_takes_no_room_from_anybody_else(monkeypatc
     assert eu.learn([d], "ap-1") == [d]
     assert eu.revoke("coordinator", "us-1", KEY) == [Revocation("coordinator", "us-1", KEY)]
     assert eu.revoke("coordinator", "us-1", KEY) == []
+
+
+def test_what_the_issuer_of_a_revoked_coordinator_signed_counts_no_more() -> None:
+    """An older issuer does not say which of the keys under its coordinator's name is the one that it belongs to."""
+    eu = registry()
+    signed = {key: replace(caller(), issuer=Issuer("us-1", key)) for key in (KEY, OTHER_KEY, "")}
+    eu.revoke("coordinator", "us-10", KEY)
+    eu.revoke("agent", "us-1", KEY)
+    assert [eu.refusal(one) for one in signed.values()] == [None, None, None]
+    eu.revoke("coordinator", "us-1", KEY)
+    for key in (KEY, ""):
+        assert "'us-1', which signed" in str(eu.refusal(signed[key]))
+        with refused("revoked"):
+            eu.renew(signed[key], KEY, NOW_S)
+    assert eu.refusal(signed[OTHER_KEY]) is None
 
 
 # --- parties of peers ---
