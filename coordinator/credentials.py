@@ -9,7 +9,7 @@ from collections.abc import Callable
 from coordinator.config import CoordinatorConfig
 from skerry.identity import tls
 from skerry.identity.certificate import Identified, identify
-from skerry.identity.errors import IdentityError, InvalidCertificateError
+from skerry.identity.errors import IdentityError, InvalidCertificateError, MissingFileError
 from skerry.identity.key_file import CERTIFICATE, IdentityFolder
 from skerry.identity.own import own_addresses, read_own
 
@@ -74,6 +74,15 @@ def credentials_of(config: CoordinatorConfig, wall_clock: Callable[[], float]) -
     """Return what the configuration's coordinator shows; None where plain HTTP is spelt out.
 
     Raises:
-        IdentityError, ConfigError: see `Credentials`.
+        IdentityError, ConfigError: see `Credentials`; also before `init` or `join` has made an identity.
     """
-    return None if config.insecure else Credentials(config.identity_folder(), config.name, wall_clock())
+    if config.insecure:
+        return None
+    try:
+        return Credentials(config.identity_folder(), config.name, wall_clock())
+    except MissingFileError as error:
+        raise IdentityError(
+            f"{error.path}: is missing: coordinator {config.name!r} has no identity yet, or lost it. The first of a "
+            "federation makes one with `skerry-coordinator init --address HOST`, each other one with "
+            "`skerry-coordinator join URL --token-file FILE`"
+        ) from error

@@ -1,5 +1,7 @@
 """What can be wrong with a party's credentials: our own, or those that another one shows."""
 
+from pathlib import Path
+
 from skerry.errors import ConfigError, SkerryError
 
 
@@ -7,6 +9,14 @@ class IdentityError(SkerryError):
     """Our own identity is missing, damaged, expired or revoked; the remedy is mostly to join."""
 
     exit_code = 7
+
+
+class MissingFileError(IdentityError):
+    """A file of our own identity is not there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: is missing: this machine has no identity in the federation yet, or lost it: join it")
+        self.path = path
 
 
 class InvalidJoinTokenError(ConfigError):

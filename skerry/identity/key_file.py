@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from skerry.errors import StorageError
 from skerry.identity.authority import Authority
 from skerry.identity.certificate import MALFORMED, check_key
-from skerry.identity.errors import IdentityError
+from skerry.identity.errors import IdentityError, MissingFileError
 
 KEY, CERTIFICATE, ROOT = "key.pem", "certificate.pem", "root.pem"  # the certificate's issuer stands behind it
 ISSUER_KEY, ISSUER = "issuer-key.pem", "issuer.pem"  # of a coordinator
@@ -48,9 +48,7 @@ class IdentityFolder:
             with path.open("rb") as file:
                 data = file.read(FILE_BYTES_MAX + 1)
         except FileNotFoundError:
-            raise IdentityError(
-                f"{path}: is missing: this machine has no identity in the federation yet, or lost it: join it"
-            ) from None
+            raise MissingFileError(path) from None
         except OSError as error:
             raise IdentityError(f"{path}: cannot be read: {error.strerror}") from error
         if len(data) > FILE_BYTES_MAX:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from coordinator.config import CoordinatorConfig, Listen
-from coordinator.credentials import Credentials
+from coordinator.credentials import Credentials, credentials_of
 from coordinator.service import Service
 from skerry.identity import key_file
 from skerry.identity.authority import make_key
@@ -63,3 +63,10 @@ def test_agents_are_told_where_unless_nobody_knows(tmp_path: Path, changes: dict
     service = Service(msgspec.structs.replace(config, **changes))
     service.credentials = None if changes.get("insecure") else credentials
     assert service.url() == url
+
+
+def test_before_there_is_an_identity_both_ways_to_one_are_named(tmp_path: Path) -> None:
+    config = CoordinatorConfig(name="eu", region="europe", bundle="builtin:activity", identity_dir=tmp_path)
+    with pytest.raises(IdentityError, match=r"coordinator init --address HOST.*coordinator join URL"):
+        credentials_of(config, time.time)
+    assert credentials_of(msgspec.structs.replace(config, insecure=True), time.time) is None
