@@ -7,6 +7,7 @@ Before a service uses what it finds, the write-ahead log, all pages and the inde
 checksums of their own, see `row_checksum`.
 """
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -23,6 +24,8 @@ from skerry.write_ahead_log import lost_transactions
 
 PAGE_BYTES = 4096
 WAL_BYTES = 8 << 20
+# How many times its pages a migration adds, at most: each table's copy lies in the log, and then in the file, too.
+MIGRATION_FACTOR = 2.25
 # What a statement that is right is refused with where the file is not what it was.
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 # The second: an error's text, or a column's name, that holds what a damaged file has in place of text.
@@ -199,6 +202,7 @@ class Database:
         if version < len(scripts):
             if version:
                 self._refuse_damaged_rows()
+                self._refuse_small_disk()
             self._migrate(scripts, version)
 
     def _refuse_damaged_rows(self) -> None:
@@ -208,6 +212,17 @@ class Database:
         if tables := self.damaged_tables():
             raise StateDamagedError(
                 f"{self._path}: a checksum differs in {', '.join(tables)}: move {self._path.name}* away to start afresh"
+            )
+
+    def _refuse_small_disk(self) -> None:
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        (unused,) = self.connection.execute("PRAGMA freelist_count").fetchone()
+        needed = int(MIGRATION_FACTOR * (pages - unused) * PAGE_BYTES)
+        free = shutil.disk_usage(self._path.parent).free
+        if free < needed:
+            raise StorageError(
+                f"{self._path}: was written by an older Skerry; to bring it up to date needs {-(-needed >> 20)} MiB of "
+                f"free space; there are {free >> 20}: make room and start again; nothing was changed"
             )
 
     def _migrate(self, scripts: list[str], version: int) -> None:

@@ -4,12 +4,13 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from skerry import row_checksum
-from skerry.database import PAGE_BYTES, Database
-from skerry.errors import SchemaTooNewError, StateDamagedError
+from skerry.database import MIGRATION_FACTOR, PAGE_BYTES, Database
+from skerry.errors import SchemaTooNewError, StateDamagedError, StorageError
 from skerry.write_ahead_log import lost_transactions
 
 PACKAGES = ["coordinator", "coordinator.enrolment", "edge_agent"]
@@ -126,3 +127,55 @@ def test_a_recovered_log_is_emptied_and_nothing_of_it_is_lost(tmp_path: Path) ->
     assert log_of(killed).stat().st_size == 0
     assert database.connection.execute("SELECT rule FROM rule_state").fetchall() == [("arrival",)]
     database.close()
+
+
+RELEASED = 5  # the schema of the version before, of either service
+ROW = """
+INSERT INTO journal (
+    position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss, seconds_per_step,
+    staleness, frame_bytes, received_at_s, payload
+) VALUES (?1, ?1, 'update', 'kite', ?1, 0, 0.5, ?1, 1, 1, 0.5, 0.1, 0, 1, 1.0, randomblob(?2))
+"""
+
+
+@pytest.fixture(params=[(5000, 40), (60, 100_000)], ids=["many small rows", "few large rows"])
+def released(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A coordinator's database as the version before leaves it."""
+    path, (rows, payload_bytes) = tmp_path / "released.db", request.param
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for script in sorted(Path("coordinator", "schema").glob("*.sql"))[:RELEASED]:
+            db.executescript(script.read_text())
+        db.execute(f"PRAGMA user_version = {RELEASED}")
+        db.execute("BEGIN")
+        db.executemany(ROW, [(number, payload_bytes) for number in range(1, rows + 1)])
+        db.execute("COMMIT")
+    return path
+
+
+def test_a_journal_is_migrated_within_the_space_that_is_asked_for(released: Path) -> None:
+    before = released.stat().st_size
+    with closing(sqlite3.connect(released)) as db:
+        journal = db.execute("SELECT position, sequence, payload FROM journal").fetchall()
+    database = Database(released, "coordinator", wal_bytes=1 << 30)
+    assert database.damaged_tables() == []
+    assert database.connection.execute("SELECT position, sequence, payload FROM journal").fetchall() == journal
+    database.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # now both are as long as they get
+    added = released.stat().st_size + log_of(released).stat().st_size - before
+    assert before < added < MIGRATION_FACTOR * before
+    database.close()
+
+
+def test_a_disk_without_room_for_a_migration_is_said_before_it_begins(
+    released: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = int(MIGRATION_FACTOR * released.stat().st_size)
+    free = needed - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free if path == released.parent else 0))
+    said = rf"needs {-(-needed >> 20)} MiB of free space; there are {free >> 20}: make room"
+    with pytest.raises(StorageError, match=said) as refused:
+        Database(released, "coordinator")
+    assert refused.value.exit_code == 3
+    with closing(sqlite3.connect(released)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (RELEASED,)
+    free += 1
+    Database(released, "coordinator").close()

@@ -1,5 +1,7 @@
 -- A checksum in every row: cards rot, SQLite has none, and a bit that flips in a value is a value.
 -- See skerry/row_checksum.py.
+--
+-- With it comes what another region needs to know of an update that was not answered where it was made.
 
 CREATE TABLE agent_checked (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -8,7 +10,8 @@ CREATE TABLE agent_checked (
     events INTEGER NOT NULL CHECK (events >= 0),               -- orders what happened to the residual
     task BLOB,                                                 -- the last Welcome, msgpack; NULL: never connected
     steps INTEGER NOT NULL DEFAULT 0 CHECK (steps >= 0),  -- local steps of this task that are in updates
-    crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(id, last_sequence, uploads, events, task, steps)) STORED
+    moves INTEGER NOT NULL DEFAULT 0 CHECK (moves >= 0),  -- how often the device has changed coordinators
+    crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(id, last_sequence, uploads, events, task, steps, moves)) STORED
 ) STRICT;
 
 INSERT INTO agent_checked (id, last_sequence, uploads, events, task, steps)
@@ -47,9 +50,10 @@ CREATE TABLE outbox_checked (
     settled_weight REAL,                   -- what the coordinator applied of it; NULL: nothing returns
     learning_rate REAL NOT NULL CHECK (learning_rate >= 0), -- the highest of its steps, schedule included
     whole INTEGER NOT NULL CHECK (whole IN (0, 1)),  -- 1: the payload is a model
+    base_age REAL,                         -- of the model that it started from; NULL: not known
     crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(
         sequence, lineage, number, steps, examples, loss, seconds_per_step, payload, event, settled_event,
-        settled_weight, learning_rate, whole
+        settled_weight, learning_rate, whole, base_age
     )) STORED
 ) STRICT;
 
@@ -71,7 +75,8 @@ CREATE TABLE model_checked (
     lineage TEXT NOT NULL,
     number INTEGER NOT NULL,
     data BLOB NOT NULL,  -- float32, little-endian
-    crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(id, lineage, number, data)) STORED
+    age REAL,            -- NULL: not known
+    crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(id, lineage, number, data, age)) STORED
 ) STRICT;
 
 INSERT INTO model_checked (id, lineage, number, data)

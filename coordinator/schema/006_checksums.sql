@@ -1,5 +1,14 @@
 -- A checksum in every row that a model comes from: SQLite has none, and a bit that rots in a value is a value.
 -- See skerry/row_checksum.py. What is only reported (evaluations, telemetry, traffic) goes without.
+--
+-- With it come what the journal says of buffers, of devices that change regions and of the guard, and what the guard
+-- remembers of each device's updates: all in one script, so that a journal, which may be large, is copied once.
+
+CREATE TABLE conduct (
+    device TEXT PRIMARY KEY,
+    line TEXT NOT NULL,  -- JSON
+    crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(device, line)) STORED
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE region_checked (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -41,10 +50,11 @@ CREATE TABLE journal_checked (
     buffer_version INTEGER CHECK (buffer_version >= version), -- the updates up to it change the model together
     trim REAL CHECK ((trim IS NULL) = (buffer_version IS NULL)), -- share left out at either end of their mean
     base_lineage TEXT NOT NULL,           -- of the base, where it is another region's
+    factor REAL NOT NULL,                 -- of the guard; where there is a weight, it is in it
     crc INTEGER NOT NULL GENERATED ALWAYS AS (row_crc(
         position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss,
         seconds_per_step, staleness, frame_bytes, received_at_s, payload, entries, buffer_version,
-        trim, base_lineage
+        trim, base_lineage, factor
     )) STORED,
     CHECK ((version IS NULL) = (weight IS NULL) AND (version IS NULL) = (age IS NULL)),
     CHECK (kind IN ('update', 'model') OR version IS NOT NULL)
@@ -52,13 +62,11 @@ CREATE TABLE journal_checked (
 
 INSERT INTO journal_checked (
     position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss,
-    seconds_per_step, staleness, frame_bytes, received_at_s, payload, entries, buffer_version,
-    trim, base_lineage
+    seconds_per_step, staleness, frame_bytes, received_at_s, payload, entries, base_lineage, factor
 )
 SELECT
     position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss,
-    seconds_per_step, staleness, frame_bytes, received_at_s, payload, entries, buffer_version,
-    trim, base_lineage
+    seconds_per_step, staleness, frame_bytes, received_at_s, payload, entries, '', 1.0
 FROM journal ORDER BY position;
 
 DROP TABLE journal;
