@@ -3,11 +3,14 @@
 In memory alone: a process begins with all that the ledger still knows, under a name of its own, and peers ask anew.
 """
 
-from itertools import takewhile
+from bisect import bisect_right
+from operator import itemgetter
 
 from skerry.protocol.limits import LEDGER_LINES_MAX
 
 Key = tuple[str, int]  # device, sequence
+
+SPARE = 1024  # entries that count no more, beyond as many as there are others, before they are swept out
 
 
 class LedgerLog:
@@ -16,7 +19,8 @@ class LedgerLog:
     def __init__(self, process: str) -> None:
         """`process`: a name that no earlier log had."""
         self._process = process
-        self._places: dict[Key, int] = {}  # ascending
+        self._places: dict[Key, int] = {}
+        self._order: list[tuple[int, Key]] = []  # ascending places; those count that `_places` has, too
         self._last = 0
 
     @property
@@ -26,9 +30,11 @@ class LedgerLog:
 
     def put(self, key: Key) -> None:
         """Note that an update came, or that its line changed."""
-        self._places.pop(key, None)
         self._last += 1
         self._places[key] = self._last
+        self._order.append((self._last, key))
+        if len(self._order) > 2 * len(self._places) + SPARE:
+            self._order = [(place, one) for place, one in self._order if self._places.get(one) == place]
 
     def drop(self, key: Key) -> None:
         """Tell of an update no more."""
@@ -42,8 +48,12 @@ class LedgerLog:
         process, _, text = place.partition(":")
         known = process == self._process and text.isascii() and text.isdigit() and len(text) < 19
         after = int(text) if known else 0
-        newer = list(takewhile(lambda one: one[1] > after, reversed(self._places.items())))
-        newer.reverse()
-        told = newer[:LEDGER_LINES_MAX]
-        more = len(newer) > len(told)
-        return [key for key, _ in told], f"{self._process}:{told[-1][1]}" if more else self.place, more
+        told: list[Key] = []
+        for number in range(bisect_right(self._order, after, key=itemgetter(0)), len(self._order)):
+            at, key = self._order[number]
+            if self._places.get(key) != at:
+                continue
+            if len(told) == LEDGER_LINES_MAX:
+                return told, f"{self._process}:{self._places[told[-1]]}", True
+            told.append(key)
+        return told, self.place, False
