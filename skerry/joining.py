@@ -39,6 +39,10 @@ class NotReachedError(SkerryError):
     """No coordinator answers at that address, or not as one should."""
 
 
+class FixedCertificateError(IdentityError):
+    """The certificate is a credential of the service manager, which alone can put another one in its place."""
+
+
 class ClockError(IdentityError):
     """This machine's clock is so wrong that no certificate would count."""
 
@@ -127,11 +131,17 @@ async def renew(
     """Get another certificate for the key in `folder` from the coordinator at `url`, and keep it there.
 
     Raises:
+        FixedCertificateError: a new one would stand behind the old one.
         JoinRefusedError: the coordinator refuses.
         IdentityError: an own file cannot be used.
         NotReachedError: nobody answers there, or not as a coordinator should.
         StorageError: the disk refused.
     """
+    if folder.is_credential(key_file.CERTIFICATE):
+        raise FixedCertificateError(
+            f"{folder.find(key_file.CERTIFICATE)}: is a credential of the service manager, and half of its life is "
+            "over: replace it where it comes from and restart, or leave it out and join"
+        )
     root = folder.certificates(key_file.ROOT)[0]
     own = certificates.subject_of(certificates.der_of(folder.certificates(key_file.CERTIFICATE)[0]))
     issuer_request = request.make(folder.key(key_file.ISSUER_KEY)) if own.role == "coordinator" else None

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from skerry.identity.certificate import Identified
 from skerry.identity.errors import IdentityError
 from skerry.identity.own import check_in_force, renewal_due_s
-from skerry.joining import JoinRefusedError, NotReachedError
+from skerry.joining import FixedCertificateError, JoinRefusedError, NotReachedError
 
 LOOK_S = 600.0  # the longest sleep: wall clocks are set, and machines wake from suspension
 TRIES = 20  # in what is left of a certificate when a renewal has failed
@@ -67,8 +67,13 @@ async def keep_renewing(
         if renewal_due_s(own(), wall_clock()) > 0.0:
             continue
         failed = not await _renew_somewhere(renew, urls())
-        if not failed:
-            renewed()
+        if failed:
+            continue
+        renewed()
+        if renewal_due_s(own(), wall_clock()) <= 0.0:
+            failed = True  # or it would be renewed again and again
+            log.warning("the certificate was renewed and is due again at once: is this machine's clock right?")
+        else:
             log.info("the certificate was renewed; it counts for another %.0f s", own().not_after_s - wall_clock())
 
 
@@ -80,7 +85,7 @@ async def _renew_somewhere(renew: Renew, urls: Sequence[str]) -> bool:
             if error.reason == "revoked":
                 raise IdentityError(f"this certificate was revoked: {error}") from error
             log.warning("the certificate was not renewed by %s: %s", url, error)
-        except NotReachedError as error:
+        except (NotReachedError, FixedCertificateError) as error:
             log.warning("the certificate was not renewed: %s", error)
         else:
             return True

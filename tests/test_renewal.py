@@ -1,16 +1,20 @@
 """When a certificate is renewed, and what happens where that fails: decided without a network, in virtual time."""
 
 import asyncio
+import itertools
 import random
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
+from skerry import joining
 from skerry.identity.authority import CLOCK_MARGIN_S, DAY_S
 from skerry.identity.certificate import Identified, Subject
 from skerry.identity.errors import IdentityError
+from skerry.identity.key_file import CERTIFICATE, IdentityFolder
 from skerry.identity.own import check_in_force, renewal_due_s
-from skerry.joining import JoinRefusedError, NotReachedError
+from skerry.joining import FixedCertificateError, JoinRefusedError, NotReachedError
 from skerry.protocol.messages import JoinRefused
 from skerry.renewal import LOOK_S, RETRY_MIN_S, keep_renewing, pause_s
 
@@ -57,6 +61,7 @@ class World:
     answers: dict[str, list[Exception | None]]
     asked: list[tuple[float, str]] = field(default_factory=list)
     now_s: float = ISSUED_S
+    renews: bool = True
 
     async def renew(self, url: str) -> None:
         self.asked.append((self.now_s - ISSUED_S, url))
@@ -67,7 +72,8 @@ class World:
 
     def renewed(self) -> None:
         life_s = self.own.not_after_s - self.own.not_before_s - CLOCK_MARGIN_S
-        self.own = replace(self.own, not_before_s=self.now_s - CLOCK_MARGIN_S, not_after_s=self.now_s + life_s)
+        if self.renews:
+            self.own = replace(self.own, not_before_s=self.now_s - CLOCK_MARGIN_S, not_after_s=self.now_s + life_s)
         if len(self.asked) > 4:
             raise asyncio.CancelledError
 
@@ -109,6 +115,31 @@ async def test_a_revoked_one_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(IdentityError, match="shut out"):
         await world.run(monkeypatch)
     assert len(world.asked) == 1
+
+
+async def test_a_new_one_that_is_due_at_once_is_no_reason_to_hurry(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Method: the clock is ahead by more than half of a certificate's life, so that no certificate looks new."""
+    world = World(certificate(), {"https://eu": [None]}, now_s=ISSUED_S + 50 * DAY_S, renews=False)
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(monkeypatch)
+    times = [at_s for at_s, _ in world.asked]
+    assert all(LOOK_S / 2 <= after - before <= LOOK_S for before, after in itertools.pairwise(times))
+    assert "is this machine's clock right?" in caplog.text
+
+
+async def test_a_credential_is_never_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is renewed would lie in the state, and the credential go before it for ever."""
+    folder = IdentityFolder(tmp_path / "state", tmp_path / "credentials")
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / CERTIFICATE).touch()
+    with pytest.raises(FixedCertificateError, match="replace it where it comes from") as caught:
+        await joining.renew("https://localhost:1", folder)
+    world = World(certificate(life_s=60.0), {"https://eu": [caught.value]})
+    with pytest.raises(IdentityError, match="expired"):
+        await world.run(monkeypatch)
+    assert 60.0 < world.now_s - ISSUED_S <= 61.0
 
 
 async def test_one_that_nobody_renews_is_used_to_its_end_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

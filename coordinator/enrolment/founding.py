@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from coordinator.enrolment.authorities import Authorities
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from coordinator.enrolment.authorities import Authorities
 from skerry.errors import ConfigError
 from skerry.identity import key_file
 from skerry.identity.authority import Authority, check_addresses, make_key, make_root

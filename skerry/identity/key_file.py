@@ -33,6 +33,10 @@ class IdentityFolder:
             return self.credentials / name
         return self.path / name
 
+    def is_credential(self, name: str) -> bool:
+        """Return whether the file `name` is the service manager's: what is written does not take its place."""
+        return self.find(name).parent == self.credentials
+
     def holds(self, name: str) -> bool:
         """Return whether there is a file `name`."""
         return self.find(name).exists()
@@ -102,9 +106,9 @@ class IdentityFolder:
         Raises:
             IdentityError: others can, or the file is missing.
         """
-        path = self.find(name)
-        if path.parent == self.credentials:
+        if self.is_credential(name):
             return
+        path = self.find(name)
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError:
