@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+import msgspec
 from msgspec.structs import replace
 
 from edge_agent import config as config_file
@@ -19,7 +20,8 @@ from skerry.command_line import errors_told
 from skerry.errors import ConfigError, SkerryError
 from skerry.identity.join_token import JoinToken
 from skerry.join_token_option import chosen_join_token, join_token_options
-from skerry.protocol.messages import Joined
+from skerry.protocol.limits import NAME_CHARS_MAX
+from skerry.protocol.messages import Joined, Name
 
 COORDINATORS_MAX = 16
 UNIT = "skerry-agent"
@@ -75,6 +77,8 @@ def join(
 
     with errors_told("skerry-agent"):
         config = config_file.load_before_join(path)
+        if path != DEFAULT_PATH and not path.exists():
+            click.echo(f"skerry-agent: note: {path} is not there; using defaults", err=True)
         if source is not None:
             check_source(source, config.data.dir)
             source = from_anywhere(source)
@@ -102,10 +106,12 @@ def enrol(
 
     Raises:
         SkerryError: see `joining.join`.
-        ConfigError: configuration, command line and an earlier join give different names.
+        ConfigError: a name that no device can have, or configuration, command line and an earlier join give different
+            ones.
     """
     from skerry import joining
 
+    _check_name(device)
     folder = config.identity_folder()
     before = enrolment_file.read((folder.path,))
     names = {
@@ -126,6 +132,21 @@ def enrol(
         enrolment = replace(enrolment, data_source=before.data_source)
     folder.write(enrolment_file.FILE_NAME, enrolment_file.encode(enrolment))
     return enrolment
+
+
+def _check_name(device: str | None) -> None:
+    """Refuse a name that the coordinator would, before it is asked.
+
+    Raises:
+        ConfigError: says what a name may be.
+    """
+    try:
+        msgspec.convert(device, Name | None)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"--device: {device!r} is no device's name: at most {NAME_CHARS_MAX} letters, digits, `.`, `_` and `-`, "
+            "beginning with a letter or a digit, such as greenhouse-7"
+        ) from error
 
 
 def start_service(run: Run) -> None:

@@ -84,6 +84,25 @@ def test_one_device_has_one_name(tmp_path: Path) -> None:
     assert not (tmp_path / "state" / "identity" / "key.pem").exists()
 
 
+@pytest.mark.parametrize("name", ["pi z", "", "-pi", "p" * 65, "pi\n"])
+def test_a_name_that_no_device_can_have_is_refused_before_anything_is_asked(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(f'state_dir = "{tmp_path}/state"\n')
+    result = CliRunner().invoke(cli, ["join", URL, "--token", TOKEN.text(), "--device", name, "--config", str(path)])
+    assert result.exit_code == 2
+    assert "--device: " in result.stderr
+    assert "letters, digits" in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_file_that_was_named_and_is_not_there_is_noted(tmp_path: Path) -> None:
+    arguments = ["join", URL, "--token", TOKEN.text(), "--device", "pi z", "--config"]
+    result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "agnet.toml")])
+    assert f"note: {tmp_path / 'agnet.toml'} is not there; using defaults\n" in result.stderr
+    (tmp_path / "agent.toml").write_text("")
+    assert "is not there" not in CliRunner().invoke(cli, [*arguments, str(tmp_path / "agent.toml")]).stderr
+
+
 def test_a_token_that_is_none_is_not_repeated(tmp_path: Path) -> None:
     secret = "skerry1-thisMayBeSomebodysSecret"
     result = CliRunner().invoke(cli, ["join", URL, "--token", secret, "--config", str(tmp_path / "none.toml")])
