@@ -71,6 +71,7 @@ class _Examination:
     answering: list[str] = field(default_factory=list)
     bundle: Bundle | None = None
     tls: ssl.SSLContext | None = None  # what the device shows to coordinators
+    stranger: bool = False  # its identity cannot be used, and so no coordinator be known or asked by TLS
 
     def run(self) -> Iterator[Finding]:
         """Run the checks in order."""
@@ -150,16 +151,23 @@ class _Examination:
         """Look at the device's certificate, with which it speaks to coordinators from here on."""
         assert self.config is not None
         from edge_agent.credentials import Credentials
+        from skerry.identity.errors import ExposedKeyError
 
         try:
             own = Credentials(self.config.identity_folder(), self.config.device, self.around.wall_clock)
         except SkerryError as error:
-            yield failure("identity", str(error), "skerry-agent join URL --token-file FILE")
+            self.stranger = True
+            join = "skerry-agent join URL --token-file FILE"
+            yield failure("identity", str(error), error.remedy if isinstance(error, ExposedKeyError) else join)
             return
         self.tls = own.client
         yield network_checks.check_own_certificate(own.own, self.around.wall_clock())
 
     def _coordinator(self, url: str) -> Iterator[Finding]:
+        if self.stranger and url.startswith("https://"):
+            yield asyncio.run(network_checks.check_name(url, self.around.clock))
+            yield warning(f"connection: {url}", "cannot be checked without an identity", "mend `identity` first")
+            return
         around = self.around
         reached = asyncio.run(network_checks.check_coordinator(url, around.clock, around.wall_clock, self.tls))
         if reached.status is not None:

@@ -19,6 +19,14 @@ class MissingFileError(IdentityError):
         self.path = path
 
 
+class ExposedKeyError(IdentityError):
+    """Others than its owner may read a private key of ours."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self.remedy = f"chmod 600 {path}"
+        super().__init__(f"{path}: others than its owner may read this key (mode {mode:o}): {self.remedy}")
+
+
 class InvalidJoinTokenError(ConfigError):
     """A text that is no join token. Never holds the text itself: it is a secret."""
 

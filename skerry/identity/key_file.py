@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from skerry.errors import StorageError
 from skerry.identity.authority import Authority
 from skerry.identity.certificate import MALFORMED, check_key
-from skerry.identity.errors import IdentityError, MissingFileError
+from skerry.identity.errors import ExposedKeyError, IdentityError, MissingFileError
 
 KEY, CERTIFICATE, ROOT = "key.pem", "certificate.pem", "root.pem"  # the certificate's issuer stands behind it
 ISSUER_KEY, ISSUER = "issuer-key.pem", "issuer.pem"  # of a coordinator
@@ -115,7 +115,7 @@ class IdentityFolder:
             self.read(name)  # says what is wrong
             raise
         if mode & 0o077:
-            raise IdentityError(f"{path}: others than its owner may read this key (mode {mode:o}): chmod 600 {path}")
+            raise ExposedKeyError(path, mode)
 
     def write(self, name: str, data: bytes, *, secret: bool = False) -> None:
         """Write the file `name` of the folder: on disk when it returns, and never seen half-written.

@@ -36,6 +36,7 @@ from edge_agent.task_checks import (
 )
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
+from tests.identity.parties import Federation
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -130,6 +131,25 @@ def test_without_a_coordinator_a_bundle_can_be_named(config_path: Path) -> None:
     assert code == 1
     assert found["name"][0]["outcome"] == "failure"
     assert found["data"][0]["outcome"] == found["speed"][0]["outcome"] == "ok"
+
+
+def test_a_key_that_others_may_read_is_told_once_with_its_own_remedy(config_path: Path, tmp_path: Path) -> None:
+    Federation(time.time()).party(tmp_path / "state" / "identity", "agent", "pi-1")
+    key = tmp_path / "state" / "identity" / "key.pem"
+    key.chmod(0o644)
+    lines = config_path.read_text().splitlines()
+    config_path.write_text(
+        "\n".join('coordinators = ["https://127.0.0.1:9"]' if one.startswith("coord") else one for one in lines)
+    )
+    code, found = examined(config_path)
+    assert code == 1
+    assert (found["identity"][0]["outcome"], found["identity"][0]["remedy"]) == ("failure", f"chmod 600 {key}")
+    assert found["name"][0]["outcome"] == "ok"
+    assert [(one["outcome"], one["remedy"]) for one in found["connection"]] == [("warning", "mend `identity` first")]
+    key.chmod(0o600)
+    code, found = examined(config_path)
+    assert found["identity"][0]["outcome"] == "ok"
+    assert found["connection"][0]["outcome"] == "failure"
 
 
 def test_an_own_head_and_a_port_are_checked_where_they_are_wanted(config_path: Path, free_port: int) -> None:
