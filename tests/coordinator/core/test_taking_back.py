@@ -189,10 +189,10 @@ def test_an_update_is_taken_back_once(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_an_older_schema_is_kept(tmp_path: Path) -> None:
-    row = (1, 1, "update", "kite", 1, 0, 0.5, 1.0, 1, 1, 0.5, 0.1, 0.0, 9, 0.0, b"x", "published", None, None)
+    row = (1, 1, "update", "kite", 1, 0, 0.5, 1.0, 1, 1, 0.5, 0.1, 0.0, 9, 0.0, b"x", "published")
     with closing(sqlite3.connect(tmp_path / "coordinator.db")) as db:
-        scripts = sorted(Path("coordinator/schema").glob("*.sql"))[:6]
-        db.executescript("".join(script.read_text() for script in scripts) + "PRAGMA user_version = 6;")
+        scripts = sorted(Path("coordinator/schema").glob("*.sql"))[:5]
+        db.executescript("".join(script.read_text() for script in scripts) + "PRAGMA user_version = 5;")
         db.execute(f"INSERT INTO journal VALUES ({', '.join('?' * len(row))})", row)
         db.commit()
     store = Store(tmp_path)
