@@ -106,13 +106,16 @@ class Desk:
     async def renew(self, caller: Identified, asked: RenewalRequested) -> bytes:
         """Give a party another certificate; return the frame that answers it, once it is on disk.
 
+        A coordinator's is for the addresses of the one that it has shown, whatever it asks for: with those of another
+        coordinator it could stand in for that one.
+
         Raises:
             Refusal: to be told to the party.
         """
         self._check_ready()
         key, issuer_key = self._keys(asked)
         admission = self.registry.renew(caller, key_sha256(key), self._wall_clock())
-        return await self._certify(admission, key, issuer_key, asked.addresses, again=False)
+        return await self._certify(admission, key, issuer_key, caller.addresses, again=False)
 
     # --- for operators ---
 

@@ -77,6 +77,7 @@ class Identified:
     not_before_s: float  # wall clock
     not_after_s: float
     issuer: Issuer | None = None  # None: the root itself
+    addresses: tuple[str, ...] = ()  # host names and IP addresses that it may serve at, in the certificate's order
 
 
 def parse(der: bytes) -> x509.Certificate:
@@ -134,7 +135,18 @@ def identify(der: bytes, root: x509.Certificate) -> Identified:
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
         _issuer(certificate),
+        addresses_of(certificate),
     )
+
+
+def addresses_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the host names and IP addresses in a certificate, in its order.
+
+    Raises:
+        ExtensionNotFound and others of `MALFORMED`: it has no alternative names, or ones that cannot be read.
+    """
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(str(one.value) for one in names if isinstance(one, x509.DNSName | x509.IPAddress))
 
 
 def federation_of(authority: x509.Certificate) -> str:

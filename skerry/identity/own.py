@@ -4,7 +4,7 @@ from cryptography import x509
 
 from skerry.errors import ConfigError
 from skerry.identity.authority import CLOCK_MARGIN_S
-from skerry.identity.certificate import MALFORMED, Identified, Role, der_of, identify
+from skerry.identity.certificate import MALFORMED, Identified, Role, addresses_of, der_of, identify
 from skerry.identity.errors import IdentityError, InvalidCertificateError
 from skerry.identity.key_file import CERTIFICATE, ROOT, IdentityFolder
 
@@ -58,7 +58,6 @@ def own_addresses(folder: IdentityFolder) -> tuple[str, ...]:
     """
     certificate = folder.certificates(CERTIFICATE)[0]
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return addresses_of(certificate)
     except MALFORMED as error:
         raise IdentityError(f"{folder.find(CERTIFICATE)}: names no address: join again") from error
-    return tuple(str(one.value) for one in names if isinstance(one, x509.DNSName | x509.IPAddress))

@@ -165,6 +165,18 @@ async def test_a_coordinator_gets_a_server_certificate_and_an_issuer(bench: Benc
     assert "'us-1', which signed" in str(bench.desk.registry.refusal(party))
 
 
+async def test_a_coordinator_renews_for_the_addresses_that_it_has_and_for_no_others(bench: Bench) -> None:
+    key, issuer_key, own = make_key(), make_key(), ("us.example.org", "10.0.0.7")
+    token = await bench.token(role="coordinator")
+    requested = {"issuer_request": request.make(issuer_key), "addresses": own}
+    before = shown(bench, await join(bench, token, key, "us-1", role="coordinator", **requested))
+    assert before.addresses == own
+    renewal = RenewalRequested(request.make(key), request.make(issuer_key), ("localhost", *own))
+    after = shown(bench, frames.decode(await bench.desk.renew(before, renewal), Joined, bytes_max=1 << 20))
+    assert after.serial != before.serial
+    assert after.addresses == own
+
+
 async def test_what_is_malformed_is_refused_and_takes_no_use(bench: Bench) -> None:
     token = await bench.token()
     for fields in ({"request": b"\x30\x00"}, {"issuer_request": b""}, {"addresses": ("https://x",)}):
