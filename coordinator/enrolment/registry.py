@@ -353,6 +353,9 @@ class Registry:
     def learn_parties(self, parties: Iterable[PartyRow]) -> list[PartyRow]:
         """Take note of parties that were enrolled elsewhere; return those that were new.
 
+        The name of a coordinator or operator is its holder's, whatever a peer says: or one peer could shut out all
+        others, and who might throw it out.
+
         Raises:
             Refusal: there would be more than anybody can have meant.
         """
@@ -360,9 +363,12 @@ class Registry:
         new = [one for one in each if one.key not in self._parties.get((one.role, one.name), {})]
         if len(self._told) + len(new) > PARTIES_MAX:
             raise Refusal("busy", f"there would be more than {PARTIES_MAX} parties")
+        taken = []
         for one in new:
-            self._add(one)
-        return new
+            if one.role == "agent" or self._holder(one.role, one.name) is None:
+                self._add(one)
+                taken.append(one)
+        return taken
 
     # --- revocations ---
 

@@ -1,0 +1,112 @@
+"""What a registry makes of what its peers tell of them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.enrolment import registry as registries
+from coordinator.enrolment.registry import PartyRow, Revocation
+from skerry.identity.certificate import Role
+from tests.coordinator.enrolment.test_registry import KEY, NOW_S, OTHER_KEY, caller, join, refused, registry, token
+
+
+def party(name: str = "pi", key: str = KEY, at_s: float = NOW_S) -> PartyRow:
+    return PartyRow("agent", name, key, "us", name, "", at_s, 0.0, "")
+
+
+def test_a_name_that_is_enrolled_at_a_peer_is_taken_here_too() -> None:
+    eu = registry()
+    token(eu)
+    assert eu.learn_parties([party(), party()]) == [party()]
+    with refused("name_taken"):
+        join(eu, "pi", OTHER_KEY)
+    assert eu.refusal(caller()) is None
+    assert eu.revoke("agent", "pi") == [Revocation("agent", "pi", KEY)]
+
+
+def test_of_two_keys_the_one_that_was_enrolled_first_holds_the_name_everywhere() -> None:
+    """Two coordinators that could not reach each other let in one each; each hears of the other's."""
+    rows = [party(key=KEY, at_s=NOW_S + 0.5), party(key=OTHER_KEY, at_s=NOW_S)]
+    for order in (rows, rows[::-1]):
+        one = registry()
+        for row in order:
+            one.learn_parties([row])
+        assert one.refusal(caller(key=OTHER_KEY)) is None
+        assert "another key" in str(one.refusal(caller(key=KEY)))
+
+
+@pytest.mark.parametrize("role", ["coordinator", "admin"])
+def test_no_peer_shuts_out_a_coordinator_or_an_operator(role: Role) -> None:
+    own, claim, other = (
+        party("eu-1", key, at_s)._replace(role=role) for key, at_s in zip("abc", (9.0, 0.0, 1.0), strict=True)
+    )
+    eu, us = registry(parties=[own]), registry()
+    assert eu.learn_parties([claim]) == []
+    assert eu.refusal(caller("eu-1", own.key, role)) is None
+    assert us.learn_parties([own, claim]) == [own]
+    us.revoke(role, "eu-1")
+    assert us.learn_parties([claim, other]) == [claim]
+
+
+def test_what_is_known_of_an_own_party_is_not_changed_by_a_peer() -> None:
+    eu = registry()
+    token(eu)
+    own = join(eu).party
+    assert eu.learn_parties([party(at_s=0.0)]) == []
+    assert eu.parties() == [own]
+
+
+PARTIES = st.lists(
+    st.builds(
+        party,
+        st.text("aZ0._-", max_size=4).map(lambda rest: "n" + rest),
+        st.integers(0, 15).map(lambda number: f"{number:064x}"),
+        st.floats(0.0, 4e9).map(lambda at_s: round(at_s, 6)),
+    ),
+    max_size=12,
+)
+
+
+@given(PARTIES, st.integers(1, 5))
+def test_asked_page_by_page_a_peer_tells_every_party_once(parties: list[PartyRow], size: int) -> None:
+    eu, us = registry(process="a:1"), registry()
+    eu.learn_parties(parties)
+    place, more = "", bool(eu.place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registries, "PAGE_ENTRIES_MAX", size)
+        while more:
+            texts, place, more = eu.told_parties(place)
+            assert len(texts) <= size
+            rows = [registries.parse_party(one) for one in texts]
+            assert us.learn_parties([row for row in rows if row is not None]) == rows
+    assert us.parties() == eu.parties()
+    assert place == eu.place
+
+
+@pytest.mark.parametrize("place", ["", "0", "other:1", "now:-1", "now:x", "now:99999999999999999999", ":"])
+def test_a_place_of_another_life_is_in_front_of_all(place: str) -> None:
+    eu = registry(process="now", parties=[party()])
+    assert eu.told_parties(place) == ([party().text()], "now:1", False)
+    assert eu.told_parties("now:1") == ([], "now:1", False)
+    assert eu.told_parties("now:7") == ([], "now:1", False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "agent/pi",
+        *(f"agent/pi/{KEY}{rest}" for rest in ("", "/eu", "/eu/nan", "/e u/1.0", "/eu/-1.0", "/eu/1e9", "/eu/1.0\n")),
+        f"root/pi/{KEY}/eu/1.0",
+    ],
+)
+def test_what_is_no_party_is_none(text: str) -> None:
+    assert registries.parse_party(text) is None
+
+
+def test_there_is_a_limit_to_the_parties_that_a_peer_may_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "PARTIES_MAX", 2)
+    eu = registry(parties=[party("a")])
+    with refused("busy", "more than 2"):
+        eu.learn_parties([party("b"), party("c")])
+    assert eu.learn_parties([party("b")]) == [party("b")]
