@@ -71,7 +71,8 @@ class Admission:
         self, *, connections_max: int, per_address_max: int, rate_per_s: float, rate_per_address_per_s: float
     ) -> None:
         """`rate_per_s`: new connections of all addresses together; `rate_per_address_per_s`: of one."""
-        self._connections_max, self._per_address_max = connections_max, per_address_max
+        self.connections_max = connections_max  # may be changed at any time; connections that stand stay
+        self._per_address_max = per_address_max
         self._rate_per_s, self._rate_per_address_per_s = rate_per_s, rate_per_address_per_s
         self._all: Bucket | None = None  # until the first one asks: the time comes with it
         self._hosts: OrderedDict[str, _Host] = OrderedDict()  # the one that asked last is the last
@@ -85,7 +86,7 @@ class Admission:
         host = self._host(address, now_s)
         if host.open >= self._per_address_max:
             return "address_full"
-        if self.open >= self._connections_max:
+        if self.open >= self.connections_max:
             return "full"
         if not host.bucket.take(now_s):
             return "address_rate"

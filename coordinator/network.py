@@ -24,7 +24,7 @@ Trouble = Callable[[URL, bytes], str | None]  # of a server at that origin with 
 HANDSHAKE_S = 10.0
 GOODBYE_S = 2.0  # for TLS's own
 LOOKS_PER_TIMEOUT = 4  # after silent connections
-UNLIMITED_PER_S = 1e9
+UNLIMITED = 10**9
 SPARE_CONNECTIONS = 1000  # beyond those of agents' streams: whoever finds no place there is told so
 
 
@@ -37,6 +37,9 @@ class Network(Protocol):
         Raises:
             ConfigError: the address cannot be used.
         """
+
+    def make_room(self, connections_max: int) -> None:
+        """Take another limit of agents' streams than the one of the start; connections that stand stay."""
 
     def connector(self, context: ssl.SSLContext | None, trouble: Trouble) -> aiohttp.BaseConnector:
         """Return what an HTTP client connects with, by TLS to https. Called inside the running loop.
@@ -51,11 +54,13 @@ class Sockets:
     def __init__(self, limits: Limits, refused: Counter[str]) -> None:
         """`refused` counts connections that were turned away or cut, by reason."""
         self._limits, self._refused = limits, refused
+        self._admissions: list[Admission] = []  # of the ports that were opened
 
     async def listen(self, runner: web.AppRunner, listen: Listen, context: ssl.SSLContext | None) -> int:
         """Serve on a TCP port, at every address that `listen.host` has."""
         loop = asyncio.get_running_loop()
         admission = self._admission(limited=context is not None)
+        self._admissions.append(admission)
         try:
             infos = await loop.getaddrinfo(
                 listen.host or None, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -80,6 +85,11 @@ class Sockets:
         assert isinstance(port, int)
         return port
 
+    def make_room(self, connections_max: int) -> None:
+        """Let so many connections in, and those to spare."""
+        for admission in self._admissions:
+            admission.connections_max = connections_max + SPARE_CONNECTIONS
+
     def connector(self, context: ssl.SSLContext | None, trouble: Trouble) -> aiohttp.BaseConnector:
         """Connect by TCP."""
         return _Connector(context, trouble)
@@ -87,12 +97,11 @@ class Sockets:
     def _admission(self, *, limited: bool) -> Admission:
         """Return the rules for one port; in a lab without TLS all come from one address, and cost little."""
         limits = self._limits
-        connections_max = limits.connections_max + SPARE_CONNECTIONS
         return Admission(
-            connections_max=connections_max,
-            per_address_max=limits.connections_per_address_max if limited else connections_max,
-            rate_per_s=limits.connections_per_s_max if limited else UNLIMITED_PER_S,
-            rate_per_address_per_s=limits.connections_per_address_per_s_max if limited else UNLIMITED_PER_S,
+            connections_max=limits.connections_max + SPARE_CONNECTIONS,
+            per_address_max=limits.connections_per_address_max if limited else UNLIMITED,
+            rate_per_s=limits.connections_per_s_max if limited else UNLIMITED,
+            rate_per_address_per_s=limits.connections_per_address_per_s_max if limited else UNLIMITED,
         )
 
 

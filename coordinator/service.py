@@ -315,6 +315,7 @@ class Service:
         """Take what can be taken of another configuration without a restart."""
         self._config, differences = reload.taken(self._config, wanted)
         agents.connections_max = self._config.limits.connections_max
+        self._network.make_room(agents.connections_max)
         if evaluator is not None and self._config.evaluation is not None:
             evaluator.every_s = self._config.evaluation.every_s
         return differences

@@ -160,6 +160,9 @@ class ServerNetwork:
             ) from error
         return site.port
 
+    def make_room(self, connections_max: int) -> None:
+        """Do nothing: a simulated port takes every connection."""
+
     def connector(self, context: ssl.SSLContext | None, trouble: Trouble) -> aiohttp.BaseConnector:
         """Connect from the host, in plain http, with as many connections at a time as are asked for."""
         assert context is None, "TLS is not modelled"

@@ -54,6 +54,18 @@ def test_one_address_that_connects_too_often_takes_nothing_from_another() -> Non
     assert door.open == 10
 
 
+def test_another_limit_lets_more_in_and_turns_nobody_out() -> None:
+    door = admission(connections_max=2)
+    assert [door.admit(ME, 0.0) for _ in range(3)] == [None, None, "full"]
+    door.connections_max = 3
+    assert [door.admit(ME, 0.0) for _ in range(2)] == [None, "full"]
+    door.connections_max = 1
+    assert door.open == 3
+    door.release(ME)
+    door.release(ME)
+    assert door.admit(ME, 0.0) == "full"
+
+
 def test_all_addresses_together_have_a_rate() -> None:
     door = admission(rate_per_s=1.0)
     answers = [door.admit(f"192.0.2.{number}", 0.0) for number in range(7)]

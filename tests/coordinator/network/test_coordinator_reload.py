@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
+import pytest
 from msgspec.structs import replace
 
 from coordinator.config import Checkpoints, CoordinatorConfig, Evaluation, Limits
@@ -99,6 +101,30 @@ async def test_a_reload_lets_no_more_streams_in_than_it_says(make_config: MakeCo
             assert b"already has 1 connections" in frame
             async with http.get(f"http://127.0.0.1:{service.port}/readyz") as response:
                 assert (response.status, await response.text()) == (503, "stopping, drained, or full\n")
+    finally:
+        await service.stop()
+
+
+async def test_a_reload_makes_room_at_the_port_too(
+    make_config: MakeConfig, http: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.network.SPARE_CONNECTIONS", 0)
+    config = replace(make_config(), limits=Limits(connections_max=1))
+    files = [replace(config, limits=Limits(connections_max=2))]
+    systemd, reloads = Systemd(), Reloads(asyncio.Event(), files.pop)
+    service = Service(config, manager=systemd.manager, reloads=reloads)
+    await service.start()
+    try:
+        await systemd.heard("READY=1")
+        url = f"http://127.0.0.1:{service.port}/v1/agents/stream"
+        async with http.ws_connect(url):
+            with pytest.raises(aiohttp.ClientError):
+                await http.ws_connect(url)
+            reloads.wished.set()
+            await systemd.heard("RELOADING=1")
+            assert "taken: limits.connections_max" in await systemd.heard("READY=1")
+            async with http.ws_connect(url) as second:
+                assert not second.closed
     finally:
         await service.stop()
 
