@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge_agent.stream import REFUSED_HEADER
 from skerry import connection_error
 from skerry.errors import SkerryError
 
@@ -25,12 +26,21 @@ BYTES_MAX = 16 << 20  # downwards
 DOWN_SECONDS_MAX = 5.0
 TIMEOUT_S = 10.0  # without a byte
 STATUS_BYTES_MAX = 8 << 20
+REASON_CHARS_MAX = 40
 CHUNK_BYTES = 64 << 10
 USER_AGENT = "skerry-agent"
 
 
 class LinkFailed(SkerryError):  # noqa: N818 - the world's fault
     """The coordinator does not answer, or not as one."""
+
+
+class LinkRefused(LinkFailed):
+    """A coordinator answers, and refuses this device's certificate; `reason` is its word for why."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: refuses this device's certificate: {reason}")
+        self.reason = reason
 
 
 class _BundleName(msgspec.Struct):
@@ -102,6 +112,8 @@ async def ask_status(session: "aiohttp.ClientSession", url: str) -> CoordinatorS
     where = f"{url}/v1/region"
     async with session.get(where) as response:
         body = await response.content.read(STATUS_BYTES_MAX)
+    if response.status == 403 and (reason := response.headers.get(REFUSED_HEADER)) is not None:
+        raise LinkRefused(where, "".join(one if one.isprintable() else "?" for one in reason[:REASON_CHARS_MAX]))
     if response.status != 200:
         raise LinkFailed(f"{where}: answers {response.status}; is this a coordinator?")
     try:

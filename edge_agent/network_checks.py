@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edge_agent.finding import Finding, failure, ok, warning
-from edge_agent.link_speed import CoordinatorStatus, LinkFailed, ask_status, open_session
+from edge_agent.link_speed import CoordinatorStatus, LinkFailed, LinkRefused, ask_status, open_session
 from edge_agent.stream import STREAM_PATH
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ REMEDIES = {  # by OpenSSL's X509_V_ERR_ numbers
 }
 REMEDIES |= {SELF_SIGNED_ABOVE: REMEDIES[SELF_SIGNED], NO_ISSUER: REMEDIES[SELF_SIGNED]}
 REMEDIES |= {WRONG_ADDRESS: REMEDIES[WRONG_NAME]}
+REFUSAL_REMEDIES = {  # by what the coordinator says of the certificate
+    "revoked": "remove the folder of this device's identity, and join with a new join token",
+    "expired": "skerry-agent join URL --token-file FILE",
+    "certificate": "join the federation of this coordinator, or correct the URL",
+    "role": "this is no device's certificate: remove the identity's folder, and join as an agent",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ async def check_answers(
                 ready = response.status == 200
             status = await ask_status(session, url)
             await _try_stream(session, url)
+    except LinkRefused as error:
+        return (failure(check, str(error), REFUSAL_REMEDIES.get(error.reason, "look at its log")),), None
     except LinkFailed as error:
         remedy = "is this a coordinator's address, and of this version? If so, look at its log"
         return (failure(check, str(error), remedy),), None

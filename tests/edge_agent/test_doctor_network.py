@@ -65,7 +65,9 @@ async def serve() -> AsyncIterator[Serve]:
     """Start a server that answers as a coordinator does, with TLS if asked; returns its port."""
     runners: list[web.AppRunner] = []
 
-    async def start(certificate: Path | None = None, *, health: int = 200, streams: bool = True) -> int:
+    async def start(
+        certificate: Path | None = None, *, health: int = 200, streams: bool = True, refused: str = ""
+    ) -> int:
         async def stream(request: web.Request) -> web.StreamResponse:
             if not streams:
                 raise web.HTTPForbidden(text="no upgrades here")
@@ -82,6 +84,8 @@ async def serve() -> AsyncIterator[Serve]:
         }
 
         async def answer(request: web.Request) -> web.Response:
+            if refused and request.path == "/v1/region":
+                raise web.HTTPForbidden(headers={"Skerry-Refused": refused})
             status, text = answers[request.path]
             return web.Response(status=status, text=text)
 
@@ -148,6 +152,17 @@ async def test_a_certificate_that_is_or_will_be_refused(
     assert found in seen[1].found.lower().replace("self signed", "self-signed")
     assert remedy in seen[1].remedy
     assert len(seen) == (2 if outcome == "failure" else 4)
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [("revoked", "remove the folder"), ("expired", "skerry-agent join"), ("certificate", "URL"), ("new", "its log")],
+)
+async def test_a_certificate_that_the_coordinator_refuses(serve: Serve, reason: str, remedy: str) -> None:
+    (found,) = (await findings(f"http://127.0.0.1:{await serve(refused=reason)}"))[2:]
+    assert found.outcome == "failure"
+    assert found.found.endswith(f"refuses this device's certificate: {reason}")
+    assert remedy in found.remedy
 
 
 async def test_plain_http_where_tls_was_expected(serve: Serve) -> None:
