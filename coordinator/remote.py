@@ -39,6 +39,11 @@ async def get(url: str, path: str, *, bytes_max: int, context: ssl.SSLContext | 
                 body += chunk
                 if len(body) > bytes_max:
                     raise UnexpectedAnswerError(f"{where}: answers with more than {bytes_max} bytes")
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise UnexpectedAnswerError(f"{url}: {connection_error.disbelief(error.certificate_error)}") from error
+    except aiohttp.ServerDisconnectedError as error:
+        told = "" if url.startswith("https:") else ": if it speaks TLS, ask by https:// and without --insecure"
+        raise UnexpectedAnswerError(f"{url}: closes the connection without an answer{told}") from error
     except TimeoutError as error:
         raise NotRunningError(f"no coordinator is running at {url}: no answer") from error
     except aiohttp.ClientConnectionError as error:

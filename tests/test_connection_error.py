@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from skerry.connection_error import reason
+from skerry.connection_error import disbelief, reason
 
 
 async def refused(url: str) -> aiohttp.ClientError:
@@ -53,3 +53,20 @@ def test_a_certificate_that_is_refused_says_why() -> None:
     cause = ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate")
     error = aiohttp.ClientConnectorCertificateError(host, cause)
     assert "self-signed certificate" in reason(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (62, "by an address that `init`"),
+        (64, "by an address that `init`"),
+        (10, "clock"),
+        (19, "of another federation than this identity"),
+        (20, "of another federation than this identity"),
+    ],
+)
+def test_a_server_that_is_not_believed_has_its_remedy(code: int, told: str) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, "as OpenSSL says it"
+    assert told in disbelief(error)
+    assert "as OpenSSL says it" in disbelief(error)

@@ -56,10 +56,7 @@ class Operator:
                     if len(answer) > ANSWER_BYTES_MAX:
                         raise UnexpectedAnswerError(f"{where}: answers with more than {ANSWER_BYTES_MAX} bytes")
         except aiohttp.ClientConnectorCertificateError as error:
-            raise UnexpectedAnswerError(
-                f"{self.url}: is not believed: {error.certificate_error}: name the coordinator by an address that "
-                "`init` or `join` was given"
-            ) from None
+            raise UnexpectedAnswerError(f"{self.url}: {connection_error.disbelief(error.certificate_error)}") from None
         except (TimeoutError, aiohttp.ClientConnectionError) as error:
             raise NotRunningError(f"no coordinator answers at {self.url}: {connection_error.reason(error)}") from None
         except aiohttp.ClientError as error:

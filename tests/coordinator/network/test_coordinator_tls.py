@@ -11,8 +11,9 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import WSServerHandshakeError, web
 
+from coordinator import remote
 from coordinator.config import CoordinatorConfig
 from coordinator.service import Service
 from skerry.errors import ConfigError
@@ -287,3 +288,26 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - nobody says so
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "scheme", "told"),
+    [(True, "https", "is of another federation than this identity"), (False, "http", "if it speaks TLS, ask by https")],
+)
+async def test_a_coordinator_that_answers_is_never_said_not_to_run(
+    tmp_path: Path, foreign: bool, scheme: str, told: str
+) -> None:
+    federation = Federation(time.time())
+    asking = (Federation(time.time(), OTHER_FEDERATION) if foreign else federation).party(
+        tmp_path / "a", "admin", "ann"
+    )
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    shown = tls.server_context(federation.party(tmp_path / "eu", "coordinator", "eu-1"))
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=shown).start()
+        url = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
+        with pytest.raises(remote.UnexpectedAnswerError, match=told):
+            await remote.get(url, "/v1/admin/status", bytes_max=100, context=tls.client_context(asking))
+    finally:
+        await runner.cleanup()
