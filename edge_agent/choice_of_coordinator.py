@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from edge_agent.backoff import Backoff
 
@@ -15,9 +16,9 @@ NEARER = 0.7  # a coordinator is nearer than another whose round trip takes so m
 SLACK_S = 0.005  # and less by this; of those as near as the nearest, the configuration's order decides
 STEADY_ROUNDS = 3  # of measurements in a row, before a stream that stands is left for a nearer coordinator
 SPREAD_S = 1.0  # full jitter before the first attempt elsewhere: a region's devices lose their coordinator at once
-RETURN_MAX_S = (
-    3600.0  # largest bound of the wait before a stream that stands is left for one that failed again and again
-)
+LEARNED_MAX = 64  # beside the configuration's; of more, the earliest that are named no more are forgotten
+FORGET_ROUNDS = 4000  # without an answer, of one that is named no more: about a day at the default `limits.probe_s`
+RETURN_MAX_S = 3600.0  # largest bound of the wait before a stream is left for one that failed again and again
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class _Coordinator:
     round_trips_s: deque[float] = field(default_factory=lambda: deque(maxlen=ROUND_TRIPS))
     down: bool = False  # it did not answer when it was asked last
     not_before_s: float = 0.0  # it asked for that, or did not answer
+    silent_rounds: int = 0  # of measurements, since its last answer
     return_at_s: float = 0.0  # it was left for another one: one that answers may still refuse every stream
 
     @property
@@ -42,8 +44,9 @@ class ChoiceOfCoordinator:
     def __init__(self, urls: Iterable[str], min_s: float, max_s: float, rng: random.Random) -> None:
         """`urls`: at least one. `min_s`, `max_s`: bounds of the back-off that each of them has."""
         self._min_s, self._max_s, self._rng = min_s, max_s, rng
-        self._known: dict[str, _Coordinator] = {}
-        self.learned(urls)
+        self._known = {url: self._new(url) for url in (one.rstrip("/") for one in urls)}
+        self._configured = frozenset(self._known)
+        self._named: frozenset[str] = frozenset()  # by a coordinator, most recently
         self._present = next(iter(self._known.values()))
         self._nearer: _Coordinator | None = None  # than the present one,
         self._rounds = 0  # for so many rounds of measurements
@@ -64,20 +67,36 @@ class ChoiceOfCoordinator:
         return self._present.backoff
 
     def learned(self, urls: Iterable[str]) -> None:
-        """Take note of further coordinators; they come behind those that are known."""
-        for url in (one.rstrip("/") for one in urls):
-            if url not in self._known:
-                backoff = Backoff(self._min_s, self._max_s, self._rng)
-                returns = Backoff(self._max_s, max(self._max_s, RETURN_MAX_S), self._rng)
-                self._known[url] = _Coordinator(url, backoff, returns)
+        """Take note of the coordinators that one of them names; they come behind those that are known.
+
+        Others that were named before stay, as far as there is room: it may only not have heard of them yet.
+        """
+        named = dict.fromkeys(url.rstrip("/") for url in urls)
+        self._named = frozenset(islice((url for url in named if url not in self._configured), LEARNED_MAX))
+        for url in named:
+            if url in self._named and url not in self._known:
+                self._known[url] = self._new(url)
+        excess = len(self._known) - len(self._configured) - LEARNED_MAX
+        for url in list(islice(filter(self._forgettable, self._known), max(0, excess))):
+            del self._known[url]
 
     def measured(self, round_trips_s: Mapping[str, float | None]) -> None:
-        """Take in a round of measurements by URL; None: no answer."""
+        """Take in a round of measurements by URL; None: no answer. Of those that are unknown by now, nothing is kept.
+
+        One that is neither configured nor named any more is forgotten when it has not answered for long.
+        """
         for url, round_trip_s in round_trips_s.items():
-            one = self._known[url]
+            one = self._known.get(url)
+            if one is None:
+                continue
             one.down = round_trip_s is None
             if round_trip_s is not None:
                 one.round_trips_s.append(round_trip_s)
+                one.silent_rounds = 0
+                continue
+            one.silent_rounds += 1
+            if one.silent_rounds >= FORGET_ROUNDS and self._forgettable(url):
+                del self._known[url]
 
     def begin(self, now_s: float) -> None:
         """Give the first turn to the nearest."""
@@ -122,6 +141,13 @@ class ChoiceOfCoordinator:
             return self._rng.uniform(0.0, SPREAD_S)
         self._go_to(min(self._known.values(), key=lambda one: one.not_before_s))
         return max(0.0, self._present.not_before_s - now_s)
+
+    def _new(self, url: str) -> _Coordinator:
+        backoff = Backoff(self._min_s, self._max_s, self._rng)
+        return _Coordinator(url, backoff, Backoff(self._max_s, max(self._max_s, RETURN_MAX_S), self._rng))
+
+    def _forgettable(self, url: str) -> bool:
+        return url not in self._configured and url not in self._named and url != self._present.url
 
     def _go_to(self, one: _Coordinator) -> None:
         self._present, self._nearer, self._rounds = one, None, 0

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.choice_of_coordinator import RETURN_MAX_S, SPREAD_S, STEADY_ROUNDS, ChoiceOfCoordinator
+from edge_agent.choice_of_coordinator import (
+    FORGET_ROUNDS,
+    LEARNED_MAX,
+    RETURN_MAX_S,
+    SPREAD_S,
+    STEADY_ROUNDS,
+    ChoiceOfCoordinator,
+)
 
 HOME, NEAR, FAR = "https://home", "https://near", "https://far"
 MIN_S, MAX_S = 0.2, 30.0
@@ -252,6 +259,37 @@ def test_what_coordinators_name_comes_behind_what_is_configured_once() -> None:
     assert chosen.urls == [HOME, NEAR, FAR]
     lost(chosen, 0.0)
     assert chosen.url == NEAR
+
+
+def learned(*numbers: int) -> list[str]:
+    return [f"https://learned-{number}" for number in numbers]
+
+
+def test_of_many_that_are_named_the_last_are_kept_and_never_the_present_one_forgotten() -> None:
+    chosen = choice(HOME)
+    chosen.learned(learned(0))
+    chosen.measured({HOME: None, learned(0)[0]: 0.1})
+    chosen.begin(0.0)
+    for number in range(1, 10 * LEARNED_MAX, 2):
+        chosen.learned(learned(number, number + 1))
+    kept = learned(0, *range(9 * LEARNED_MAX + 2, 10 * LEARNED_MAX + 1))
+    assert chosen.urls == [HOME, *kept]
+    chosen.learned(learned(*range(1000, 1000 + 2 * LEARNED_MAX)))
+    assert chosen.urls == [HOME, *learned(0, *range(1000, 1000 + LEARNED_MAX))]
+    chosen.measured({learned(1)[0]: 0.001})  # forgotten while it was measured
+    assert learned(1)[0] not in chosen.urls
+
+
+def test_one_that_is_named_no_more_is_forgotten_when_it_is_long_silent() -> None:
+    chosen, (gone, busy, named) = choice(HOME, NEAR), learned(1, 2, 3)
+    chosen.learned([gone, busy, named])
+    chosen.learned([named])
+    for number in range(FORGET_ROUNDS):
+        assert chosen.urls == [HOME, NEAR, gone, busy, named]
+        answers = number == FORGET_ROUNDS // 2
+        chosen.measured({HOME: 0.1, NEAR: None, gone: None, busy: 0.1 if answers else None, named: None})
+    chosen.measured({busy: None})
+    assert chosen.urls == [HOME, NEAR, busy, named]
 
 
 @given(st.data())
