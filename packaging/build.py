@@ -71,7 +71,7 @@ PACKAGES = {
             linked=("skerry-agent", "skerry-task"),
             without=("coordinator", "testbed"),
             config="agent.toml",
-            docs=("agent.md", "data.md", "deploy.md", "inference.md"),
+            docs=("agent.md", "data.md", "deploy.md", "durability.md", "inference.md", "recipes.md", "security.md"),
         ),
         Package(
             name="skerry-coordinator",
@@ -81,7 +81,15 @@ PACKAGES = {
             linked=("skerry-coordinator",),
             without=("edge_agent", "testbed"),
             config="coordinator.toml",
-            docs=("coordinator.md", "deploy.md", "durability.md", "recipes.md"),
+            docs=(
+                "coordinator.md",
+                "data.md",
+                "deploy.md",
+                "durability.md",
+                "recipes.md",
+                "security.md",
+                "wire_format.md",
+            ),
         ),
     )
 }

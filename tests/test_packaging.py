@@ -1,6 +1,7 @@
 """The Debian packages: scripts that a shell understands, files that there are. `make test-systemd` installs them."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -44,6 +45,14 @@ def test_what_a_package_takes_is_there(recipe: ModuleType) -> None:
         for module in package.commands.values():
             assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
             assert module.partition(".")[0] not in package.without
+
+
+def test_a_package_has_every_page_that_its_own_page_links_to(recipe: ModuleType) -> None:
+    for package in recipe.PACKAGES.values():
+        page = (ROOT / "docs" / f"{package.name.removeprefix('skerry-')}.md").read_text()
+        linked = set(re.findall(r"\]\(([a-z_]+\.md)", page))
+        assert linked
+        assert linked <= set(package.docs)
 
 
 def test_two_packages_never_own_the_same_file(recipe: ModuleType, tmp_path: Path) -> None:
