@@ -71,7 +71,7 @@ def token() -> None:
 
 @token.command("create")
 @click.option("--ttl", type=_Duration(), default="1h", show_default=True, help="How long one can join with it.")
-@click.option("--uses", type=int, default=1, show_default=True, help="How many may join with it.")
+@click.option("--uses", type=click.IntRange(min=1), default=1, show_default=True, help="How many may join with it.")
 @click.option("--region", help="The region that is written down for them; default: the coordinator's.")
 @click.option("--device", "name", help="The one device that it is for, by its name; default: any.")
 @click.option("--role", type=click.Choice(["agent", "coordinator"]), default="agent", show_default=True)
@@ -339,7 +339,10 @@ def drain(config_path: Path, url: str | None, identity: Path | None, as_json: bo
     operator = choose(config_path, url, identity)
     told = asyncio.run(operator.post("/v1/admin/drain", {}))
     with _understanding(operator):
-        note = f"drained: {int(told['sent_away'])} agents were sent elsewhere; the coordinator can be stopped"
+        note = (
+            f"drained: {int(told['sent_away'])} agents were asked to go elsewhere. One that knows no other coordinator "
+            "that takes it keeps trying; this coordinator can be stopped"
+        )
     click.echo(json.dumps(told) if as_json else note)
 
 

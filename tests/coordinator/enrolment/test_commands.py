@@ -240,8 +240,17 @@ async def test_a_device_in_quarantine_is_shown_and_released(ask: Run, served: Se
     assert (again.exit_code, "'pi' is not in quarantine" in again.stderr) == (1, True)
 
 
+async def test_a_join_token_for_nobody_is_wrong_usage(ask: Run, served: Served) -> None:
+    refused = await ask("token", "create", "--uses", "0")
+    assert (refused.exit_code, "--uses" in refused.stderr) == (2, True)
+    assert served.bench.desk.registry.tokens() == []
+
+
 async def test_agents_are_sent_elsewhere(ask: Run, served: Served) -> None:
-    assert "drained: 3 agents were sent elsewhere" in (await ask("drain")).stdout
+    assert (
+        "drained: 3 agents were asked to go elsewhere. One that knows no other coordinator"
+        in (await ask("drain")).stdout
+    )
     assert json.loads((await ask("drain", "--json")).stdout) == {"sent_away": 3}
 
 
