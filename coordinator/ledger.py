@@ -24,6 +24,7 @@ class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):
     weight: float | None  # None: held by the arrival rule
     moves: int = 0  # of the copy that was taken, or answered again: see UpdateOffered
     elsewhere: bool = False  # it counts in another region, which has taken it too
+    publication: int = 0  # of this coordinator, the first that holds it; 0: every one does, or it is not known
 
 
 class LedgerEntry(msgspec.Struct):

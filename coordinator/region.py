@@ -232,7 +232,8 @@ class Region:
                     link.told = telemetry
                 self._hear_speed(device, telemetry.seconds_per_step, now_s)
                 return [SaveTelemetry(device, telemetry)]
-            case PeerModelArrived():
+            case PeerModelArrived(message):
+                self._roaming.peer_lives(message.coordinator, message.lineage)
                 return [*self._federation.peer_model_arrived(event, now_s), *self._proceed(now_s)]
             case TokenArrived():
                 return self._federation.token_arrived(event, now_s)

@@ -39,10 +39,11 @@ def release(
         device, sequence, age = held.arrival.device, held.arrival.sequence, older(ages.age)
         version = ages.append(age)
         if newest is not None and held.position == newest.position:
-            ledger.take(device, RecentUpdate(sequence, version, weight, newest.arrived.offered.moves))
+            moves = newest.arrived.offered.moves
+            ledger.take(device, RecentUpdate(sequence, version, weight, moves, publication=state.publication + 1))
             durable.append(replace(newest, version=version, weight=weight, age=age, buffer=buffer))
         else:
-            ledger.change(device, sequence, version=version, weight=weight)
+            ledger.change(device, sequence, version=version, weight=weight, publication=state.publication + 1)
             durable.append(ReleaseUpdate(held.position, device, version, weight, age, buffer))
         if buffer is None:
             changes.append(Apply(held.position, version, weight, age, held.whole))

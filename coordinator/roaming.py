@@ -4,11 +4,12 @@ A device that was not answered offers its update to the next coordinator. Both m
 and of two copies that one stays which was offered later: there the device was answered. The other one is taken back.
 """
 
-import heapq
 import logging
+from bisect import bisect_right
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from coordinator.events import (
     Apply,
@@ -52,8 +53,10 @@ class Roaming:
         self._settings, self._state, self._counts = settings, state, counts
         self._log = LedgerLog(settings.process)
         self._elsewhere: dict[str, dict[int, tuple[str, LedgerLine]]] = {}  # by device and sequence: whose line
+        self._heard: dict[str, list[str]] = {}  # by peer that asks for its own lines, page by page: devices, ascending
         self._contested: dict[tuple[str, int], tuple[str, LedgerLine]] = {}  # being looked up: whose copy is to stay
         self._peers: dict[str, tuple[str, float]] = {}  # by name: URL, and when it was last seen
+        self._lineages: dict[str, str] = {}  # by name, of those who were heard of
         state.ledger.tell(self._log, everything=settings.url is not None)  # agents are sent here and there, then
 
     # --- what others ask ---
@@ -122,13 +125,32 @@ class Roaming:
 
     def peer_seen(self, status: PeerStatus, now_s: float) -> None:
         """Take note of a peer's sign of life."""
+        self.peer_lives(status.coordinator, status.lineage)
         if status.url is not None:
             self._peers[status.coordinator] = status.url, now_s
+
+    def peer_lives(self, peer: str, lineage: str) -> None:
+        """Take note of a peer's lineage. Under another one than before it has lost its state.
+
+        Then what it had not published, as far as that came here, is in no model any more: it may come again. Call it
+        before a publication of the new lineage is taken in.
+        """
+        before = self._lineages.get(peer, lineage)
+        if before != lineage:
+            published = self._published(peer)
+            for known in self._elsewhere.values():
+                for sequence, (whose, line) in list(known.items()):
+                    if whose == peer and _is_in(line, published):
+                        known[sequence] = peer, replace(line, publication=0)  # it is in what the new life began from
+                    elif whose == peer:
+                        del known[sequence]
+        self._lineages[peer] = lineage
 
     def asked(self, event: LedgerAsked) -> list[Effect]:
         """Tell a peer what is on the disk here: it leaves behind the commit of all that was decided so far.
 
-        One that lost its state is told what it has told of itself, as far as this process heard of it.
+        One that lost its state is told what it has told of itself, as far as this process heard of it, and as the
+        replica here holds it.
         """
         if event.of is not None:
             return [Reply(event.key, self._heard_of(event.of, event.after))]
@@ -210,15 +232,23 @@ class Roaming:
 
     def _heard_of(self, peer: str, after: str) -> PeerLedger:
         """Return a page of a peer's own lines: of devices whose names come behind `after`, in their order."""
+        if not after or peer not in self._heard:
+            self._heard[peer] = sorted(device for device in self._elsewhere if self._has(peer, device))
         told: list[LedgerLine] = []
-        behind = (device for device in self._elsewhere if device > after)
-        for device in heapq.nsmallest(LEDGER_LINES_MAX + 1, filter(partial(self._has, peer), behind)):
-            known = self._elsewhere[device]
-            lines = [line for _, (whose, line) in sorted(known.items()) if whose == peer]
+        published, devices = self._published(peer), self._heard[peer]
+        for place in range(bisect_right(devices, after), len(devices)):
+            known = self._elsewhere.get(devices[place], {})
+            lines = [line for _, (whose, line) in sorted(known.items()) if whose == peer and _is_in(line, published)]
             if len(told) + len(lines) > LEDGER_LINES_MAX:
                 return PeerLedger(peer, ledger_lines.encode(told), told[-1].device, more=True)
             told += lines
+        del self._heard[peer]
         return PeerLedger(peer, ledger_lines.encode(told), told[-1].device if told else "", more=False)
+
+    def _published(self, peer: str) -> int:
+        """Return the number of the publication of its present life that a peer's replica here is, 0: of none."""
+        held = self._state.peers.get(peer)
+        return held.publication if held is not None and held.lineage == self._lineages.get(peer) else 0
 
     def _has(self, peer: str, device: str) -> bool:
         return any(whose == peer for whose, _ in self._elsewhere[device].values())
@@ -226,4 +256,9 @@ class Roaming:
     def _lines(self, keys: list[tuple[str, int]]) -> Iterator[LedgerLine]:
         for device, sequence in keys:
             if (update := self._state.ledger.recall(device, sequence)) is not None:
-                yield LedgerLine(device, sequence, update.weight, update.moves)
+                yield LedgerLine(device, sequence, update.weight, update.moves, update.publication)
+
+
+def _is_in(line: LedgerLine, publication: int) -> bool:
+    """Say whether a publication holds an update, as its line tells."""
+    return line.weight is not None and line.publication <= publication

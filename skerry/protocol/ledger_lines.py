@@ -20,6 +20,7 @@ class LedgerLine(msgspec.Struct, frozen=True, array_like=True):
     sequence: Positive
     weight: Weight | None  # None: it is held
     moves: Count  # of the copy that was taken, or answered again: see UpdateOffered
+    publication: Count = 0  # of its coordinator, the first that holds it; 0: every one does, or it is not known
 
 
 class _Lines(msgspec.Struct, frozen=True, array_like=True):

@@ -150,7 +150,7 @@ EXAMPLES: dict[str, frames.Message] = {
     ),
     "peer_ledger": PeerLedger(
         "coordinator-north",
-        ledger_lines.encode([LedgerLine("pi-4.kitchen", 18, 0.5, 1), LedgerLine("d", 1, None, 0)]),
+        ledger_lines.encode([LedgerLine("pi-4.kitchen", 18, 0.5, 1, 7), LedgerLine("d", 1, None, 0)]),
         "5e6f7081:42",
         more=False,
     ),

@@ -14,9 +14,16 @@ LINE = LedgerLine("pi-4.kitchen", 18, 0.5, 1)
 
 
 def test_lines_come_back_as_they_were() -> None:
-    lines = [LINE, LedgerLine("d", 1 << 62, None, 0)]
+    lines = [LINE, LedgerLine("d", 1 << 62, None, 0, 1 << 40)]
     assert ledger_lines.decode(ledger_lines.encode(lines)) == lines
     assert ledger_lines.decode(ledger_lines.encode([])) == []
+
+
+def test_lines_of_other_minor_versions_are_read() -> None:
+    import msgpack
+
+    lines = [["d", 1, 0.5, 0], ["d", 2, 0.5, 0, 7, "not yet known"]]
+    assert ledger_lines.decode(msgpack.packb([lines])) == [LedgerLine("d", 1, 0.5, 0), LedgerLine("d", 2, 0.5, 0, 7)]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,7 @@ def test_lines_come_back_as_they_were() -> None:
         ["d", 1, float("inf"), 0],
         ["d", 1, 0.5, -1],
         ["d", 1, 0.5],
+        ["d", 1, 0.5, 0, -1],
         ["d", 1, "0.5", 0],
         {},
     ],
