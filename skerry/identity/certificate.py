@@ -207,9 +207,17 @@ def _subject(certificate: x509.Certificate) -> Subject:
 
 
 def _issuer(certificate: x509.Certificate) -> Issuer | None:
-    """Return whose issuer has signed; TLS has seen that this is the name of the authority above."""
+    """Return whose issuer has signed; TLS has seen that this is the name of the authority above.
+
+    Raises:
+        InvalidCertificateError: its issuer's name cannot be read.
+    """
     wanted = (NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER)
-    unit, name, key = ("".join(str(one.value) for one in certificate.issuer.get_attributes_for_oid(o)) for o in wanted)
+    try:
+        issuer = certificate.issuer
+    except MALFORMED as error:
+        raise InvalidCertificateError("the certificate's issuer has a name that cannot be read") from error
+    unit, name, key = ("".join(str(one.value) for one in issuer.get_attributes_for_oid(o)) for o in wanted)
     return Issuer(name, key) if unit == ISSUER_UNIT else None
 
 
