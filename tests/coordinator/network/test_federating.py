@@ -228,8 +228,12 @@ async def test_two_that_start_at_once_without_a_state_do_not_wait_for_each_other
     url = f"http://127.0.0.1:{ports['east']}"
 
     async def answer(path: str) -> tuple[int, str]:
-        async with http.get(url + path) as response:
-            return response.status, await response.text()
+        while True:
+            try:
+                async with http.get(url + path) as response:
+                    return response.status, await response.text()
+            except aiohttp.ClientConnectorError:  # it says that it asks before it listens
+                await asyncio.sleep(0.01)
 
     async with asyncio.timeout(20):
         first = asyncio.ensure_future(region("east", peers_wait_s=3600.0))
