@@ -99,6 +99,7 @@ class Federation:
             recipe=self.recipe,
             peers={other: f"http://{address(other)}:{PORT}" for other in self.plan.coordinators if other != name},
             insecure=True,
+            peers_wait_s=0.0,  # all of them begin at once
             # Where agents are sent here and there, ledgers travel whole: here nobody goes where his plan does not say.
             url=f"http://{address(name)}:{PORT}" if self.plan.tells_all else None,
             checkpoints=Checkpoints(every_updates=15, history_versions=1 << 30),
