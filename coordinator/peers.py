@@ -6,8 +6,8 @@ Each peer has its own tasks and its own newest message of each kind, so that the
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -16,7 +16,7 @@ from coordinator.enrolment.registry import PartyRow, Refusal, Revocation, parse_
 from coordinator.events import Event, Malformed, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
 from coordinator.intake import read_vector
 from coordinator.metrics import Metrics
-from skerry import connection_error
+from coordinator.peer_link import ANSWER_BYTES_MAX, NoAnswerError, PeerError, PeerLink, Place, decode
 from skerry.protocol import frames, ledger_lines
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.ledger_lines import LedgerLine
@@ -32,22 +32,16 @@ from skerry.protocol.messages import (
     TokenTaken,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import TypeForm
-
 log = logging.getLogger(__name__)
 
 BUNDLE_HEADER = "Skerry-Bundle"  # on every request between peers: models of another bundle must not mix
 POLL_S = 1.0  # between two requests for a peer's status
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0  # bounds of the full-jitter back-off
-ANSWER_BYTES_MAX = 64 << 10
-LEDGER_PAGES_MAX = 64  # of a peer's ledger, one after the other; then it is asked for signs of life again
+PAGES_MAX = 64  # of what one peer tells, one after the other; then it is asked for signs of life again
+REVOCATION_PAGES_MAX = 4096  # these are read from the first on each time: many peers' shares of them
 OWN_LEDGER_PAGES_MAX = 1024  # of what one peer knows of a ledger that was lost: more than 30,000 devices
-CHUNK_BYTES = 64 << 10  # of a message that is being sent; each must get away within the progress time-out
 
 MODEL_ANSWERS = PeerModelTaken | PeerModelNeeded
-
-T = TypeVar("T")
 
 
 class Region(Protocol):
@@ -79,20 +73,6 @@ class Enrolment(Protocol):
         """
 
 
-class PeerError(Exception):
-    """A peer did not answer as it should; its text says how."""
-
-
-class NoAnswerError(PeerError):
-    """A peer cannot be reached, or is starting or stopping."""
-
-
-class _Page(NamedTuple):
-    lines: list[LedgerLine]
-    up_to: str
-    more: bool
-
-
 class _Newest(asyncio.Event):
     """A box for one message: a newer one replaces it."""
 
@@ -105,19 +85,16 @@ class _Newest(asyncio.Event):
         self.set()
 
 
-class _Peer:
-    """What waits for one peer, and what was exchanged with it."""
+class _Peer(PeerLink):
+    """What waits for one peer, and how far it was listened to."""
 
-    def __init__(self, name: str, url: str) -> None:
-        self.name = name
-        self.url = url.rstrip("/")
+    def __init__(self, name: str, url: str, progress_timeout_s: float) -> None:
+        super().__init__(name, url, progress_timeout_s)
         self.model = _Newest()
         self.token = _Newest()
         self.ledger = ""  # the place that its ledger was read up to
         self.revocations: str | None = None  # the digest of those that were read to their end
         self.parties = ""  # the place that they were read up to
-        self.sent_bytes = 0
-        self.received_bytes = 0
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
         self.serves_at: str | None = None  # where agents reach it, as it said last; None: they are not to be sent there
 
@@ -135,7 +112,7 @@ class Peers:
         progress_timeout_s: float,
         rng: random.Random,
     ) -> None:
-        self._peers = {name: _Peer(name, url) for name, url in urls.items()}
+        self._peers = {name: _Peer(name, url, progress_timeout_s) for name, url in urls.items()}
         self._bundle_sha256 = bundle_sha256
         self._metrics = metrics
         self._connector = connector
@@ -223,8 +200,8 @@ class Peers:
         """Return the peer's answer, an empty list where it knows of no publication, None where there is no answer."""
         bytes_max = 4 * size + ANSWER_BYTES_MAX
         try:
-            answer = await self._exchange(session, peer, "GET", f"replica?of={quote(name)}", b"", bytes_max)
-            found = _decode(answer, PeerModel)
+            answer = await peer.exchange(session, "GET", f"replica?of={quote(name)}", bytes_max=bytes_max)
+            found = decode(answer, PeerModel)
         except NoAnswerError as error:
             if peer.trouble != str(error):  # once, however often it is asked
                 log.warning("peer %s: %s", peer.name, error)
@@ -241,19 +218,19 @@ class Peers:
 
     async def _ask_for_ledger(self, session: aiohttp.ClientSession, peer: _Peer, name: str) -> list[LedgerLine]:
         lines: list[LedgerLine] = []
-        after = ""
-        for _ in range(OWN_LEDGER_PAGES_MAX):
-            path = f"ledger?of={quote(name)}&after={quote(after)}"
-            try:
-                page = _page(await self._exchange(session, peer, "GET", path, b""), name)
-            except PeerError as error:
-                log.warning("peer %s: what it knows of the ledger here cannot be read: %s", peer.name, error)
-                return lines
-            lines += page.lines
-            if not page.more:
-                return lines
-            after = page.up_to
-        log.warning("peer %s: knows more of the ledger here than the %d lines that were read", peer.name, len(lines))
+
+        async def take(answer: bytes) -> Place:
+            told, place = _ledger(answer, name)
+            lines.extend(told)
+            return place
+
+        try:
+            whole = await peer.read_pages(session, f"ledger?of={quote(name)}&after=", "", OWN_LEDGER_PAGES_MAX, take)
+        except PeerError as error:
+            log.warning("peer %s: what it knows of the ledger here cannot be read: %s", peer.name, error)
+            return lines
+        if not whole:
+            log.warning("peer %s: knows more of the ledger here than the %d lines read", peer.name, len(lines))
         return lines
 
     async def _poll(self, session: aiohttp.ClientSession, peer: _Peer) -> None:
@@ -283,7 +260,7 @@ class Peers:
         Raises:
             PeerError: it does not answer, or it is another coordinator than it should be.
         """
-        status = _decode(await self._exchange(session, peer, "GET", "status", b""), PeerStatus)
+        status = decode(await peer.exchange(session, "GET", "status"), PeerStatus)
         if status.coordinator != peer.name:
             raise PeerError(f"is {status.coordinator!r}: correct peers.{peer.name} in the configuration")
         if status.bundle != self._bundle_sha256:
@@ -291,63 +268,70 @@ class Peers:
         return status
 
     async def _fetch_ledger(self, session: aiohttp.ClientSession, peer: _Peer, place: str) -> None:
-        """Ask for the lines of the peer's ledger, page by page, where it has come further than what was read.
+        """Ask for the lines of the peer's ledger where it has come further than what was read."""
 
-        What fails, or is more than so many pages, is asked for next time.
-        """
-        if place in {"", peer.ledger}:
-            return
-        for _ in range(LEDGER_PAGES_MAX):
-            path = f"ledger?after={quote(peer.ledger)}"
-            try:
-                page = _page(await self._exchange(session, peer, "GET", path, b""), peer.name)
-            except PeerError as error:
-                self._metrics.peer_failures[peer.name] += 1
-                log.warning("peer %s: its ledger cannot be read: %s", peer.name, error)
-                return
-            self.region.submit(PeerLedgerArrived(peer.name, page.lines))
-            peer.ledger = page.up_to
-            if not page.more:
-                return
+        async def take(answer: bytes) -> Place:
+            lines, read = _ledger(answer, peer.name)
+            self.region.submit(PeerLedgerArrived(peer.name, lines))
+            peer.ledger = read.up_to
+            return read
+
+        if place not in {"", peer.ledger}:
+            await self._fetch(session, peer, "ledger", peer.ledger, PAGES_MAX, take)
 
     async def _fetch_revocations(self, session: aiohttp.ClientSession, peer: _Peer, digest: str | None) -> None:
-        """Ask for the peer's revocations, page by page, where it has others; what fails is asked for next time."""
-        if self.enrolment is None or digest in {None, peer.revocations, self.enrolment.digest}:
+        """Ask for the peer's revocations, from the first on, where it has others."""
+        desk, after = self.enrolment, ""
+        if desk is None or digest in {None, peer.revocations, desk.digest}:
             return
-        after, more = "", True
-        while more:
-            try:
-                answer = await self._exchange(session, peer, "GET", f"revocations?after={quote(after)}", b"")
-                page = _decode(answer, Revocations)
-                told = parse_page(page.revoked, after)
-                if told is None:
-                    raise PeerError("tells no revocations, or not in order")
-                await self.enrolment.learn(told, peer.name)
-            except (PeerError, Refusal) as error:
-                self._metrics.peer_failures[peer.name] += 1
-                log.warning("peer %s: its revocations cannot be taken: %s", peer.name, error)
-                return
-            after, more = page.revoked[-1] if told else "", page.more and bool(told)
-        peer.revocations = digest
+
+        async def take(answer: bytes) -> Place:
+            nonlocal after
+            page = decode(answer, Revocations)
+            told = parse_page(page.revoked, after)
+            if told is None:
+                raise PeerError("tells no revocations, or not in order")
+            await desk.learn(told, peer.name)
+            after = page.revoked[-1] if told else after
+            return Place(after, page.more and bool(told))
+
+        if await self._fetch(session, peer, "revocations", after, REVOCATION_PAGES_MAX, take):
+            peer.revocations = digest
 
     async def _fetch_parties(self, session: aiohttp.ClientSession, peer: _Peer, place: str) -> None:
-        """Ask who was enrolled at the peer, page by page up to `place`; what fails is asked for next time."""
-        more = self.enrolment is not None and place not in {"", peer.parties}
-        while more:
-            assert self.enrolment is not None
-            try:
-                answer = await self._exchange(session, peer, "GET", f"parties?after={quote(peer.parties)}", b"")
-                page = _decode(answer, Parties)
-                told = [party for text in page.parties if (party := parse_party(text)) is not None]
-                if len(told) != len(page.parties):
-                    raise PeerError("tells no parties")
-                await self.enrolment.learn_parties(told)
-            except (PeerError, Refusal) as error:
-                self._metrics.peer_failures[peer.name] += 1
-                log.warning("peer %s: its parties cannot be taken: %s", peer.name, error)
-                return
-            more = page.more and bool(told) and page.up_to != peer.parties
+        """Ask who was enrolled at the peer where it has come further than what was read."""
+        desk = self.enrolment
+        if desk is None or place in {"", peer.parties}:
+            return
+
+        async def take(answer: bytes) -> Place:
+            page = decode(answer, Parties)
+            told = [party for text in page.parties if (party := parse_party(text)) is not None]
+            if len(told) != len(page.parties):
+                raise PeerError("tells no parties")
+            await desk.learn_parties(told)
+            further = page.more and bool(told) and page.up_to != peer.parties
             peer.parties = page.up_to
+            return Place(page.up_to, further)
+
+        await self._fetch(session, peer, "parties", peer.parties, PAGES_MAX, take)
+
+    async def _fetch(
+        self,
+        session: aiohttp.ClientSession,
+        peer: _Peer,
+        what: str,
+        after: str,
+        pages_max: int,
+        take: Callable[[bytes], Awaitable[Place]],
+    ) -> bool:
+        """Read what a peer tells in pages; return whether that came to its end. Else it is asked for next time."""
+        try:
+            return await peer.read_pages(session, f"{what}?after=", after, pages_max, take)
+        except (PeerError, Refusal) as error:
+            self._metrics.peer_failures[peer.name] += 1
+            log.warning("peer %s: its %s cannot be taken: %s", peer.name, what, error)
+            return False
 
     async def _deliver(self, session: aiohttp.ClientSession, peer: _Peer, box: _Newest, what: str) -> None:
         """Send what is put into `box`, again and again until it is taken or replaced."""
@@ -358,15 +342,15 @@ class Peers:
             message = box.message
             assert message is not None
             try:
-                answer = await self._exchange(session, peer, "POST", what, frames.encode(message))
+                answer = await peer.exchange(session, "POST", what, frames.encode(message))
                 match message:
                     case PeerModel():
-                        needed = isinstance(_decode(answer, MODEL_ANSWERS), PeerModelNeeded)
+                        needed = isinstance(decode(answer, MODEL_ANSWERS), PeerModelNeeded)
                         if needed and message.base is None:
                             raise PeerError("asks for the whole model, which this was")
                     case TokenPassed():
                         needed = False
-                        _decode(answer, TokenTaken)
+                        decode(answer, TokenTaken)
             except PeerError as error:
                 self._metrics.peer_failures[peer.name] += 1
                 if failures == 0:
@@ -379,78 +363,17 @@ class Peers:
             if needed and not box.is_set():
                 self.region.submit(PublicationNeeded(peer.name))
 
-    async def _exchange(
-        self,
-        session: aiohttp.ClientSession,
-        peer: _Peer,
-        method: str,
-        path: str,
-        body: bytes,
-        bytes_max: int = ANSWER_BYTES_MAX,
-    ) -> bytes:
-        """Return the peer's answer to one request. Only lack of progress times out, not the length of the message.
 
-        Raises:
-            PeerError: no answer, or none that can be used.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._progress_timeout_s) as deadline:
-
-                def progressed() -> None:
-                    deadline.reschedule(loop.time() + self._progress_timeout_s)
-
-                request = session.request(
-                    method,
-                    f"{peer.url}/v1/federation/{path}",
-                    data=_chunks(body, progressed) if body else None,
-                    headers={"Content-Length": str(len(body))} if body else None,
-                    allow_redirects=False,
-                )
-                async with request as response:
-                    data = bytearray()
-                    while not response.content.at_eof() and len(data) < bytes_max:
-                        data += await response.content.read(min(CHUNK_BYTES, bytes_max - len(data)))
-                        progressed()
-        except TimeoutError:
-            raise NoAnswerError(f"no progress for {self._progress_timeout_s:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            raise NoAnswerError(f"no connection to {peer.url}: {connection_error.reason(error)}") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise NoAnswerError(connection_error.reason(error)) from None
-        peer.sent_bytes += len(body)
-        peer.received_bytes += len(data)
-        if response.status != 200:
-            kind = PeerError if response.status < 500 else NoAnswerError
-            raise kind(f"HTTP {response.status}: {data[:200].decode(errors='replace')}")
-        return bytes(data)
-
-
-def _decode(answer: bytes, kind: "TypeForm[T]") -> T:
-    try:
-        return frames.decode(answer, kind, bytes_max=len(answer))  # as bounded when it was read
-    except MalformedMessage as error:
-        raise PeerError(f"not an answer: {error}") from None
-
-
-def _page(answer: bytes, of: str) -> _Page:
+def _ledger(answer: bytes, of: str) -> tuple[list[LedgerLine], Place]:
     """Read a page of the ledger of coordinator `of`.
 
     Raises:
         PeerError: it is none.
     """
-    page = _decode(answer, PeerLedger)
+    page = decode(answer, PeerLedger)
     if page.coordinator != of:
         raise PeerError(f"it is that of {page.coordinator!r}")
     try:
-        return _Page(ledger_lines.decode(page.lines), page.up_to, page.more)
+        return ledger_lines.decode(page.lines), Place(page.up_to, page.more)
     except MalformedMessage as error:
         raise PeerError(str(error)) from None
-
-
-async def _chunks(body: bytes, progressed: Callable[[], None]) -> AsyncIterator[bytes]:
-    """Yield `body` piece by piece; the next piece is asked for when the one before has left."""
-    for start in range(0, len(body), CHUNK_BYTES):
-        progressed()
-        yield body[start : start + CHUNK_BYTES]
-    progressed()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -12,12 +12,13 @@ import pytest
 from aiohttp import web
 
 from coordinator import peers as peers_module
+from coordinator.enrolment.registry import PartyRow, Revocation
 from coordinator.events import Event, PeerLedgerArrived
 from coordinator.metrics import Metrics
 from coordinator.peers import Peers
 from skerry.protocol import frames, ledger_lines, sparse
 from skerry.protocol.ledger_lines import LedgerLine
-from skerry.protocol.messages import BroadcastId, PeerLedger, PeerModel, PeerModelNeeded, PeerStatus
+from skerry.protocol.messages import BroadcastId, Parties, PeerLedger, PeerModel, PeerModelNeeded, PeerStatus
 from skerry.vector import Float32, SparseVector
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -29,6 +30,19 @@ class Ear:
 
     def submit(self, event: Event) -> None:
         self.events.append(event)
+
+
+class Desk:
+    digest = None
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    async def learn(self, revocations: Sequence[Revocation], peer: str) -> None:
+        raise AssertionError("nobody told any")
+
+    async def learn_parties(self, parties: Sequence[PartyRow]) -> None:
+        self.heard += len(parties)
 
 
 def model(base: int | None) -> PeerModel:
@@ -180,7 +194,7 @@ async def test_a_lost_ledger_is_read_page_by_page_and_not_for_ever(
         await runner.cleanup()
 
 
-@pytest.mark.parametrize(("name", "pages"), [("us", peers_module.LEDGER_PAGES_MAX), ("them", 1)])
+@pytest.mark.parametrize(("name", "pages"), [("us", peers_module.PAGES_MAX), ("them", 1)])
 async def test_a_ledger_without_end_or_of_another_keeps_nobody_busy(name: str, pages: int) -> None:
     """Between so many pages the peer is asked for signs of life again; what is another's is not believed."""
     asked: list[str] = []
@@ -214,5 +228,36 @@ async def test_a_ledger_without_end_or_of_another_keeps_nobody_busy(name: str, p
             assert bool(lines) == (name == "us")
             assert all(event == PeerLedgerArrived("us", [line]) for event in lines)
             assert bool(metrics.peer_failures["us"]) == (name != "us")
+    finally:
+        await runner.cleanup()
+
+
+async def test_parties_without_end_keep_nobody_busy() -> None:
+    asked: list[str] = []
+
+    async def tell(request: web.Request) -> web.Response:
+        asked.append("status")
+        status = PeerStatus("us", "us", "us/1", 1, 1.0, "0" * 64, BroadcastId(0, 0), 0, parties=f"p:{len(asked)}")
+        return web.Response(body=frames.encode(status))
+
+    async def give(request: web.Request) -> web.Response:
+        asked.append(request.query["after"])
+        page = Parties((f"agent/kite/{'a' * 64}/us/1",), f"q:{len(asked)}", more=True)
+        return web.Response(body=frames.encode(page))
+
+    application = web.Application()
+    application.router.add_get("/v1/federation/status", tell)
+    application.router.add_get("/v1/federation/parties", give)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with talking_to(f"http://127.0.0.1:{runner.addresses[0][1]}") as (peers, _, _, _), asyncio.timeout(20):
+            peers.enrolment = desk = Desk()
+            while asked.count("status") < 2:  # noqa: ASYNC110 - the other side of a socket
+                await asyncio.sleep(0.01)
+            first = asked[1 : asked.index("status", 1)]
+            assert first == ["", *(f"q:{number}" for number in range(2, peers_module.PAGES_MAX + 1))]
+            assert desk.heard >= len(first)
     finally:
         await runner.cleanup()
