@@ -14,5 +14,4 @@ MAP_ENTRIES_MAX = 256  # any one map or list of a message
 CONTAINERS_MAX = 256  # maps and lists of a message, nested ones too
 ANSWERS_MAX = 16  # to the newest updates of a device that a coordinator remembers: no more may wait at the agent
 AGE_MAX = 1e15  # of a model; there it stands still
-HEARTBEAT_S = 5.0  # between two heartbeats of an agent
 PROGRESS_TIMEOUT_S = 20.0  # without one byte from the other side, the stream counts as dead

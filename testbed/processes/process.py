@@ -129,11 +129,6 @@ class Process:
         assert self.running
         os.killpg(self.pid, signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        """End a freeze."""
-        assert self.running
-        os.killpg(self.pid, signal.SIGCONT)
-
     def log_tail(self, lines: int = 20) -> tuple[str, ...]:
         """Return the last lines of its log; empty if it has none yet."""
         try:
