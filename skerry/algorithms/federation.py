@@ -49,7 +49,7 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     nearly every hop, and without a least interval latency alone would set the period.
     Deviation: `merge_entries`. A replica is fresh in the entries that were just published and old in all others, which
     would hold the own model back there (decision 9). With "all", density 1 and float32 this is Spyker's merge.
-    Deviation: a model that is far behind is not merged before it has caught up (decision 10).
+    Deviation: a model that is far behind is not merged before it has caught up (decision 12).
     """
 
     h_inter: AgeGap | None = None  # updates between youngest and oldest region; None: 0.2 per device, at least 1
