@@ -211,8 +211,8 @@ class Registry:
         if not hmac.compare_digest(expected, secret_sha256) or token is None:
             raise Refusal(
                 "unknown",
-                f"coordinator {self._coordinator!r} knows no such join token: it was made by another one, or long "
-                "ago: ask the operator for a new one, and which coordinator to join at",
+                f"coordinator {self._coordinator!r} knows no such join token: it is mistyped, or was made by another "
+                "one, or long ago: ask the operator for a new one, and which coordinator to join at",
             )
         if token.role != role:
             raise Refusal("wrong_role", f"this join token is for a party of role {token.role}, not {role}")

@@ -130,7 +130,7 @@ def test_a_revoked_join_token_lets_nobody_in_and_throws_nobody_out() -> None:
 def test_a_wrong_secret_and_an_unknown_join_token_are_told_alike(identifier: str, secret: bytes) -> None:
     eu = registry()
     token(eu)
-    with refused("unknown", "coordinator 'eu-1' knows no such join token"):
+    with refused("unknown", "coordinator 'eu-1' knows no such join token: it is mistyped, or was made by another one"):
         eu.check_token(identifier, secret, "agent")
 
 
