@@ -79,6 +79,11 @@ def choose(config_path: Path, url: str | None, identity: Path | None) -> Operato
         ConfigError: the configuration cannot be used, or does without identities.
         IdentityError: the identity is missing or damaged.
     """
+    if url is not None and identity is None and not config_path.exists():
+        raise ConfigError(
+            f"--url asks as an operator: name the folder of that identity with --identity DIR, or with --config the "
+            f"configuration of a coordinator on this machine: {config_path} is not there"
+        )
     config = configuration.load(config_path) if url is None or identity is None else None
     if url is None:
         assert config is not None

@@ -14,16 +14,18 @@ import click
 
 from coordinator.enrolment.identity_commands import as_json, config_option
 from coordinator.enrolment.operator import Operator, choose
+from coordinator.enrolment.registry import TTL_MAX_S, TTL_MIN_S
 from coordinator.remote import UnexpectedAnswerError
 from skerry.errors import StorageError
 from skerry.identity.join_token import IDENTIFIER_BYTES, SECRET_BYTES, JoinToken, secret_sha256
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TTL_BOUNDS = f"{TTL_MIN_S:.0f}s to {TTL_MAX_S / UNITS_S['d']:.0f}d"
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-class _Duration(click.ParamType[float]):
+class _TimeToLive(click.ParamType[float]):
     """A number with a unit, in seconds."""
 
     name = "duration"
@@ -33,7 +35,10 @@ class _Duration(click.ParamType[float]):
         found = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
         if found is None:
             self.fail(f"{value!r} is no time: such as 30m, 12h or 7d", param, ctx)
-        return float(found[1]) * UNITS_S[found[2]]
+        seconds = float(found[1]) * UNITS_S[found[2]]
+        if not TTL_MIN_S <= seconds <= TTL_MAX_S:
+            self.fail(f"{value!r} is not from {TTL_BOUNDS}", param, ctx)
+        return seconds
 
 
 def _asks(command: C) -> C:
@@ -70,7 +75,13 @@ def token() -> None:
 
 
 @token.command("create")
-@click.option("--ttl", type=_Duration(), default="1h", show_default=True, help="How long one can join with it.")
+@click.option(
+    "--ttl",
+    type=_TimeToLive(),
+    default="1h",
+    show_default=True,
+    help=f"How long one can join with it, such as 30m, 12h or 7d: from {TTL_BOUNDS}.",
+)
 @click.option("--uses", type=click.IntRange(min=1), default=1, show_default=True, help="How many may join with it.")
 @click.option("--region", help="The region that is written down for them; default: the coordinator's.")
 @click.option("--device", "name", help="The one device that it is for, by its name; default: any.")
@@ -193,6 +204,9 @@ def devices() -> None:
 def devices_list(everyone: bool, config_path: Path, url: str | None, identity: Path | None, as_json: bool) -> None:
     """List the devices of the federation, as a coordinator knows them.
 
+    REGION is where a device was enrolled; connections and updates are this coordinator's own, and certificates are
+    known where they were given.
+
     \b
     Examples:
       skerry-coordinator devices list
@@ -210,11 +224,11 @@ def devices_list(everyone: bool, config_path: Path, url: str | None, identity: P
             one["region"],
             _state(one),
             str(one["updates"]),
-            _date(one["expires_at_s"]),
+            _until(one),
         )
         for one in found
     ]
-    head = ("NAME", "TITLE", "ROLE", "REGION", "STATE", "UPDATES", "CERTIFICATE UNTIL")
+    head = ("NAME", "TITLE", "ROLE", "REGION", "STATE HERE", "UPDATES HERE", "CERTIFICATE UNTIL")
     empty = "no devices: skerry-coordinator token create makes a join token for one"
     click.echo(json.dumps({"devices": found}) if as_json else _table(head, rows, empty))
 
@@ -244,7 +258,7 @@ region      {one["region"]}
 state       {_state(one)}{f": {_printable(one['quarantine'])}" if one["quarantine"] else ""}
 updates     {one["updates"]}
 enrolled    {_date(one["enrolled_at_s"])}{f" with join token {one['join_token']}" if one["join_token"] else ""}
-certificate {one["serial"]}, until {_date(one["expires_at_s"])}
+certificate {one["serial"]}{", until " if one["serial"] else ""}{_until(one)}
 key         {one["key"]}"""
         for one in found
     )
@@ -378,9 +392,12 @@ def _of_token(token: dict[str, Any]) -> str:
     return f"{token['identifier']} for {whom} of region {token['region']}: {uses}, until {_date(token['expires_at_s'])}"
 
 
+def _until(party: dict[str, Any]) -> str:
+    """Say until when a party's certificate counts; another coordinator's parties are told without that."""
+    return _date(party["expires_at_s"]) if party["expires_at_s"] else "not known here"
+
+
 def _date(at_s: float) -> str:
-    if not at_s:
-        return "-"  # of a party that another coordinator enrolled
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from coordinator import cli
 from coordinator.enrolment import identity_commands, operator_commands
+from coordinator.enrolment.registry import PartyRow
 from skerry import joining
 from skerry.errors import SkerryError
 from skerry.identity import join_token, key_file, tls
@@ -205,7 +206,32 @@ async def test_what_is_no_time_is_refused(ask: Run, ttl: str) -> None:
     assert (result.exit_code, "such as 30m, 12h or 7d" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("ttl", ["59s", "0d", "367d"])
+async def test_a_join_token_for_too_short_or_too_long_is_wrong_usage(ask: Run, served: Served, ttl: str) -> None:
+    result = await ask("token", "create", "--ttl", ttl)
+    assert (result.exit_code, f"'{ttl}' is not from 60s to 366d" in result.stderr) == (2, True)
+    assert served.bench.desk.registry.tokens() == []
+    assert "60s to 366d" in " ".join(run("token", "create", "--help").stdout.split())
+
+
+@pytest.mark.parametrize("ttl", ["60s", "366d"])
+async def test_a_join_token_lasts_from_a_minute_to_a_year(ask: Run, ttl: str) -> None:
+    assert (await ask("token", "create", "--ttl", ttl)).exit_code == 0
+
+
 # --- devices ---
+
+
+async def test_a_device_that_another_coordinator_enrolled_has_no_certificate_that_is_known(
+    ask: Run, served: Served
+) -> None:
+    await served.bench.desk.learn_parties([PartyRow("agent", "far", "f" * 64, "us", "far", "", 1_000.0, 0.0, "")])
+    head, line = (await ask("devices", "list")).stdout.splitlines()
+    assert head.split("  ")[0] == "NAME"
+    assert "STATE HERE" in head
+    assert line.endswith("not known here")
+    shown = (await ask("devices", "show", "far")).stdout
+    assert "certificate not known here" in shown
 
 
 async def test_devices_are_listed_shown_and_renamed(ask: Run, served: Served, tmp_path: Path) -> None:
@@ -280,6 +306,16 @@ async def test_whom_to_ask_and_as_whom_follows_from_the_configuration(served: Se
     insecure = config_of(tmp_path / "lab", "eu-1", "insecure = true\n")
     result = await asyncio.to_thread(run, "token", "list", "-c", insecure)
     assert (result.exit_code, "nobody joins" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("token", "list"), ("model", "export", "-o", "model.safetensors")], ids=" ".join
+)
+def test_an_address_alone_is_not_enough_to_ask_as_an_operator(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    missing = tmp_path / "missing.toml"
+    result = run(*arguments, "--url", "https://eu.example.org:8470", "-c", missing)
+    assert (result.exit_code, "name the folder of that identity with --identity DIR" in result.stderr) == (2, True)
+    assert f"{missing} is not there" in result.stderr
 
 
 async def test_who_does_not_answer_is_named(served: Served) -> None:
