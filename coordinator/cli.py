@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -19,19 +19,15 @@ import msgspec
 from coordinator import config as configuration
 from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
+from coordinator.config_text import config_text
 from coordinator.enrolment import identity_commands, operator, operator_commands
 from skerry import __version__, logging_setup, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
 from skerry.exposure import check_url
 from skerry.extras import require
-from skerry.recipe import Recipe
 from skerry.reload import Reloads
 from skerry.tasks import bundle as bundles
-from skerry.tasks.bundle import Bundle
-
-if TYPE_CHECKING:
-    from skerry.tasks.data import Dataset
 
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 something else went wrong (not running, for example),
@@ -219,13 +215,13 @@ def config_check(config_path: Path, as_json: bool) -> None:
       skerry-coordinator config check --config lab/eu.toml --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require("coordinator", "this command")
-    from coordinator.credentials import credentials_of
+    from coordinator.credentials import check_peers, credentials_of
     from coordinator.service import check_exposure, check_privacy, check_size
 
     loaded = configuration.load(config_path)
     with naming(config_path):
         check_exposure(loaded)
-    credentials_of(loaded, time.time)
+        check_peers(loaded, credentials_of(loaded, time.time))
     bundle = bundles.resolve(loaded.bundle)
     check_size(bundle)
     check_privacy(loaded, bundle)
@@ -239,7 +235,7 @@ def config_check(config_path: Path, as_json: bool) -> None:
         in_force = msgspec.to_builtins(loaded, enc_hook=str)
         click.echo(json.dumps({"ok": True, "config": in_force}))
     else:
-        click.echo(f"{config_path}: fine\n{_config_text(loaded, bundle, held_out)}")
+        click.echo(f"{config_path}: fine\n{config_text(loaded, bundle, None if held_out is None else len(held_out))}")
 
 
 async def _serve(config: CoordinatorConfig, load: Callable[[], CoordinatorConfig]) -> None:
@@ -270,43 +266,6 @@ async def _serve(config: CoordinatorConfig, load: Callable[[], CoordinatorConfig
         working.cancel()
         waiting.cancel()
         await service.stop()
-
-
-def _config_text(config: CoordinatorConfig, bundle: Bundle, held_out: "Dataset | None") -> str:
-    """Return what matters most of a configuration that can be used."""
-    recipe = config.recipe
-    assert isinstance(recipe, Recipe), "config.load reads a recipe that is given as a path"
-    stages = {
-        "guard": recipe.guard,
-        "arrival": recipe.arrival,
-        "decay": recipe.decay,
-        "downlink": recipe.downlink,
-        "federation": recipe.federation,
-    }
-    rules = ", ".join(f"{stage} {rule.__struct_config__.tag}" for stage, rule in stages.items())
-    evaluation = "none: no held-out data here"
-    if config.evaluation is not None and held_out is not None:
-        evaluation = (
-            f"{config.evaluation.source}, {len(held_out)} examples, at most every {config.evaluation.every_s:g} s"
-        )
-    checkpoints, scheme = config.checkpoints, "http" if config.insecure else "https"
-    lines = [
-        f"coordinator {config.name}, region {config.region}, at {scheme}://{config.listen.host}:{config.listen.port}",
-        f"task        {bundle.manifest.name}, {bundle.manifest.layout.size} parameters, bundle {bundle.sha256[:12]}",
-        f"recipe      {recipe.name}: {rules}",
-        f"training    optimizer {_settings(recipe.optimizer)}; schedule {_settings(recipe.schedule)}",
-        f"evaluation  {evaluation}",
-        f"state       {config.state_dir}, a checkpoint every {checkpoints.every_updates} versions or "
-        f"{checkpoints.every_s:g} s, {checkpoints.keep} kept",
-    ]
-    lines += [f"peer        {name} at {url}" for name, url in sorted(config.peers.items())]
-    return "\n".join(lines)
-
-
-def _settings(rule: msgspec.Struct) -> str:
-    """Return a rule's name and its settings, those aside that are left to the task."""
-    name, *rest = ((key, value) for key, value in msgspec.to_builtins(rule).items() if value is not None)
-    return ", ".join([str(name[1]), *(f"{key} {json.dumps(value)}" for key, value in rest)])
 
 
 def _reached(

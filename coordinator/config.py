@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = Path("/etc/skerry/coordinator.toml")
 DATA_VARIABLE = "SKERRY_DATA"
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"  # set by systemd where the unit says LoadCredential
+UNNAMED = Recipe().name  # of a recipe that does not say what it is called
 PART_FRAME_BYTES = 1024  # what a frame takes beside the part that it carries
 
 
@@ -114,6 +116,18 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         for name, url in self.peers.items():
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"peers.{name}: {url!r} is no http:// or https:// URL")
+        if self.url is not None:
+            self.check_no_peer_at(self.url)
+
+    def check_no_peer_at(self, own_url: str) -> None:
+        """Refuse a peer that is this coordinator itself.
+
+        Raises:
+            ValueError: one of `peers` has the host and port of `own_url`.
+        """
+        for name, url in self.peers.items():
+            if _place(url) == _place(own_url):
+                raise ValueError(f"peers.{name}: {url!r} is where this coordinator itself is reached")
 
     def identity_folder(self) -> "IdentityFolder":
         """Return where the coordinator's keys and certificates are."""
@@ -125,6 +139,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> CoordinatorConfig:
     """Read and validate `path`; a recipe given as a path is read relative to it.
 
+    A recipe's file that has no `name` is called as the file is, without its suffix.
     Of the environment, SKERRY_DATA stands in for `dir` of [evaluation], CREDENTIALS_DIRECTORY for `credentials_dir`.
 
     Raises:
@@ -134,6 +149,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Coordinator
     if isinstance(config.recipe, str):
         with naming(path):
             recipe = toml_file.read(path.parent / config.recipe, Recipe)
+        if recipe.name == UNNAMED:
+            recipe = msgspec.structs.replace(recipe, name=Path(config.recipe).stem)
         config = msgspec.structs.replace(config, recipe=recipe)
     if config.evaluation is not None and config.evaluation.dir is None and environment.get(DATA_VARIABLE):
         evaluation = msgspec.structs.replace(config.evaluation, dir=Path(environment[DATA_VARIABLE]))
@@ -141,3 +158,12 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Coordinator
     if config.credentials_dir is None and environment.get(CREDENTIALS_VARIABLE):
         config = msgspec.structs.replace(config, credentials_dir=Path(environment[CREDENTIALS_VARIABLE]))
     return config
+
+
+def _place(url: str) -> tuple[str | None, int]:
+    """Return the host and port of a base URL; port 0, which nobody is at, where that is no port."""
+    parts = urlsplit(url)
+    try:
+        return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return parts.hostname, 0

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 
 from coordinator.config import CoordinatorConfig
+from skerry.errors import ConfigError
 from skerry.identity import tls
 from skerry.identity.certificate import Identified, identify
 from skerry.identity.errors import IdentityError, InvalidCertificateError, MissingFileError
@@ -86,3 +87,18 @@ def credentials_of(config: CoordinatorConfig, wall_clock: Callable[[], float]) -
             "federation makes one with `skerry-coordinator init --address HOST`, each other one with "
             "`skerry-coordinator join URL --token-file FILE`"
         ) from error
+
+
+def check_peers(config: CoordinatorConfig, credentials: Credentials | None) -> None:
+    """Refuse a peer that is this coordinator, by the address in its certificate.
+
+    Raises:
+        ConfigError: there is one; `url`, where it is spelt out, was compared when the configuration was read.
+        IdentityError: the certificate names no address.
+    """
+    if config.url is not None or credentials is None or config.listen.port == 0:
+        return
+    try:
+        config.check_no_peer_at(credentials.url(config.listen.port))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

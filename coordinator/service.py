@@ -22,7 +22,7 @@ from yarl import URL
 from coordinator import authorization, reload
 from coordinator.api import Api
 from coordinator.config import CoordinatorConfig
-from coordinator.credentials import Credentials, credentials_of
+from coordinator.credentials import Credentials, check_peers, credentials_of
 from coordinator.engine import Engine, Toll
 from coordinator.enrolment import authorities
 from coordinator.enrolment.api import EnrolmentApi
@@ -184,6 +184,7 @@ class Service:
         config = self._config
         check_exposure(config)
         self.credentials = credentials_of(config, self._wall_clock)
+        check_peers(config, self.credentials)
         bundle = bundles.resolve(config.bundle)
         check_size(bundle)
         check_privacy(config, bundle)

@@ -288,6 +288,11 @@ async def test_an_exported_model_predicts_as_it_stands(
         (CONFIG.replace("insecure = true", ""), 7, "join"),
         (CONFIG.replace("[listen]", "[listen]\nhost = '0.0.0.0'"), 2, "loopback"),
         (CONFIG.replace("[listen]", "[peers]\nus = 'http://us.example.org:8470'\n\n[listen]"), 2, "peers.us"),
+        (
+            "url = 'http://Localhost:80'" + CONFIG + "\n[peers]\nus = 'http://localhost/'\n",
+            2,
+            "this coordinator itself",
+        ),
         (CONFIG.replace("builtin:activity", "missing.skerry"), 5, "missing.skerry"),
         (CONFIG + "\n[evaluation]\nsource = 'csv:missing.csv'\n", 5, "missing.csv"),
     ],
@@ -301,6 +306,7 @@ async def test_an_exported_model_predicts_as_it_stands(
         "not insecure",
         "exposed",
         "a peer elsewhere",
+        "a peer that is itself",
         "no bundle",
         "no data",
     ],
@@ -327,13 +333,37 @@ def test_key_figures_of_a_good_configuration_are_shown(cli: Cli, config_file: Pa
         "region eu",
         "http://127.0.0.1:0",
         f"{SIZE} parameters",
-        "gain_controlled",
-        "training    optimizer sgd, momentum 0.1, weight_decay 0.0001, nesterov false; schedule constant",
+        "recipe      default\n",
+        "\n  optimizer     sgd, momentum 0.1, weight_decay 0.0001, nesterov false\n",
+        "\n  schedule      constant, warmup_steps 0\n",
+        "\n  privacy       none\n",
+        "\n  uplink        top_k, density 0.02",
+        "\n  by default    participation always, local_steps cycle, merge carry_over, guard well_formed, "
+        "arrival gain_controlled, decay relative, downlink top_k, federation spyker_token\n",
         "us at http",
         "no held-out",
     ):
         assert words in result.stdout
-    assert len(result.stdout.splitlines()) < 10
+    assert len(result.stdout.splitlines()) < 15
+
+
+def test_every_stage_that_a_recipe_changes_is_shown_with_its_settings(cli: Cli, config_file: Path) -> None:
+    """A file without a name is called as the file is."""
+    (config_file.parent / "careful.toml").write_text(
+        '[guard]\nrule = "outliers"\n[privacy]\nrule = "gaussian"\nclip_norm = 2.0\nnoise_multiplier = 0.5\n'
+    )
+    config_file.write_text('recipe = "careful.toml"\n' + config_file.read_text())
+    result = cli("config", "check", "--config", config_file)
+    assert result.returncode == 0, result.stderr
+    for words in (
+        "recipe      careful\n",
+        "\n  guard         outliers, ",
+        "\n  privacy       gaussian, clip_norm 2.0, noise_multiplier 0.5",
+    ):
+        assert words in result.stdout
+    (usual,) = [line for line in result.stdout.splitlines() if "by default" in line]
+    assert "guard" not in usual
+    assert "arrival gain_controlled" in usual
 
 
 def test_a_good_configuration_is_shown_as_it_is_in_force(cli: Cli, config_file: Path) -> None:

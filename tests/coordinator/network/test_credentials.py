@@ -1,6 +1,7 @@
 """Where a coordinator is found, by its own certificate."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import msgspec
 import pytest
 
 from coordinator.config import CoordinatorConfig, Listen
-from coordinator.credentials import Credentials, credentials_of
+from coordinator.credentials import Credentials, check_peers, credentials_of
 from coordinator.service import Service
+from skerry.errors import ConfigError
 from skerry.identity import key_file
 from skerry.identity.authority import make_key
 from skerry.identity.certificate import Subject, pem_of
@@ -70,3 +72,24 @@ def test_before_there_is_an_identity_both_ways_to_one_are_named(tmp_path: Path) 
     with pytest.raises(IdentityError, match=r"coordinator init --address HOST.*coordinator join URL"):
         credentials_of(config, time.time)
     assert credentials_of(msgspec.structs.replace(config, insecure=True), time.time) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({}, True),
+        ({"url": "https://balancer.example.org"}, False),
+        ({"listen": Listen(port=0)}, False),
+        ({"listen": Listen(port=8471)}, False),
+    ],
+)
+def test_a_peer_at_the_address_in_the_own_certificate_is_refused(
+    tmp_path: Path, changes: dict[str, Any], refused: bool
+) -> None:
+    credentials = known_by(tmp_path, "eu.example.org", "localhost")
+    peers = {"us": "https://us.example.org:8470", "own": "https://EU.example.org:8470/"}
+    config = CoordinatorConfig(name="eu", region="eu", bundle="builtin:activity", peers=peers)
+    check_peers(config, None)
+    expected = pytest.raises(ConfigError, match=r"peers\.own: .*this coordinator itself") if refused else nullcontext()
+    with expected:
+        check_peers(msgspec.structs.replace(config, **changes), credentials)
