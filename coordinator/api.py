@@ -100,7 +100,7 @@ class Api:
         application.router.add_get("/v1/agents/stream", agents.handle)
         application.router.add_post("/v1/federation/model", self.take_model)
         application.router.add_post("/v1/federation/token", self.take_token)
-        application.router.add_get("/v1/federation/status", self.tell_peer)
+        application.router.add_get("/v1/federation/status", partial(self.tell_peer, agents))
         application.router.add_get("/v1/federation/ledger", self.tell_ledger)
         application.router.add_get("/v1/federation/replica", self.give_replica)
         application.router.add_get("/v1/bundles/{sha256}", self.give_bundle)
@@ -141,9 +141,11 @@ class Api:
         self._check_peer(message.sender, request)
         return await self._answer(message.sender, body, TokenArrived(message))
 
-    async def tell_peer(self, request: web.Request) -> web.Response:
-        """Give a sign of life."""
+    async def tell_peer(self, agents: Agents, request: web.Request) -> web.Response:
+        """Give a sign of life; no agents are to be sent here where none are taken."""
         status = self._region.peer_status(self._bundle.sha256)
+        if not agents.takes_agents:
+            status = msgspec.structs.replace(status, url=None)
         if self.registry is not None:
             status = msgspec.structs.replace(status, revocations=self.registry.digest, parties=self.registry.place)
         return web.Response(body=frames.encode(status), content_type=MSGPACK)
@@ -281,9 +283,11 @@ class Api:
 
     async def drain(self, agents: Agents, request: web.Request) -> web.Response:
         """Send the agents elsewhere, for good: a restart takes them again. Peers are served as before."""
+        elsewhere = sorted(self._peers.serving_agents())
         sent_away = await agents.send_away()
-        log.info("drained: %d agents were asked to go elsewhere", sent_away)
-        return web.Response(text=json.dumps({"sent_away": sent_away}), content_type="application/json")
+        log.info("drained: %d agents were asked to go elsewhere: %s", sent_away, ", ".join(elsewhere) or "nobody known")
+        told = {"sent_away": sent_away, "elsewhere": elsewhere}
+        return web.Response(text=json.dumps(told), content_type="application/json")
 
     async def tell_health(self, request: web.Request) -> web.Response:
         """Say that the process is alive: whoever reads this has its answer."""

@@ -9,9 +9,9 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import msgspec
@@ -21,6 +21,7 @@ from coordinator import export, remote
 from coordinator.config import CoordinatorConfig
 from coordinator.config_text import config_text
 from coordinator.enrolment import identity_commands, operator, operator_commands
+from coordinator.status_text import status_text
 from skerry import __version__, logging_setup, service_manager
 from skerry.command_line import CONTEXT_SETTINGS, naming
 from skerry.errors import SkerryError, StorageError
@@ -35,9 +36,6 @@ Exit codes: 0 done, 1 something else went wrong (not running, for example),
 state was written by a newer version, 5 a bundle or data that does not fit,
 6 the state is damaged, 7 the identity is missing, expired, revoked or refused:
 join."""
-
-PACES = {"slow": "slowed down", "pause": "paused"}
-REASONS_CHARS_MAX = 200  # shown of one device's
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +130,7 @@ def status(config_path: Path, url: str | None, identity: Path | None, insecure: 
     body = asyncio.run(remote.get(base, "/v1/admin/status", bytes_max=export.STATUS_BYTES_MAX, context=context))
     try:
         report = json.loads(body)
-        text = _status_text(report)
+        text = status_text(report)
     except (ValueError, KeyError, TypeError) as error:
         raise remote.UnexpectedAnswerError(f"{base}: the answer is no coordinator's status: {error!r}") from error
     click.echo(json.dumps(report) if as_json else text)
@@ -282,69 +280,6 @@ def _reached(
         return url, None
     chosen = operator.choose(config_path, url, identity)
     return chosen.url, chosen.context
-
-
-def _status_text(report: dict[str, Any]) -> str:
-    """Return the report for people."""
-    devices = report["devices"]
-    lines = [
-        f"coordinator {report['coordinator']}, region {report['region']}, up {report['uptime_s']:.0f} s",
-        f"model       {report['lineage']} version {report['version']}, age {report['age']:.1f}",
-        f"updates     {report['updates_accepted']} accepted, {sum(report['rejected'].values())} rejected, "
-        f"{report['held_updates']} held, {report['uncommitted_updates']} on their way to the disk",
-        f"cycle       {report['cycle_s']:.2f} s{_pace_of_updates(report)}",
-        f"devices     {sum(one['connected'] for one in devices.values())} of {len(devices)} connected"
-        + "".join(f", {count} {PACES[pace]}" for pace, count in report["paces"].items() if count and pace in PACES),
-    ]
-    lines += [
-        f"  {name}: {one['updates']} updates"
-        + ("" if one["connected"] else ", not connected")
-        + (f", in quarantine: {_printable(one['quarantine'])}" if one["quarantine"] else "")
-        + (f", {PACES[one['pace']]}: {_printable('; '.join(one['reasons']))}" if one["pace"] in PACES else "")
-        for name, one in sorted(devices.items())
-    ]
-    lines += _held_out_lines(report["held_out"], countable=report["countable"])
-    lines += [
-        f"peer        {name}: {trouble or 'reachable'}" for name, trouble in sorted(report["peer_troubles"].items())
-    ]
-    for kind, one in sorted(report["evaluations"].items()):
-        correct = one["correct"]
-        accuracy = "none" if correct is None else f"{correct / max(one['examples'], 1):.4f}"
-        lines.append(f"accuracy    {kind}: {accuracy} at version {one['version']}, loss {one['loss']:.4f}")
-    return "\n".join(lines)
-
-
-def _pace_of_updates(report: dict[str, Any]) -> str:
-    """Return what a region with rounds, a controlled rate or a barrier has to say of them."""
-    round_text = "" if report["round"] is None else f", round {report['round']}"
-    rate_text = "" if report["server_rate"] is None else f", server rate {report['server_rate']:.3g}"
-    return f"{round_text}{rate_text}{', waits for its peers' if report['waits_for_peers'] else ''}"
-
-
-def _printable(text: str) -> str:
-    """Return what a device says so that it cannot steer a terminal, and not all of it where it says a lot."""
-    return "".join(one if one.isprintable() else "?" for one in text[:REASONS_CHARS_MAX])
-
-
-def _held_out_lines(held_out: dict[str, Any], *, countable: bool) -> Iterator[str]:
-    """Yield how the models do on the devices' own held-out rows, as far as anything was scored there."""
-    examples, own_examples = held_out["examples"], held_out["personal_examples"]
-    if not examples:
-        return
-    accuracy = f"{held_out['correct'] / examples:.1%}" if countable else "none"
-    loss = held_out["loss_sum"] / examples
-    yield f"on devices  regional: {accuracy} of {examples} held-out examples, loss {loss:.4f}{_versions_text(held_out)}"
-    if own_examples and countable:
-        own = held_out["personal_correct"] / own_examples
-        yield f"on devices  own heads: {own:.1%} of {own_examples} held-out examples"
-
-
-def _versions_text(held_out: dict[str, Any]) -> str:
-    """Say which models were scored, as far as devices told: not the newest, where they have not come to it yet."""
-    oldest, newest = held_out["oldest_version"], held_out["newest_version"]
-    if oldest is None:
-        return ""
-    return f", at version {oldest}" if oldest == newest else f", at versions {oldest} to {newest}"
 
 
 def _write(path: Path, data: bytes) -> None:

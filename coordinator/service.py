@@ -233,6 +233,7 @@ class Service:
             return {
                 "coordinator": config.name,
                 "region": config.region,
+                "drained": self._ready and not agents.takes_agents,
                 "recipe": config.recipe if isinstance(config.recipe, str) else config.recipe.name,
                 "bundle": {"sha256": bundle.sha256, "task": bundle.manifest.name},
                 "countable": bundle.manifest.label.countable,

@@ -343,7 +343,7 @@ def drain(config_path: Path, url: str | None, identity: Path | None, as_json: bo
     """Send a coordinator's agents to other ones, before it is stopped for an upgrade. A restart takes agents again.
 
     They are sent away at once and new ones are refused; peers are served as before. Agents that know no other
-    coordinator keep trying, and train on meanwhile.
+    coordinator keep trying, and train on until their outbox is full: 8 updates, by default.
 
     \b
     Examples:
@@ -353,10 +353,14 @@ def drain(config_path: Path, url: str | None, identity: Path | None, as_json: bo
     operator = choose(config_path, url, identity)
     told = asyncio.run(operator.post("/v1/admin/drain", {}))
     with _understanding(operator):
-        note = (
-            f"drained: {int(told['sent_away'])} agents were asked to go elsewhere. One that knows no other coordinator "
-            "that takes it keeps trying; this coordinator can be stopped"
-        )
+        asked, elsewhere = int(told["sent_away"]), ", ".join(told["elsewhere"])
+        note = f"drained: {asked} agents were asked to go elsewhere. Known to take agents: {elsewhere}"
+        if not elsewhere:
+            note = (
+                f"drained: {asked} agents were asked to go, but no other coordinator that takes agents is known here. "
+                "One that knows none by its own configuration keeps trying, and trains until its outbox is full"
+            )
+    note += ". This coordinator can be stopped; a restart takes agents again"
     click.echo(json.dumps(told) if as_json else note)
 
 

@@ -42,6 +42,7 @@ class Bench:
     now_s: list[float]
     ended: list[None] = field(default_factory=list)  # an entry for each call that ends what revoked parties do
     quarantine: str = ""  # of the device "pi": why it is there
+    elsewhere: tuple[str, ...] = ()  # other coordinators that take agents
 
     async def token(self, number: int = 1, **wanted: object) -> JoinToken:
         """Make a join token as an operator's command does."""
@@ -131,7 +132,7 @@ async def served(bench: Bench) -> AsyncIterator[Served]:
         return web.json_response({"released": request.match_info["device"]})
 
     async def drain(_: web.Request) -> web.Response:
-        return web.json_response({"sent_away": 3})
+        return web.json_response({"sent_away": 3, "elsewhere": bench.elsewhere})
 
     application.router.add_post("/v1/admin/drain", drain)
     application.router.add_get("/v1/admin/status", tell_status)

@@ -273,11 +273,17 @@ async def test_a_join_token_for_nobody_is_wrong_usage(ask: Run, served: Served) 
 
 
 async def test_agents_are_sent_elsewhere(ask: Run, served: Served) -> None:
-    assert (
-        "drained: 3 agents were asked to go elsewhere. One that knows no other coordinator"
-        in (await ask("drain")).stdout
-    )
-    assert json.loads((await ask("drain", "--json")).stdout) == {"sent_away": 3}
+    served.bench.elsewhere = ("us-1", "us-2")
+    told = (await ask("drain")).stdout
+    assert "drained: 3 agents were asked to go elsewhere. Known to take agents: us-1, us-2." in told
+    assert "a restart takes agents again" in told
+    assert json.loads((await ask("drain", "--json")).stdout) == {"sent_away": 3, "elsewhere": ["us-1", "us-2"]}
+
+
+async def test_a_drain_with_nowhere_to_go_says_so(ask: Run) -> None:
+    told = (await ask("drain")).stdout
+    assert "drained: 3 agents were asked to go, but no other coordinator that takes agents is known here" in told
+    assert "a restart takes agents again" in told
 
 
 async def test_a_device_is_revoked_only_when_that_was_confirmed(ask: Run, served: Served, tmp_path: Path) -> None:

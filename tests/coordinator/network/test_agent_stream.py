@@ -14,6 +14,7 @@ from aiohttp import WSMsgType
 from coordinator.config import Limits
 from coordinator.history import read_history
 from coordinator.metrics import Metrics
+from coordinator.status_text import status_text
 from coordinator.stream import Agents
 from skerry.protocol import frames, sparse
 from skerry.protocol.messages import (
@@ -362,10 +363,20 @@ async def test_what_was_exchanged_with_a_device_is_counted(coordinator: Any) -> 
     assert traffic.sent_bytes > 4 * SIZE
 
 
+async def drained(coordinator: Any) -> bool:
+    """Return what operators are told, which is what is said for people."""
+    async with coordinator.http.get(f"{coordinator.url}/v1/admin/status") as response:
+        report = await response.json()
+    assert ("\ndrained     no agents are taken" in status_text(report)) is report["drained"]
+    told: bool = report["drained"]
+    return told
+
+
 async def test_a_drained_coordinator_sends_its_agents_elsewhere_and_serves_its_peers(coordinator: Any) -> None:
     device = await coordinator.device()
+    assert await drained(coordinator) is False
     async with coordinator.http.post(f"{coordinator.url}/v1/admin/drain") as response:
-        assert (response.status, await response.json()) == (200, {"sent_away": 1})
+        assert (response.status, await response.json()) == (200, {"sent_away": 1, "elsewhere": []})
     assert (await device.next(Drain)).reconnect_after_s > 10.0
     assert (await device.socket.receive()).type is WSMsgType.CLOSE
     socket = await coordinator.socket()
@@ -374,5 +385,6 @@ async def test_a_drained_coordinator_sends_its_agents_elsewhere_and_serves_its_p
     for path, status in (("/readyz", 503), ("/healthz", 200), ("/v1/federation/status", 200)):
         async with coordinator.http.get(coordinator.url + path) as response:
             assert response.status == status
+    assert await drained(coordinator) is True
     async with coordinator.http.post(f"{coordinator.url}/v1/admin/drain") as response:
-        assert await response.json() == {"sent_away": 0}
+        assert await response.json() == {"sent_away": 0, "elsewhere": []}

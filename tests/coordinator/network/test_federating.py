@@ -273,6 +273,24 @@ async def test_a_peer_behind_the_wrong_name_is_told_from_the_right_one(
     await east.until(lambda status: "is 'west': correct peers.north" in str(status["peer_troubles"]["north"]))
 
 
+async def test_a_drain_tells_where_agents_may_go(region: Start) -> None:
+    """To a peer that takes agents; one that was drained is named no more, to agents or to operators."""
+    alone = {"recipe": {"federation": {"rule": "none"}}}
+    west = await region("west", url="http://127.0.0.1:1", **alone)
+    east = await region("east", **alone)
+    await east.until_metric("skerry_peer_reachable{peer=west}", 1)
+    async with east.http.post(f"{east.url}/v1/admin/drain") as response:
+        assert await response.json() == {"sent_away": 0, "elsewhere": ["west"]}
+    async with west.http.post(f"{west.url}/v1/admin/drain") as response:
+        assert await response.json() == {"sent_away": 0, "elsewhere": []}
+    async with asyncio.timeout(20):
+        while True:
+            async with east.http.post(f"{east.url}/v1/admin/drain") as response:
+                if (await response.json())["elsewhere"] == []:
+                    return
+            await asyncio.sleep(0.1)  # west is asked once a second
+
+
 async def test_an_update_counts_in_one_of_two_regions(region: Start, initial: Float32) -> None:
     """One that both took is taken back in the first; one that the second hears of in time is not taken there."""
     alone = {"recipe": {"federation": {"rule": "none"}}}

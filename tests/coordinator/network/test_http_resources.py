@@ -7,9 +7,9 @@ import aiohttp
 import numpy as np
 import pytest
 
-from coordinator.cli import _status_text
 from coordinator.config import CoordinatorConfig
 from coordinator.service import Service
+from coordinator.status_text import status_text
 from coordinator.store import Batch, Store
 from skerry.algorithms.conduct import Conduct
 from skerry.protocol import frames, sparse
@@ -90,6 +90,18 @@ async def test_health_readiness_and_status(coordinator: Any) -> None:
     assert status["peer_troubles"] == {}
 
 
+@pytest.mark.parametrize(
+    ("rejected", "words"),
+    [
+        ({}, "updates     0 accepted, 0 rejected, "),
+        ({"late": 2, "malformed": 0, "quarantined": 223}, "accepted, 225 rejected (223 quarantined, 2 late), 0 held"),
+    ],
+)
+async def test_status_says_why_updates_were_rejected(coordinator: Any, rejected: dict[str, int], words: str) -> None:
+    status = await coordinator.json("/v1/admin/status")
+    assert words in status_text(status | {"rejected": rejected})
+
+
 async def test_a_device_in_quarantine_is_shown_and_released(start: Start) -> None:
     keys = {"recipe": {"guard": {"rule": "outliers"}}}
     first = await start(**keys)
@@ -101,7 +113,7 @@ async def test_a_device_in_quarantine_is_shown_and_released(start: Start) -> Non
     coordinator = await start(**keys)
     status = await coordinator.json("/v1/admin/status")
     assert status["devices"]["pi-9"]["quarantine"] == "why \x1b[2J"
-    assert "pi-9: 0 updates, not connected, in quarantine: why ?[2J" in _status_text(status)
+    assert "pi-9: 0 updates, not connected, in quarantine: why ?[2J" in status_text(status)
     assert (await coordinator.metrics())["skerry_devices_quarantined"] == 1.0
     for answer in (200, 404):
         async with coordinator.http.post(f"{coordinator.url}/v1/admin/devices/pi-9/release") as response:
@@ -128,7 +140,7 @@ async def test_what_devices_tell_is_shown(coordinator: Any) -> None:
     }
     before = await coordinator.json("/v1/admin/status")
     assert before["paces"] == {"train": 0, "slow": 0, "pause": 0}
-    assert "on devices" not in _status_text(before)
+    assert "on devices" not in status_text(before)
     devices = {name: await coordinator.device(name) for name in [*told, "pi-4"]}
     for name, message in told.items():
         await devices[name].send(message)
@@ -145,13 +157,13 @@ async def test_what_devices_tell_is_shown(coordinator: Any) -> None:
         "oldest_version": 3,
         "newest_version": 7,
     }
-    text = _status_text(status)
+    text = status_text(status)
     assert "4 of 4 connected, 1 paused\n" in text
     assert "  pi-3: 0 updates, paused: temperature 90.0 C, pauses at 85.0 C; metered ?[2J\n" in text
     assert "on devices  regional: 50.0% of 150 held-out examples, loss 1.0000, at versions 3 to 7\n" in text
     assert "on devices  own heads: 80.0% of 50 held-out examples" in text
-    assert "regional: none of 150 held-out examples, loss 1.0000" in _status_text(status | {"countable": False})
-    assert "own heads" not in _status_text(status | {"countable": False})
+    assert "regional: none of 150 held-out examples, loss 1.0000" in status_text(status | {"countable": False})
+    assert "own heads" not in status_text(status | {"countable": False})
     metrics = await coordinator.metrics()
     assert [metrics[f"skerry_devices{{pace={pace}}}"] for pace in ("train", "slow", "pause")] == [2, 0, 1]
     names = ("examples", "correct", "personal_examples", "personal_correct")

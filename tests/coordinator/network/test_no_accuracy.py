@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.cli import _status_text
 from coordinator.history import read_history
+from coordinator.status_text import status_text
 from edge_agent import service
 from edge_agent.config import AgentConfig, Data, Limits, Training
 from skerry.policy import Policy
@@ -66,7 +66,7 @@ async def test_a_model_without_accuracy_is_told_by_its_loss(
         await agent
     assert status["evaluations"]["regional"]["correct"] is None
     assert status["evaluations"]["regional"]["examples"] == 200
-    (told,) = [line for line in _status_text(status).splitlines() if "regional: " in line]
+    (told,) = [line for line in status_text(status).splitlines() if "regional: " in line]
     assert told.startswith("accuracy    regional: none at version ")
     assert "skerry_model_loss{kind=regional}" in metrics
     assert not [name for name in metrics if name.startswith("skerry_model_accuracy")]
