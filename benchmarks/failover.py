@@ -2,10 +2,11 @@
 
     python -m benchmarks.failover --kills 50 --json docs/results/failover.json --markdown docs/results/failover.md
 
-Real processes at their default settings: two coordinators that are each other's peers, and some agents that know both.
-Again and again the coordinator that has devices is killed with SIGKILL, and started again when all of them have been
-acknowledged an update by the other one. The figures are seconds from the signal, read off the other coordinator's
-status every 20 ms:
+Real processes at their default settings, mutual TLS included: two coordinators that are each other's peers, and some
+agents that know both.
+Again and again the coordinator that has more of the devices is killed with SIGKILL, and started again when all of them
+have been acknowledged an update by the other one. The figures are seconds from the signal, read off the other
+coordinator's status every 20 ms:
 
     first_s    the first device that moved has an update acknowledged in the other region
     all_s      every device that moved has
@@ -26,6 +27,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,11 +35,13 @@ import aiohttp
 import msgspec
 
 from benchmarks import result
+from benchmarks.identities import make_federation
 from coordinator.config import CoordinatorConfig, Listen
 from coordinator.history import read_history
 from edge_agent.config import AgentConfig, Data, Training
 from edge_agent.store import FILE_NAME, Store
 from skerry.errors import SkerryError
+from skerry.identity import tls
 from skerry.policy import Policy
 from testbed.processes import toml_text
 from testbed.processes.process import Process, ProcessFailedError
@@ -75,10 +79,14 @@ class Federation:
 
     def __init__(self, folder: Path, devices: int, seed: int) -> None:
         self.folder = folder
-        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(COORDINATORS, _free_ports(), strict=True)}
+        self.urls = {name: f"https://127.0.0.1:{port}" for name, port in zip(COORDINATORS, _free_ports(), strict=True)}
         self.failure: ProcessFailedError | None = None
         self.coordinators = {name: self._process("coordinator", self._coordinator(name)) for name in COORDINATORS}
         agents = [self._agent(number, devices, seed) for number in range(devices)]
+        self.operator = make_federation(
+            {name: self.state_dir(name) / "identity" for name in COORDINATORS},
+            {agent.device: self.state_dir(agent.device) / "identity" for agent in agents},
+        )
         self.agents = {agent.device: self._process("edge_agent", agent) for agent in agents}
 
     def state_dir(self, name: str) -> Path:
@@ -93,7 +101,6 @@ class Federation:
             url=self.urls[name],
             peers={other: url for other, url in self.urls.items() if other != name},
             state_dir=self.state_dir(name),
-            insecure=True,
             listen=Listen(port=int(self.urls[name].rpartition(":")[2])),
         )
 
@@ -104,7 +111,6 @@ class Federation:
             coordinators=(urls[number % 2], urls[(number + 1) % 2]),
             data=Data(f"builtin:activity?part={number}&parts={devices}"),
             state_dir=self.state_dir(f"device-{number + 1}"),
-            insecure=True,
             training=Training(duty_cycle=0.2, seed=seed + number),  # they share one machine
             policy=Policy(enabled=False),
         )
@@ -147,14 +153,15 @@ async def measure(folder: Path, kills: int, devices: int, seed: int) -> Outcome:
     """
     outcome, federation = Outcome(), Federation(folder, devices, seed)
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        connector = aiohttp.TCPConnector(ssl=tls.client_context(federation.operator))
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         stack.push_async_callback(federation.stop)
         for process in (*federation.coordinators.values(), *federation.agents.values()):
             await process.start()
         await _until_all_contribute(federation, session)
         for number in range(kills):
-            killed = COORDINATORS[number % 2]
-            outcome.kills.append(await _kill(federation, session, killed, COORDINATORS[(number + 1) % 2]))
+            outcome.kills.append(await _kill(federation, session))
+            killed = outcome.kills[-1].killed
             await federation.coordinators[killed].start()
             await _until_ready(federation, session, killed)
             print(f"{number + 1:>4} {_row(outcome.kills[-1])}", flush=True)
@@ -163,9 +170,11 @@ async def measure(folder: Path, kills: int, devices: int, seed: int) -> Outcome:
     return outcome
 
 
-async def _kill(federation: Federation, session: aiohttp.ClientSession, killed: str, other: str) -> Failover:
-    """Kill a coordinator that has devices; return how long they took."""
-    moving = await _until(lambda: _connected(federation, session, killed))
+async def _kill(federation: Federation, session: aiohttp.ClientSession) -> Failover:
+    """Kill the coordinator that has more of the devices; return how long they took."""
+    connected = await _until(lambda: _all_connected(federation, session))
+    killed, other = sorted(COORDINATORS, key=lambda name: len(connected[name]), reverse=True)
+    moving = connected[killed]
     before = await _updates(federation, session, other)
     killed_at_s = time.monotonic()
     await federation.coordinators[killed].kill()
@@ -183,9 +192,14 @@ async def _kill(federation: Federation, session: aiohttp.ClientSession, killed: 
     return Failover(killed, len(moving), first_s, elapsed_s)
 
 
-async def _connected(federation: Federation, session: aiohttp.ClientSession, name: str) -> set[str]:
-    status = await federation.status(session, name)
-    return set() if status is None else {device for device, one in status["devices"].items() if one["connected"]}
+async def _all_connected(federation: Federation, session: aiohttp.ClientSession) -> dict[str, set[str]] | None:
+    """Return which devices are connected to which coordinator; None while one has no connection or a former one's."""
+    found: dict[str, set[str]] = {}
+    for name in COORDINATORS:
+        if (status := await federation.status(session, name)) is None:
+            return None
+        found[name] = {device for device, one in status["devices"].items() if one["connected"]}
+    return found if sorted(chain(*found.values())) == sorted(federation.agents) else None
 
 
 async def _updates(federation: Federation, session: aiohttp.ClientSession, name: str) -> dict[str, int]:

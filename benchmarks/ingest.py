@@ -27,16 +27,12 @@ import msgspec
 import numpy as np
 import psutil
 
+from benchmarks.identities import make_federation
 from benchmarks.ingest_load import Load, Loaded
 from benchmarks.ingest_payloads import initial_model, task_bundle, updates
 from benchmarks.result import PACKAGES, machine
-from coordinator.enrolment import founding
 from coordinator.history import read_history
 from coordinator.recovery import rebuild
-from skerry.identity import key_file
-from skerry.identity.authority import make_key
-from skerry.identity.certificate import Subject, pem_of
-from skerry.identity.key_file import IdentityFolder
 
 START_S = 30.0
 COORDINATES = 2000  # of the model, replayed one by one in the journal's order
@@ -99,22 +95,6 @@ def echo_turn(load: Load) -> tuple[Loaded, float]:
             return put_under_load(msgspec.structs.replace(load, target="echo", url=url), process)
 
 
-def make_federation(folder: Path, agents: int) -> None:
-    """Give a coordinator and each agent an identity."""
-    identity = IdentityFolder(folder / "state" / "identity")
-    now_s = time.time()
-    made = founding.found(
-        identity, federation="0123456789abcdef", coordinator="ingest", addresses=["127.0.0.1"], now_s=now_s
-    )
-    for agent in range(agents):
-        party = IdentityFolder(folder / f"agent-{agent}")
-        key = make_key()
-        subject = Subject(made.federation, "agent", f"agent-{agent}")
-        party.write_key(key_file.KEY, key)
-        party.write(key_file.CERTIFICATE, pem_of(*made.sign(subject, key.public_key(), now_s)))
-        party.write(key_file.ROOT, pem_of(made.root_certificate))
-
-
 def coordinator_turn(load: Load, bundle: bytes, *, tls: bool = False) -> tuple[Loaded, float]:
     """Put a coordinator with an empty state under load, stop it, and check what it left."""
     with tempfile.TemporaryDirectory(prefix="skerry-ingest-") as name:
@@ -122,7 +102,8 @@ def coordinator_turn(load: Load, bundle: bytes, *, tls: bool = False) -> tuple[L
         (folder / "ingest.skerry").write_bytes(bundle)
         (folder / "coordinator.toml").write_text(CONFIG.format(folder=folder, insecure=str(not tls).lower()))
         if tls:
-            make_federation(folder, load.agents)
+            agents = {f"agent-{agent}": folder / f"agent-{agent}" for agent in range(load.agents)}
+            make_federation({"ingest": folder / "state" / "identity"}, agents)
             load = msgspec.structs.replace(load, identities=name)
         command = ["coordinator.cli", "run", "--config", str(folder / "coordinator.toml")]
         with server(command, folder / "state" / "port") as (process, url):
