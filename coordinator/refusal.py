@@ -48,3 +48,9 @@ def unknown(base: ModelVersion, lineage: str, ages: AgeHistory) -> Refusal:
     return Refusal(
         "unknown_base", f"base {base.lineage}@{base.number}: known are {lineage}@{ages.first} to {lineage}@{ages.last}"
     )
+
+
+def jumped(last: int) -> Refusal:
+    """Say that a number is too far above `last`, the highest that is known of its device."""
+    detail = f"too far above {last}, the highest number known of this device: it is taken after some minutes of tries"
+    return Refusal("wrong_sequence", detail)

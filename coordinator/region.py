@@ -45,7 +45,7 @@ from coordinator.federation import Federation
 from coordinator.guarding import Guarding, told
 from coordinator.ledger import Ledger, LedgerEntry, RecentUpdate
 from coordinator.planner import Planner
-from coordinator.refusal import Refusal, fault_of, unknown
+from coordinator.refusal import Refusal, fault_of, jumped, unknown
 from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionState
 from coordinator.release import release
 from coordinator.roaming import Roaming
@@ -238,7 +238,7 @@ class Region:
             case TokenArrived():
                 return self._federation.token_arrived(event, now_s)
             case PeerLedgerArrived():
-                return self._roaming.ledger_arrived(event)
+                return self._roaming.ledger_arrived(event, now_s)
             case LedgerAsked():
                 return self._roaming.asked(event)
             case UpdateFound():
@@ -284,6 +284,8 @@ class Region:
 
     def _update_arrived(self, event: UpdateArrived, now_s: float) -> list[Effect]:
         device, offered, ledger = event.device, event.offered, self.ledger
+        if not self._roaming.admits(device, offered.sequence, now_s):
+            return self._reject(device, offered.sequence, jumped(self._roaming.last_sequence(device)), now_s)
         known = self._roaming.recall(device, offered.sequence)
         if known is not None or offered.sequence <= ledger.last_sequence(device):
             return self._repeat_arrived(device, offered, known, now_s)

@@ -27,6 +27,7 @@ from coordinator.ledger import RecentUpdate
 from coordinator.ledger_log import LedgerLog
 from coordinator.region_state import Counts, RegionSettings, RegionState
 from skerry.protocol import ledger_lines
+from skerry.protocol.ceiling import NEAR, Ceiling
 from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.limits import ANSWERS_MAX, LEDGER_LINES_MAX
 from skerry.protocol.messages import PeerLedger, PeerStatus, UpdateOffered
@@ -55,6 +56,7 @@ class Roaming:
         self._elsewhere: dict[str, dict[int, tuple[str, LedgerLine]]] = {}  # by device and sequence: whose line
         self._heard: dict[str, list[str]] = {}  # by peer that asks for its own lines, page by page: devices, ascending
         self._contested: dict[tuple[str, int], tuple[str, LedgerLine]] = {}  # being looked up: whose copy is to stay
+        self._ceilings: dict[str, Ceiling] = {}  # by device, of those whose numbers jumped
         self._peers: dict[str, tuple[str, float]] = {}  # by name: URL, and when it was last seen
         self._lineages: dict[str, str] = {}  # by name, of those who were heard of
         state.ledger.tell(self._log, everything=settings.url is not None)  # agents are sent here and there, then
@@ -74,6 +76,16 @@ class Roaming:
     def last_sequence(self, device: str) -> int:
         """Return the highest number that this device is known to have given an update, 0 before the first."""
         return max(self._state.ledger.last_sequence(device), *self._elsewhere.get(device, ()), 0)
+
+    def admits(self, device: str, sequence: int, now_s: float) -> bool:
+        """Say whether an update of this number can be one of this device, after all that is known of it."""
+        if sequence <= self._state.ledger.last_sequence(device) + NEAR:
+            return True  # by far the most
+        ceiling = self._ceilings.pop(device, None) or Ceiling()
+        self._ceilings[device] = ceiling
+        if len(self._ceilings) > DEVICES_MAX:
+            del self._ceilings[next(iter(self._ceilings))]
+        return ceiling.admits(sequence, self.last_sequence(device), now_s)
 
     def distance(self, offered: UpdateOffered) -> Distance | None:
         """Return how far the base of an update is from the model; None: nobody knows.
@@ -158,13 +170,15 @@ class Roaming:
         lines = ledger_lines.encode(list(self._lines(keys)))
         return [Reply(event.key, PeerLedger(self._settings.name, lines, up_to, more))]
 
-    def ledger_arrived(self, event: PeerLedgerArrived) -> list[Effect]:
-        """Learn what a peer has taken; look up what is to be taken back here."""
+    def ledger_arrived(self, event: PeerLedgerArrived, now_s: float) -> list[Effect]:
+        """Learn what a peer has taken; look up what is to be taken back here. A number too high is passed over."""
         effects: list[Effect] = []
         ledger = self._state.ledger
         for line in event.lines:
-            self._learn(event.peer, line)
             key = line.device, line.sequence
+            if not self.admits(*key, now_s):
+                continue
+            self._learn(event.peer, line)
             recent = ledger.recall(*key)
             if recent is None and ledger.may_have_forgotten(*key):
                 recent = RecentUpdate(line.sequence, 0, None)  # or none: the journal knows

@@ -54,6 +54,7 @@ from edge_agent.stages import RecipeRefusedError, stages_of
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
 from skerry.agent_stages import AgentStages
 from skerry.policy import Decision
+from skerry.protocol.ceiling import Ceiling
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import PAYLOAD_BYTES_MAX, PROTOCOL_MAJOR, PROTOCOL_MINOR
 from skerry.protocol.messages import (
@@ -96,7 +97,8 @@ class Device:
         self._assembler = Assembler(PAYLOAD_BYTES_MAX)
         self._too_large = RepeatedWarning(log)
         self._last_sequence, self._moves = memory.last_sequence, memory.moves
-        self._waiting = {stored.sequence: _waiting(stored, 0) for stored in memory.waiting}
+        self._ceiling = Ceiling()  # of what coordinators say of it
+        self._waiting = {stored.sequence: WaitingUpdate.of(stored, 0) for stored in memory.waiting}
         self._storing: set[int] = set()
         self._telemetry_at_s = now_s
         # training
@@ -275,6 +277,11 @@ class Device:
             stages = stages_of(welcome, self._bounds.noise_multiplier_min)
         except RecipeRefusedError as error:
             self._last_error = str(error)
+            return [Reconnect(self._last_error, hopeless=True)]
+        if not self._ceiling.admits(welcome.last_sequence, self._last_sequence, now_s):
+            told = f"{welcome.coordinator} has update {welcome.last_sequence} of this device, which is at"
+            self._last_error = f"{told} {self._last_sequence}: not believed at once"
+            log.warning(self._last_error)
             return [Reconnect(self._last_error, hopeless=True)]
         known, self._welcome = self._welcome, welcome
         self._moves += known is not None and known.coordinator != welcome.coordinator
@@ -464,7 +471,7 @@ class Device:
         if sequence not in self._storing:
             return []  # of a task that was left
         self._storing.discard(sequence)
-        self._waiting[sequence] = _waiting(event, self._moves)
+        self._waiting[sequence] = WaitingUpdate.of(event, self._moves)
         return self._send_update(sequence, now_s) if self._welcomed else []
 
     def _save_model(self, now_s: float) -> list[Effect]:
@@ -488,7 +495,3 @@ class Device:
 def _lasting(welcome: Welcome) -> tuple[Any, ...]:
     """What of a Welcome is worth a write to the disk when it changes: not the plan's every move."""
     return welcome.coordinator, welcome.region, welcome.recipe, welcome.part_bytes_max, welcome.coordinators
-
-
-def _waiting(stored: UpdateStored, moves: int) -> WaitingUpdate:
-    return WaitingUpdate(stored.payload_bytes, stored.crc32, stored.lineage, moves)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from edge_agent.events import UpdateStored
 from skerry.protocol.limits import PARTS_MAX, PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import PartialUpdate
 
@@ -20,6 +21,11 @@ class WaitingUpdate:
     crc32: int
     lineage: str = ""  # of its base
     moves: int = 0  # how often the device had changed coordinators when it was stored; 0 also after a restart
+
+    @classmethod
+    def of(cls, stored: UpdateStored, moves: int) -> "WaitingUpdate":
+        """Return it as it was stored."""
+        return cls(stored.payload_bytes, stored.crc32, stored.lineage, moves)
 
 
 def part_bytes(payload_bytes: int, part_bytes_max: int) -> int:

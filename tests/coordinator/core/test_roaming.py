@@ -276,7 +276,7 @@ def test_of_two_copies_exactly_one_stays(here: int, there: int, names: tuple[str
         state = RegionState("r/00000001", AgeHistory(0, [0.0]))
         roaming = Roaming(settings, state, Counts())
         state.ledger.take("kite", RecentUpdate(1, 1, 0.5, moves))
-        return bool(roaming.ledger_arrived(heard(line(1, 0.5, peers_moves), peer=peer)))
+        return bool(roaming.ledger_arrived(heard(line(1, 0.5, peers_moves), peer=peer), 0.0))
 
     one, other = names
     gone = yields(one, here, other, there) + yields(other, there, one, here)
