@@ -2,7 +2,7 @@
 
 Each package has a virtual environment of its own below /usr/lib, put together from wheels alone, so that packages for
 another architecture than this machine's come about by the same steps: nothing of the target is run.
-The interpreter is the system's python3.11: Debian 12, Raspberry Pi OS 12, Ubuntu 22.04 with universe.
+The interpreter is the system's python3.11: Debian 12, Raspberry Pi OS 12; Ubuntu 22.04 and JetPack 6 with universe.
 """
 
 import argparse
@@ -241,7 +241,7 @@ Maintainer: The Skerry maintainers <maintainers@skerry.invalid>
 Section: science
 Priority: optional
 Installed-Size: {kilobytes}
-Depends: python{PYTHON}, libc6 (>= 2.28), libgcc-s1, libstdc++6, zlib1g, systemd (>= 250), passwd
+Depends: python{PYTHON}, libc6 (>= 2.28), libgcc-s1, libstdc++6, zlib1g, systemd (>= 249), passwd
 Description: {package.summary}
  Skerry trains one model on many uneven devices: nothing waits for the slowest,
  and nothing hangs on one server. Documents: /usr/share/doc/{package.name}.

@@ -71,6 +71,7 @@ def test_the_control_file_and_the_scripts_speak_of_the_package(recipe: ModuleTyp
     recipe.control(package, "arm64", "1.2", tmp_path)
     control = (tmp_path / "DEBIAN" / "control").read_text()
     assert "Package: skerry-coordinator\nVersion: 1.2\nArchitecture: arm64\n" in control
+    assert "systemd (>= 249)" in control  # Ubuntu 22.04's; tests/test_units.py holds the units to it
     assert (tmp_path / "DEBIAN" / "conffiles").read_text() == "/etc/skerry/coordinator.toml\n"
     for script in SCRIPTS:
         assert "@" not in (tmp_path / "DEBIAN" / script.name).read_text()

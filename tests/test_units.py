@@ -15,6 +15,28 @@ from edge_agent import config as agent_config
 UNITS = Path(__file__).resolve().parent.parent / "systemd"
 SERVICES = ("skerry-agent", "skerry-coordinator")
 EXPOSURE_MAX = 1.5
+# What came with version 250 or later, by systemd.service(5), systemd.exec(5) and systemd.resource-control(5): 249 would
+# pass over it with a warning.
+YOUNGER_THAN_249 = {
+    "ExitType",
+    "ImportCredential",
+    "LoadCredentialEncrypted",
+    "LogFilterPatterns",
+    "MemoryKSM",
+    "MemoryPressureWatch",
+    "MemoryZSwapMax",
+    "OpenFile",
+    "PrivatePIDs",
+    "PrivateBPF",
+    "RestartMaxDelaySec",
+    "RestartMode",
+    "RestartSteps",
+    "RestrictFileSystems",
+    "RestrictNetworkInterfaces",
+    "SetCredentialEncrypted",
+    "StartupMemoryMax",
+    "Type=notify-reload",
+}
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None,
@@ -61,6 +83,15 @@ def test_systemd_knows_every_word_of_a_unit(root: Path, name: str) -> None:
         ["systemd-analyze", "verify", f"--root={root}", "--man=no", name], capture_output=True, text=True, check=False
     )
     assert (verified.returncode, verified.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", [f"{name}.service" for name in SERVICES] + ["skerry-agent.slice"])
+def test_a_unit_needs_no_younger_systemd_than_the_packages_ask_for(name: str) -> None:
+    settings = {
+        pair for table in unit(name).values() for key, value in table.items() for pair in (key, f"{key}={value}")
+    }
+    assert {"WatchdogSec", "MemoryHigh"} & settings
+    assert settings & YOUNGER_THAN_249 == set()
 
 
 @needs_systemd
