@@ -19,7 +19,7 @@ from edge_agent.enrolment_file import Enrolment
 from skerry.command_line import errors_told
 from skerry.errors import ConfigError, SkerryError
 from skerry.identity.join_token import JoinToken
-from skerry.join_token_option import chosen_join_token, join_token_options
+from skerry.join_token_option import chosen_join_token, join_token_option
 from skerry.protocol.limits import NAME_CHARS_MAX
 from skerry.protocol.messages import Joined, Name
 
@@ -37,10 +37,10 @@ class NotStartedError(SkerryError):
     epilog="""\b
 Examples:
   skerry-agent join https://eu.example.org:8470 --token-file token.txt
-  skerry-agent join https://eu.example.org:8470 --token skerry1-... --data csv:/srv/readings.csv --start"""
+  skerry-agent join https://eu.example.org:8470 --token-file - --data csv:/srv/readings.csv --start"""
 )
 @click.argument("url")
-@join_token_options
+@join_token_option
 @click.option("--device", metavar="NAME", help="What the device is to be called.  [default: the coordinator chooses]")
 @click.option("--data", "source", metavar="SOURCE", help="Where its examples are, as `data.source`: see docs/data.md.")
 @click.option(
@@ -59,7 +59,6 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def join(
     url: str,
-    token: str | None,
     token_file: object,
     device: str | None,
     source: str | None,
@@ -82,7 +81,7 @@ def join(
         if source is not None:
             check_source(source, config.data.dir)
             source = from_anywhere(source)
-        enrolment = enrol(config, url, chosen_join_token(token, token_file), device, source, time.time)
+        enrolment = enrol(config, url, chosen_join_token(token_file), device, source, time.time)
         if start:
             start_service(_run)
     report = {"device": enrolment.device, "region": enrolment.region, "coordinators": enrolment.coordinators}

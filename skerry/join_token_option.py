@@ -1,6 +1,10 @@
-"""How a join token is given to a command of either service: in a file, in the environment or on the command line."""
+"""How a join token is given to a command of either service: in a file, by standard input or in the environment.
 
-from collections.abc import Callable
+Never as an argument: everybody on a machine can read the arguments of its processes, and a shell remembers them.
+"""
+
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -14,26 +18,19 @@ VARIABLE = "SKERRY_JOIN_TOKEN"
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def join_token_options(command: C) -> C:
-    """Give a click command the options `--token` and `--token-file`; it takes both as `token` and `token_file`."""
-    of_text = click.option(
-        "--token",
-        metavar="TOKEN",
-        envvar=VARIABLE,
-        show_envvar=True,
-        help="The join token. Others on this machine see it while the command runs: --token-file hides it.",
-    )
+def join_token_option(command: C) -> C:
+    """Give a click command the option `--token-file`; it takes it as `token_file`."""
     of_file = click.option(
         "--token-file",
         type=click.File(),
         metavar="FILE",
-        help="A file that holds the join token; - is the standard input.",
+        help=f"A file that holds the join token; - is the standard input.  [default: what {VARIABLE} says]",
     )
-    return of_text(of_file(command))
+    return of_file(command)
 
 
-def chosen_join_token(token: str | None, token_file: Any) -> JoinToken:
-    """Return the join token that was given; of several, the file's goes before that of the environment.
+def chosen_join_token(token_file: Any, environment: Mapping[str, str] = os.environ) -> JoinToken:
+    """Return the join token that was given; the file's goes before that of the environment.
 
     Raises:
         ConfigError: there is none, or it is none.
@@ -43,9 +40,10 @@ def chosen_join_token(token: str | None, token_file: Any) -> JoinToken:
             return join_token.parse(token_file.read(4096))
         except UnicodeDecodeError:
             raise ConfigError(f"{token_file.name}: holds no join token: it is no text") from None
-    if token is None:
+    text = environment.get(VARIABLE)
+    if text is None:
         raise ConfigError(
-            f"a join token is needed: --token-file FILE, {VARIABLE} in the environment, or --token. An operator makes "
-            "one with `skerry-coordinator token create`"
+            f"a join token is needed: --token-file FILE, or {VARIABLE} in the environment. An operator makes one with "
+            "`skerry-coordinator token create`"
         )
-    return join_token.parse(token)
+    return join_token.parse(text)

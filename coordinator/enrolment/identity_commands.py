@@ -16,7 +16,7 @@ from coordinator.enrolment import founding
 from skerry import joining
 from skerry.identity import key_file
 from skerry.identity.certificate import fingerprint
-from skerry.join_token_option import chosen_join_token, join_token_options
+from skerry.join_token_option import chosen_join_token, join_token_option
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # in every server's certificate: its own commands use one of them
 
@@ -85,13 +85,11 @@ next        skerry-coordinator run, then skerry-coordinator token create"""
 
 @click.command()
 @click.argument("url")
-@join_token_options
+@join_token_option
 @config_option
 @address_option
 @as_json
-def join(
-    url: str, token: str | None, token_file: Any, config_path: Path, addresses: tuple[str, ...], as_json: bool
-) -> None:
+def join(url: str, token_file: Any, config_path: Path, addresses: tuple[str, ...], as_json: bool) -> None:
     """Join the federation of the coordinator at URL, as another coordinator.
 
     The join token comes from `skerry-coordinator token create --role coordinator`, run where the root's key is. Should
@@ -100,7 +98,7 @@ def join(
     \b
     Examples:
       skerry-coordinator join https://eu.example.org:8470 --token-file token.txt --address us.example.org
-      SKERRY_JOIN_TOKEN=skerry1-... skerry-coordinator join https://eu.example.org:8470 -a 192.0.2.8
+      skerry-coordinator join https://eu.example.org:8470 --token-file - -a 192.0.2.8
     """  # noqa: D301 - click takes \b for "do not rewrap"
     config = configuration.load(config_path)
     folder = config.identity_folder()
@@ -109,7 +107,7 @@ def join(
     joined = asyncio.run(
         joining.join(
             url,
-            chosen_join_token(token, token_file),
+            chosen_join_token(token_file),
             folder,
             role="coordinator",
             name=config.name,

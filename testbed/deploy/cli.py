@@ -1,5 +1,6 @@
 """The command line of `skerry-lab deploy`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -8,11 +9,11 @@ import click
 import msgspec
 
 from skerry.errors import ConfigError, SkerryError
+from skerry.join_token_option import VARIABLE
 from testbed.deploy import command
 from testbed.deploy.command import Order, Outcome
 from testbed.deploy.plan import VERBS, Verb
 
-TOKEN_VARIABLE = "SKERRY_JOIN_TOKEN"  # noqa: S105 - a name
 TOKEN_BYTES_MAX = 4096
 
 
@@ -39,9 +40,8 @@ Exit codes:
     "--token-file",
     type=click.File("rb"),
     help=f"join: a file with a join token that has a use for each board; - is the standard input.  "
-    f"[default: what {TOKEN_VARIABLE} says]",
+    f"[default: what {VARIABLE} says]",
 )
-@click.option("--token", envvar=TOKEN_VARIABLE, hidden=True)
 @click.option(
     "--output",
     "-o",
@@ -58,7 +58,6 @@ def deploy(
     jobs: int,
     dry_run: bool,
     token_file: BinaryIO | None,
-    token: str | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -66,16 +65,16 @@ def deploy(
 
     What is done already is left alone, so that the same command may be given again. docs/deploy.md shows an inventory.
     """
-    text = token.encode() if token is not None else None
+    token = os.environ[VARIABLE].encode() if VARIABLE in os.environ else None
     if token_file is not None:
-        text = token_file.read(TOKEN_BYTES_MAX)
+        token = token_file.read(TOKEN_BYTES_MAX)
     order = Order(
         verb=verb,
         inventory=inventory,
         boards=tuple(name.strip() for name in boards.split(",")) if boards else (),
         jobs=jobs,
         dry_run=dry_run,
-        token=text,
+        token=token,
         output=output,
     )
     try:

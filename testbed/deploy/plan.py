@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from skerry.errors import ConfigError, SkerryError
+from skerry.join_token_option import VARIABLE
 from testbed.deploy.inventory import Target
 
 Verb = Literal["install", "join", "start", "collect", "remove"]
@@ -133,7 +134,7 @@ def _join(target: Target, facts: Facts, wish: Wish) -> list[Step]:
     if target.coordinator is None:
         raise ConfigError("the inventory names no `coordinator` to join")
     if wish.token is None:
-        raise ConfigError("a join token is needed: --token-file, or SKERRY_JOIN_TOKEN")
+        raise ConfigError(f"a join token is needed: --token-file, or {VARIABLE}")
     url, name = shlex.quote(target.coordinator), shlex.quote(target.name)
     command = f"skerry-agent join {url} --device {name} --token-file -"
     return [Step(f"join {target.coordinator} as {target.name}", command, sends=wish.token)]

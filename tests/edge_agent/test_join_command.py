@@ -18,9 +18,11 @@ from edge_agent.join_command import NotStartedError, coordinators, enrol, from_a
 from skerry.errors import ConfigError
 from skerry.identity.errors import IdentityError
 from skerry.identity.join_token import JoinToken
+from skerry.join_token_option import VARIABLE
 from skerry.protocol.messages import Joined
 
 TOKEN = JoinToken(bytes(32), bytes(8), bytes(16))
+GIVEN = {VARIABLE: TOKEN.text()}
 URL = "https://eu.example.org:8470"
 
 
@@ -88,7 +90,7 @@ def test_one_device_has_one_name(tmp_path: Path) -> None:
 def test_a_name_that_no_device_can_have_is_refused_before_anything_is_asked(tmp_path: Path, name: str) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(f'state_dir = "{tmp_path}/state"\n')
-    result = CliRunner().invoke(cli, ["join", URL, "--token", TOKEN.text(), "--device", name, "--config", str(path)])
+    result = CliRunner(env=GIVEN).invoke(cli, ["join", URL, "--device", name, "--config", str(path)])
     assert result.exit_code == 2
     assert "--device: " in result.stderr
     assert "letters, digits" in result.stderr
@@ -96,33 +98,33 @@ def test_a_name_that_no_device_can_have_is_refused_before_anything_is_asked(tmp_
 
 
 def test_a_file_that_was_named_and_is_not_there_is_noted(tmp_path: Path) -> None:
-    arguments = ["join", URL, "--token", TOKEN.text(), "--device", "pi z", "--config"]
-    result = CliRunner().invoke(cli, [*arguments, str(tmp_path / "agnet.toml")])
+    arguments = ["join", URL, "--device", "pi z", "--config"]
+    result = CliRunner(env=GIVEN).invoke(cli, [*arguments, str(tmp_path / "agnet.toml")])
     assert f"note: {tmp_path / 'agnet.toml'} is not there; using defaults\n" in result.stderr
     (tmp_path / "agent.toml").write_text("")
-    assert "is not there" not in CliRunner().invoke(cli, [*arguments, str(tmp_path / "agent.toml")]).stderr
+    assert "is not there" not in CliRunner(env=GIVEN).invoke(cli, [*arguments, str(tmp_path / "agent.toml")]).stderr
+
+
+def test_a_join_token_is_never_an_argument() -> None:
+    """Arguments are there for everybody on the machine to read."""
+    result = CliRunner().invoke(cli, ["join", URL, "--token", TOKEN.text()])
+    assert result.exit_code == 2
+    assert "--token-file" in result.stderr
+    assert TOKEN.text() not in result.output
 
 
 def test_a_token_that_is_none_is_not_repeated(tmp_path: Path) -> None:
     secret = "skerry1-thisMayBeSomebodysSecret"
-    result = CliRunner().invoke(cli, ["join", URL, "--token", secret, "--config", str(tmp_path / "none.toml")])
+    arguments = ["join", URL, "--config", str(tmp_path / "none.toml")]
+    result = CliRunner(env={VARIABLE: secret}).invoke(cli, arguments)
     assert result.exit_code == 2
     assert "join token" in result.stderr
     assert secret not in result.output
 
 
 def test_data_that_cannot_be_meant_is_refused_before_joining(tmp_path: Path) -> None:
-    arguments = [
-        "join",
-        URL,
-        "--token",
-        TOKEN.text(),
-        "--data",
-        "tape:/dev/st0",
-        "--config",
-        str(tmp_path / "none.toml"),
-    ]
-    result = CliRunner().invoke(cli, arguments)
+    arguments = ["join", URL, "--data", "tape:/dev/st0", "--config", str(tmp_path / "none.toml")]
+    result = CliRunner(env=GIVEN).invoke(cli, arguments)
     assert result.exit_code == 5
     assert "tape" in result.stderr
 

@@ -108,14 +108,13 @@ def test_init_refuses_what_is_no_address_and_makes_nothing(tmp_path: Path) -> No
 # --- join ---
 
 
-@pytest.mark.parametrize("way", ["--token", "--token-file", "environment", "stdin"])
+@pytest.mark.parametrize("way", ["--token-file", "environment", "stdin"])
 async def test_another_coordinator_joins_by_any_way_to_give_the_join_token(
     served: Served, tmp_path: Path, way: str
 ) -> None:
     text = (await served.bench.token(role="coordinator")).text()
     (tmp_path / "token.txt").write_text(text + "\n")
     given: tuple[tuple[object, ...], dict[str, Any]] = {
-        "--token": (("--token", text), {}),
         "--token-file": (("--token-file", tmp_path / "token.txt"), {}),
         "environment": ((), {"env": {"SKERRY_JOIN_TOKEN": text}}),
         "stdin": (("--token-file", "-"), {"input": text}),
@@ -141,7 +140,7 @@ async def test_a_join_without_a_join_token_says_how_to_get_one(served: Served, t
 async def test_a_join_with_a_devices_join_token_is_refused_with_the_reason(served: Served, tmp_path: Path) -> None:
     text = (await served.bench.token()).text()
     config = config_of(tmp_path, "us-1")
-    result = await asyncio.to_thread(run, "join", served.url, "-c", config, "--token", text)
+    result = await asyncio.to_thread(run, "join", served.url, "-c", config, env={"SKERRY_JOIN_TOKEN": text})
     assert result.exit_code == 7
     assert "for a party of role agent, not coordinator" in result.stderr
 

@@ -83,6 +83,17 @@ def test_the_token_goes_by_standard_input_alone(world: Path) -> None:
     assert not any(TOKEN in argument for one in asked(world) for argument in one["arguments"])
 
 
+def test_the_token_may_come_from_the_environment_and_not_from_the_command_line(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = deploy(world, "join", "boards.toml", "--token", TOKEN, "--boards", "here")
+    assert (refused.returncode, "--token-file" in refused.stderr) == (2, True)
+    assert TOKEN not in refused.stdout + refused.stderr
+    monkeypatch.setenv("SKERRY_JOIN_TOKEN", TOKEN)
+    assert deploy(world, "join", "boards.toml", "--boards", "here").returncode == 0
+    assert [one["sent"] for one in asked(world) if one["sent"]] == [TOKEN]
+
+
 def test_a_dry_run_only_asks(world: Path) -> None:
     done = deploy(world, "join", "boards.toml", "--token-file", "token", "--dry-run", "--boards", "here")
     assert done.stdout.splitlines()[0] == "here: would join https://eu.example:8470 as here"
