@@ -1,6 +1,7 @@
 """`skerry-lab deploy`: the same on every board of an inventory, several at a time; one that fails holds up no other."""
 
 import asyncio
+import hashlib
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,9 @@ def _wish(order: Order, inventory: Inventory, arch: str) -> Wish:
     if order.verb != "install":
         return Wish(token=order.token)
     package = inventories.package_for(inventory, order.inventory.parent, arch)
-    return Wish(package=package, version=package_version(package))
+    version = package_version(package)
+    with package.open("rb") as file:
+        return Wish(package=package, version=version, package_sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 async def _take(order: Order, inventory: Inventory, target: Target, step: Step) -> None:

@@ -62,6 +62,7 @@ class Wish:
 
     package: Path | None = None  # for `install`
     version: str = ""  # of that package
+    package_sha256: str = ""  # of its bytes
     token: bytes | None = None  # for `join`: goes to the board's standard input, never on a command line
 
 
@@ -115,13 +116,13 @@ def _install(target: Target, facts: Facts, wish: Wish) -> list[Step]:
     if facts.version != wish.version:
         install = _quiet_apt(f"install --allow-downgrades --option Dpkg::Options::=--force-confold {PACKAGE}")
         done += [
-            Step(f"copy {wish.package.name}", f"cat > {PACKAGE}", sends=wish.package),
+            Step(f"copy {wish.package.name}", _received(PACKAGE, wish.package_sha256), sends=wish.package),
             Step(f"install version {wish.version}", f"{install}; code=$?; rm -f {PACKAGE}; exit $code"),
         ]
     content = target.config.encode()
     if facts.config != hashlib.sha256(content).hexdigest():
-        write = f"umask 027; cat > {CONFIG}.new && chgrp skerry {CONFIG}.new && mv {CONFIG}.new {CONFIG}"
-        done.append(Step(f"write {CONFIG}", f"{write} && systemctl daemon-reload", sends=content))
+        write = _received(CONFIG, hashlib.sha256(content).hexdigest(), f"chgrp skerry {CONFIG}.new")
+        done.append(Step(f"write {CONFIG}", f"umask 027; {write}; systemctl daemon-reload", sends=content))
         if facts.active:
             done.append(Step("restart the agent with it", "systemctl restart skerry-agent"))
     return done
@@ -157,6 +158,18 @@ def _collect(facts: Facts) -> list[Step]:
         Step("fetch its status", "skerry-agent status --json || test $? -eq 1", keeps="status.json"),
         Step("fetch its log", journal, keeps="journal.log"),
     ]
+
+
+def _received(path: str, sha256: str, ready: str = "true") -> str:
+    """Return what writes the standard input to `path` once all of it has come and `ready` has run.
+
+    A connection that breaks off looks like the end of the file to the board: the hash alone tells that it is whole. The
+    bytes are on disk before the name is, so that a power cut leaves the old file or the new one.
+    """
+    new = f"{path}.new"
+    whole = f"cat > {new} && echo '{sha256}  {new}' | sha256sum --check --status"
+    broken = f"{{ rm -f {new}; echo 'it did not arrive whole: {path} is as it was' >&2; exit 1; }}"
+    return f"{whole} || {broken}; {ready} && sync {new} && mv {new} {path} || {{ rm -f {new}; exit 1; }}"
 
 
 def _need_package(facts: Facts) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def test_another_configuration_is_written_and_a_running_agent_restarted() -> Non
     assert write.sends == TARGET.config.encode()
     assert "restart" in restart.command
     assert says("install", replace(DONE, config="0", active=False)) == ["write /etc/skerry/agent.toml"]
+
+
+@pytest.mark.parametrize("broken", ["", "cut", "nobody's"], ids=["whole", "cut short", "cannot be made ready"])
+@pytest.mark.parametrize("number", [0, 2], ids=["package", "configuration"])
+def test_what_does_not_arrive_whole_replaces_nothing(tmp_path: Path, number: int, broken: str) -> None:
+    content = b"profile = 1\n"
+    wish = replace(WISH, package_sha256=hashlib.sha256(content).hexdigest())
+    step = steps("install", TARGET, FRESH, wish)[number]
+    place = tmp_path / ("skerry-agent.deb" if number == 0 else "agent.toml")
+    place.write_text("as it was")
+    made_ready = "false" if broken == "nobody's" else "true"
+    command = step.command.replace(str(Path(plan.PACKAGE).parent), str(tmp_path)).replace("/etc/skerry", str(tmp_path))
+    command = command.replace("chgrp skerry", f"{made_ready} chgrp skerry").replace("systemctl", "true systemctl")
+    sent = content[:-1] if broken == "cut" else content
+    done = subprocess.run(["sh", "-c", command], input=sent, capture_output=True, check=False)
+    fails = broken == "cut" or (broken == "nobody's" and number == 2)
+    assert (done.returncode, b"did not arrive whole" in done.stderr) == (1 if fails else 0, broken == "cut")
+    assert place.read_bytes() == (b"as it was" if fails else content)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
 def test_a_join_hides_its_token_and_quotes_what_it_names() -> None:
