@@ -7,10 +7,9 @@ sent, and a coordinator's answer removes it.
 
 import logging
 from math import isfinite
-from typing import Any
 
 from edge_agent.calibration import SpeedEstimate
-from edge_agent.device_setup import Bounds, Identity, Memory
+from edge_agent.device_setup import Bounds, Identity, Memory, lasting
 from edge_agent.events import (
     AdoptTask,
     BundleOpened,
@@ -21,6 +20,7 @@ from edge_agent.events import (
     CycleFinished,
     CycleStarted,
     Disconnected,
+    DropUnsent,
     Effect,
     Event,
     FetchBundle,
@@ -50,7 +50,7 @@ from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.recipe_log import RecipeLog
 from edge_agent.recipe_text import SCHEDULE_OVER
 from edge_agent.repeated_warning import RepeatedWarning
-from edge_agent.stages import RecipeRefusedError, stages_of
+from edge_agent.stages import RecipeRefusedError, protects_more, stages_of
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
 from skerry.agent_stages import AgentStages
 from skerry.policy import Decision
@@ -285,7 +285,8 @@ class Device:
             return [Reconnect(self._last_error, hopeless=True)]
         known, self._welcome = self._welcome, welcome
         self._moves += known is not None and known.coordinator != welcome.coordinator
-        self._stages, self._welcomed, self._last_error = stages, True, ""
+        protected, self._stages = protects_more(stages.privacy, self._stages.privacy), stages
+        self._welcomed, self._last_error = True, ""
         new_rate = self._take_plan(welcome.plan)
         log.info("joined region %s at %s", welcome.region, welcome.coordinator)
         effects: list[Effect] = []
@@ -294,7 +295,10 @@ class Device:
             effects.append(ContinueAfter(welcome.last_sequence))
         if known is None or known.bundle != welcome.bundle:
             return [*effects, *self._leave_task(), AdoptTask(welcome, self._moves), FetchBundle(welcome.bundle)]
-        if _lasting(known) != _lasting(welcome):
+        if protected:
+            self._waiting, self._storing = {}, set()
+            effects.append(DropUnsent(welcome, self._moves))
+        elif lasting(known) != lasting(welcome):
             effects.append(SaveTask(welcome, self._moves))
         effects += new_rate
         resumable = welcome.partial if known.part_bytes_max == welcome.part_bytes_max else None
@@ -490,8 +494,3 @@ class Device:
             self._paused_s += elapsed_s
         elif not self._running and self._lacks_something():
             self._idle_s += elapsed_s
-
-
-def _lasting(welcome: Welcome) -> tuple[Any, ...]:
-    """What of a Welcome is worth a write to the disk when it changes: not the plan's every move."""
-    return welcome.coordinator, welcome.region, welcome.recipe, welcome.part_bytes_max, welcome.coordinators

@@ -1,6 +1,7 @@
 """What a device is given at its start: who it is, its bounds, and what was on disk. Data only."""
 
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 from edge_agent.config import AgentConfig
@@ -63,3 +64,8 @@ class Memory:
             stored.steps,
             stored.moves,
         )
+
+
+def lasting(welcome: Welcome) -> tuple[Any, ...]:
+    """What of a Welcome is worth a write to the disk when it changes: not the plan's every move."""
+    return welcome.coordinator, welcome.region, welcome.recipe, welcome.part_bytes_max, welcome.coordinators

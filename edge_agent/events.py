@@ -181,6 +181,13 @@ class SaveTask(msgspec.Struct, frozen=True):
     moves: int = 0  # how often the device has changed coordinators
 
 
+class DropUnsent(msgspec.Struct, frozen=True):
+    """Another recipe, which protects more: forget residual and outbox, and write down the recipe, in one step."""
+
+    welcome: Welcome
+    moves: int = 0  # how often the device has changed coordinators
+
+
 class ContinueAfter(msgspec.Struct, frozen=True):
     """The coordinator knows a higher sequence number of this device: write down that it is taken."""
 
@@ -265,6 +272,7 @@ Effect = (
     | FetchBundle
     | AdoptTask
     | SaveTask
+    | DropUnsent
     | ContinueAfter
     | SetModel
     | SaveModel

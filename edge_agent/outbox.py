@@ -76,6 +76,10 @@ class Outbox:
         self._give_back(update, weight)
         return replace(update, settled_event=self.events, settled_weight=weight)
 
+    def drop(self) -> None:
+        """Forget all that was not answered, and what was not sent."""
+        self.residual, self.learning_rate, self.waiting = np.zeros(self.size, np.float32), 0.0, {}
+
     def replay(self, updates: list[Update], after: int) -> None:
         """Redo what happened after event number `after`, when the residual was stored: see `Store.load`.
 

@@ -27,6 +27,7 @@ from edge_agent.events import (
     ContinueAfter,
     CycleFinished,
     CycleStarted,
+    DropUnsent,
     Effect,
     Event,
     FetchBundle,
@@ -175,6 +176,12 @@ class Performer:
                 self._disk.submit(lambda: self._store.adopt_task(welcome, moves))
             case SaveTask(welcome, moves):
                 self._disk.submit(lambda: self._store.save_task(welcome, moves))
+            case DropUnsent(welcome, moves):
+                if self._outbox is not None:
+                    unsent = len(self._outbox.waiting)
+                    log.warning("the recipe protects more: %d updates and the residual of before are dropped", unsent)
+                    self._outbox.drop()
+                self._disk.submit(lambda: self._store.drop_unsent(welcome, moves))
             case ContinueAfter(sequence):
                 self._disk.submit(lambda: self._store.continue_after(sequence))
             case SetModel():

@@ -3,6 +3,7 @@
 import msgspec
 
 from skerry.agent_stages import AgentStages
+from skerry.algorithms.privacy import Gaussian, Privacy
 from skerry.protocol.messages import Welcome
 
 
@@ -29,3 +30,10 @@ def stages_of(welcome: Welcome, noise_multiplier_min: float = 0.0) -> AgentStage
             f"{noise_multiplier_min:g}: nothing is sent"
         )
     return stages
+
+
+def protects_more(now: Privacy, before: Privacy) -> bool:
+    """Say whether what was made under `before` tells more than `now` lets out: less noise, or a longer norm."""
+    if now.noise_multiplier > before.noise_multiplier:
+        return True
+    return isinstance(now, Gaussian) and isinstance(before, Gaussian) and now.clip_norm < before.clip_norm

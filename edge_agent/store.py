@@ -200,6 +200,13 @@ class Store:
         with self._database.transaction():
             self._run("put_task", task=frames.encode(welcome), moves=moves)
 
+    def drop_unsent(self, welcome: Welcome, moves: int = 0) -> None:
+        """Forget the outbox, empty the residual and write down the recipe that asks for it, at once."""
+        with self._database.transaction():
+            self._run("forget_outbox")
+            self._run("empty_residual")
+            self._run("put_task", task=frames.encode(welcome), moves=moves)
+
     def adopt_task(self, welcome: Welcome, moves: int = 0) -> None:
         """Forget residual, outbox, model and own head, and write down another task; sequence numbers go on."""
         with self._database.transaction():
