@@ -14,6 +14,7 @@ from skerry.command_line import naming
 from skerry.protocol import limits
 from skerry.protocol.messages import Name, Url
 from skerry.recipe import Recipe
+from skerry.under_way import STUCK_S
 
 if TYPE_CHECKING:
     from skerry.identity.key_file import IdentityFolder
@@ -66,6 +67,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit_queue_updates_max: Annotated[int, Meta(ge=1)] = 4096  # updates and telemetry
     commit_queue_bytes_max: Annotated[int, Meta(ge=1)] = 512 << 20  # of updates in memory, payloads and entries
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = limits.PROGRESS_TIMEOUT_S
+    hang_s: Annotated[float, Meta(ge=1.0)] = STUCK_S  # an evaluation or a write that takes longer: the watchdog's
 
     def __post_init__(self) -> None:
         """Check what one key alone cannot say."""

@@ -126,7 +126,7 @@ class Service:
         # Disk writes have their own threads: they must not wait behind an evaluation.
         names = ("disk", "work", "enrolment") if run_in_thread is None else ()
         self._executors = [ThreadPoolExecutor(2, name) for name in names]
-        self._under_way = under_way = UnderWay(time.monotonic)  # an event loop's own clock
+        self._under_way = under_way = UnderWay(time.monotonic, config.limits.hang_s)  # an event loop's own clock
         if run_in_thread is None:
             whats = ("a write to the disk", "an evaluation, or the like", "signing and a write to the disk")
             threads = [

@@ -16,6 +16,7 @@ from skerry.exposure import check_url, is_loopback
 from skerry.policy import Policy
 from skerry.protocol.limits import ANSWERS_MAX
 from skerry.protocol.messages import Name
+from skerry.under_way import STUCK_S
 
 if TYPE_CHECKING:
     from skerry.identity.key_file import IdentityFolder
@@ -113,6 +114,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reconnect_max_s: Annotated[float, Meta(gt=0.0)] = 30.0
     heartbeat_s: Annotated[float, Meta(gt=0.0)] = 5.0
     progress_timeout_s: Annotated[float, Meta(gt=0.0)] = 20.0  # no byte received for so long: the stream is dead
+    hang_s: Annotated[float, Meta(ge=1.0)] = (
+        STUCK_S  # a step or a disk write that takes longer has hung: the watchdog's
+    )
     probe_s: Annotated[float, Meta(gt=0.0)] = 30.0  # between two measurements of the ways to several coordinators
     telemetry_s: Annotated[float, Meta(gt=0.0)] = 10.0
     status_s: Annotated[float, Meta(gt=0.0)] = 5.0  # between two writes of status.json

@@ -110,7 +110,7 @@ async def run(
     process = process or ThisProcess()
     rng = rng or random.Random()  # noqa: S311 - no secret
     config = _with_seed(config, rng)
-    under_way = UnderWay(asyncio.get_running_loop().time)
+    under_way = UnderWay(asyncio.get_running_loop().time, config.limits.hang_s)
     work = WorkThreads(under_way=under_way) if run_in_thread is None else None
     thread = TrainingThread(config.training.nicer, under_way) if training is None else None
     side = WorkThreads(1, "skerry-side", NICEST, under_way) if run_in_thread is None else None

@@ -6,7 +6,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-STUCK_S = 600.0  # a local step, an evaluation or a disk write that takes longer has hung
+STUCK_S = (
+    600.0  # work that takes longer has hung, where `limits.hang_s` says nothing else: far more than it should take
+)
 
 
 class UnderWay:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from edge_agent import service
 from edge_agent.config import AgentConfig, Data, Limits, Training
 from edge_agent.reload import taken
 from skerry.policy import Policy
@@ -77,6 +78,16 @@ async def heard(systemd: socket.socket, meant: Callable[[str], bool]) -> str:
             message = (await loop.sock_recv(systemd, 4096)).decode()
             if meant(message):
                 return message
+
+
+async def test_how_long_a_step_may_take_is_the_configurations_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(_: object, stuck_s: float) -> None:
+        raise RuntimeError(f"work may take {stuck_s:g} s")
+
+    monkeypatch.setattr("edge_agent.service.UnderWay", made)
+    for config, told in ((RUNNING, "600"), (replace(RUNNING, limits=Limits(hang_s=1200.0)), "1200")):
+        with pytest.raises(RuntimeError, match=f"work may take {told} s"):
+            await service.run(config, asyncio.Event())
 
 
 @pytest.mark.end_to_end

@@ -83,6 +83,16 @@ async def test_a_service_manager_hears_of_start_life_reload_and_end(make_config:
     await systemd.heard("STOPPING=1")
 
 
+def test_how_long_work_may_take_is_the_configurations_to_say(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr("coordinator.service.UnderWay", lambda clock, stuck_s: limits.append(stuck_s))
+    Service(make_config())
+    Service(replace(make_config(), limits=Limits(hang_s=1200.0)))
+    assert limits == [600.0, 1200.0]
+
+
 async def test_a_reload_lets_no_more_streams_in_than_it_says(make_config: MakeConfig, http: Any) -> None:
     config = make_config()
     files = [replace(config, limits=Limits(connections_max=1))]
