@@ -49,6 +49,7 @@ from edge_agent.events import (
 from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.recipe_log import RecipeLog
 from edge_agent.recipe_text import SCHEDULE_OVER
+from edge_agent.rejections import Rejections
 from edge_agent.repeated_warning import RepeatedWarning
 from edge_agent.stages import RecipeRefusedError, protects_more, stages_of
 from edge_agent.upload_plan import UpdateTooLarge, WaitingUpdate, first_part, part_bytes
@@ -95,7 +96,7 @@ class Device:
         self._welcomed = False  # on this stream
         self._lineage = ""  # of the models that are offered on it; "" before the first one
         self._assembler = Assembler(PAYLOAD_BYTES_MAX)
-        self._too_large = RepeatedWarning(log)
+        self._too_large, self._rejections = RepeatedWarning(log), Rejections()
         self._last_sequence, self._moves = memory.last_sequence, memory.moves
         self._ceiling = Ceiling()  # of what coordinators say of it
         self._waiting = {stored.sequence: WaitingUpdate.of(stored, 0) for stored in memory.waiting}
@@ -175,6 +176,7 @@ class Device:
             outbox_updates=len(self._waiting) + len(self._storing),
             last_loss=self._last_loss,
             last_error=self._last_error or self._task_error,
+            rejected=self._rejections.so_far,
             decision=self._decision if own is None else Decision("pause", (own, *self._decision.reasons)),
         )
 
@@ -253,14 +255,11 @@ class Device:
                 self._recipe_log.tell(self._stages, self.learning_rate)
                 return effects
             case UpdateAccepted(sequence=sequence):
+                self._rejections.forget_quarantine()
                 weight = message.weight if getattr(self._stages.uplink, "return_unapplied", False) else None
                 return [*self._take_plan(message.plan), *self._settle(sequence, weight, accepted=True)]
             case UpdateRejected(sequence=sequence):
-                # What is too large would be sent again with the next update, and reject that, too.
-                dropped = message.reason in {"not_finite", "outlier", "quarantined"}
-                end = "; what it held is dropped" if dropped else ""
-                self._last_error = f"update {sequence} was rejected: {message.reason}: {message.detail}{end}"
-                log.warning(self._last_error)
+                self._last_error, dropped = self._rejections.note(message, now_s)
                 return self._settle(sequence, None if dropped else 0.0, accepted=False)
             case ModelOffered():
                 return self._model_offered(message)
@@ -287,6 +286,7 @@ class Device:
         self._moves += known is not None and known.coordinator != welcome.coordinator
         protected, self._stages = protects_more(stages.privacy, self._stages.privacy), stages
         self._welcomed, self._last_error = True, ""
+        self._rejections.forget_quarantine()
         new_rate = self._take_plan(welcome.plan)
         log.info("joined region %s at %s", welcome.region, welcome.coordinator)
         effects: list[Effect] = []

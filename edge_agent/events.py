@@ -5,6 +5,7 @@ Structs, not dataclasses: a device imports them at every start, and these are ma
 
 import msgspec
 
+from edge_agent.rejections import Rejected
 from skerry.policy import Decision
 from skerry.protocol.messages import BundleReference, FromCoordinator, Heartbeat, Hello, ModelVersion, Pace, Welcome
 from skerry.vector import Float32
@@ -129,6 +130,7 @@ class Progress(msgspec.Struct, frozen=True):
     last_loss: float | None
     last_error: str
     decision: Decision  # the pace, and why
+    rejected: Rejected = Rejected()
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -381,6 +381,8 @@ class _Agent:
                 steps_per_cycle=progress.steps_per_cycle,
                 seconds_per_step=progress.seconds_per_step,
                 outbox_updates=progress.outbox_updates,
+                outbox_updates_max=self._config.limits.outbox_updates_max,
+                rejected=progress.rejected,
                 recipe=None if device.learning_rate is None else device.stages,
                 learning_rate=device.learning_rate,
                 held_out_examples=regional.examples,

@@ -6,6 +6,7 @@ import msgspec
 import psutil
 
 from edge_agent.learning_rate import LearningRate
+from edge_agent.rejections import Rejected
 from edge_agent.vitals import ThisProcess
 from skerry.agent_stages import AgentStages
 from skerry.errors import StorageError
@@ -37,6 +38,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: LearningRate | None = None
     seconds_per_step: float | None  # None before calibration
     outbox_updates: int  # not acknowledged yet
+    outbox_updates_max: int | None = None  # limits.outbox_updates_max: training waits where so many are there
+    rejected: Rejected = Rejected()
     sent_bytes: int
     received_bytes: int
     resident_bytes: int

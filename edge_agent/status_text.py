@@ -1,5 +1,7 @@
 """What the agent says of itself, for people: the words of `skerry-agent status`. No I/O."""
 
+from collections.abc import Mapping
+
 from edge_agent.flash import HOUR_S, SPARING
 from edge_agent.privacy_text import privacy_text
 from edge_agent.recipe_text import most_steps, most_steps_text, rate_text, rows_of
@@ -23,6 +25,7 @@ def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
     rows = [
         ("device", found.device),
         ("region", f"{found.region or 'unknown'}, {'connected' if found.connected else 'not connected'}"),
+        *([("quarantine", _quarantine_text(found))] if found.rejected.quarantine else []),
         ("model", base),
         ("training", f"{found.cycles} cycles, {found.steps} steps, {found.steps_per_cycle} a cycle, {speed}"),
         *(
@@ -36,7 +39,8 @@ def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
         *(("", f"-> {remedy}") for remedy in remedies(decision.causes)),
         ("paused", f"{found.paused_s:.0f} s"),
         ("idle", f"{found.idle_share:.1%} of {found.uptime_s:.0f} s"),
-        ("outbox", f"{found.outbox_updates} updates wait for an answer"),
+        ("outbox", _outbox_text(found)),
+        *([("rejected", _rejected_text(found.rejected.updates))] if found.rejected.updates else []),
         ("traffic", f"{found.sent_bytes} bytes sent, {found.received_bytes} received"),
         ("memory", f"{found.resident_bytes / 2**20:.1f} MiB resident"),
         ("temperature", "unknown" if found.temperature_c is None else f"{found.temperature_c:.1f} C"),
@@ -55,6 +59,23 @@ def text(found: Status, now_s: float, silent_s: float | None = None) -> str:
         return "\n".join([f"{'agent':<13} running, as of {ago} ago", *lines])
     head = f"{'agent':<13} NOT RUNNING. When it last ran, {ago} ago:"
     return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _quarantine_text(found: Status) -> str:
+    release = f"skerry-coordinator devices release {found.device}"
+    return f"its updates do not count: {found.rejected.quarantine}; an operator may let it in again: {release}"
+
+
+def _outbox_text(found: Status) -> str:
+    """Say how many updates wait, and whether they hold training back."""
+    text = f"{found.outbox_updates} updates wait for an answer"
+    full = found.outbox_updates_max is not None and found.outbox_updates >= found.outbox_updates_max
+    return f"{text}: it is full, and training waits until one is answered" if full else text
+
+
+def _rejected_text(updates: Mapping[str, int]) -> str:
+    counted = sorted(updates.items(), key=lambda reason: (-reason[1], reason[0]))
+    return f"{sum(updates.values())} updates: {', '.join(f'{count} {reason}' for reason, count in counted)}"
 
 
 def _written_text(found: Status) -> str:

@@ -35,6 +35,7 @@ from edge_agent.events import (
     Tick,
     UpdateStored,
 )
+from edge_agent.rejections import Rejected
 from skerry.policy import Decision
 from skerry.protocol.messages import (
     BundleReference,
@@ -133,6 +134,21 @@ def test_values_that_the_coordinator_will_not_have_do_not_return(training: Devic
     assert effects == [SettleUpdate(1, None, accepted=False)]
     assert reason in training.progress(0.0).last_error
     assert "is dropped" in training.progress(0.0).last_error
+
+
+def test_rejections_are_counted_and_quarantine_lasts_until_the_coordinator_thinks_otherwise(training: Device) -> None:
+    assert training.progress(0.0).rejected == Rejected()
+    reasons: tuple[Any, ...] = ("late", "quarantined", "quarantined")
+    for number, reason in enumerate(reasons, start=1):
+        tell(training, finished(number), stored(number), Received(UpdateRejected(number, reason, "points away")))
+    counted = {"late": 1, "quarantined": 2}
+    assert training.progress(0.0).rejected == Rejected(counted, "points away")
+    tell(training, finished(4), stored(4), Received(UpdateAccepted(4, 2, 1.0, PLAN)))
+    assert training.progress(0.0).rejected == Rejected(counted, "")
+    tell(training, finished(5), stored(5), Received(UpdateRejected(5, "quarantined", "")))
+    assert training.progress(0.0).rejected.quarantine == "quarantined"
+    tell(training, Disconnected("cut"), Connected(), Received(welcome()))
+    assert training.progress(0.0).rejected.quarantine == ""
 
 
 def test_all_that_waits_is_sent_again_in_order_after_a_reconnect(training: Device) -> None:

@@ -9,6 +9,7 @@ from edge_agent.device_setup import Memory
 from edge_agent.events import BundleOpened, Calibrated, Connected, PaceDecided, Received
 from edge_agent.learning_rate import LearningRate
 from skerry.policy import Decision
+from skerry.protocol.messages import UpdateRejected
 from tests.edge_agent.device_core import COOL, SHA, finished, new_device, offer, stored, tell, welcome
 
 
@@ -45,6 +46,21 @@ def test_a_restarted_device_logs_the_recipe_that_it_goes_on_with(caplog: pytest.
     with caplog.at_level(logging.INFO, "edge_agent.recipe_log"):
         device.start()
     assert "rate 0.025 at step 10: " in caplog.text
+
+
+def test_a_device_in_quarantine_does_not_fill_the_log(training: Device, caplog: pytest.LogCaptureFixture) -> None:
+    """It goes on sending, by which the coordinator may find it in order again."""
+    with caplog.at_level(logging.WARNING):
+        for number in range(1, 601):  # two minutes and a little, five times a second
+            tell(training, finished(number), stored(number), now_s=0.2 * number)
+            tell(training, Received(UpdateRejected(number, "quarantined", "points away")), now_s=0.2 * number)
+        tell(training, finished(601), stored(601), Received(UpdateRejected(601, "late", "over")), now_s=120.3)
+    text = "was rejected: quarantined: points away; what it held is dropped"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"update 1 {text}",
+        f"update 301 {text} (300 times since the last such line)",
+        "update 601 was rejected: late: over",
+    ]
 
 
 def test_a_device_that_diverges_again_and_again_does_not_fill_the_log(

@@ -15,6 +15,7 @@ from edge_agent import status as status_file
 from edge_agent.device import UNFIT
 from edge_agent.learning_rate import LearningRate, learning_rate
 from edge_agent.recipe_text import SCHEDULE_OVER
+from edge_agent.rejections import Rejected
 from edge_agent.rest_remedy import REMEDIES
 from edge_agent.status import KILLED, Status
 from edge_agent.status_text import text
@@ -90,6 +91,33 @@ def test_a_process_that_was_killed_and_not_reaped_does_not_run(
     found = status_file.read(tmp_path)
     assert found is not None
     assert found.last_error == f"{KILLED}; before that: no route"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"outbox_updates": 7, "outbox_updates_max": 8}, "outbox        7 updates wait for an answer\n"),
+        (
+            {"outbox_updates": 8, "outbox_updates_max": 8},
+            "outbox        8 updates wait for an answer: it is full, and training waits until one is answered\n",
+        ),
+        ({"outbox_updates": 8}, "outbox        8 updates wait for an answer\n"),  # of an older agent
+        (
+            {"rejected": Rejected({"late": 5, "quarantined": 220})},
+            "rejected      225 updates: 220 quarantined, 5 late\n",
+        ),
+        (
+            {"rejected": Rejected({"quarantined": 1}, "points away")},
+            "quarantine    its updates do not count: points away; an operator may let it in again: "
+            "skerry-coordinator devices release pi-1\n",
+        ),
+    ],
+)
+def test_what_holds_a_device_back_is_said(changes: dict[str, Any], words: str) -> None:
+    assert words in text(status_of(1, 0.0, **changes), now_s=1.0)
+    plain = text(status_of(1, 0.0), now_s=1.0)
+    assert "quarantine" not in plain
+    assert "rejected" not in plain
 
 
 def test_an_agent_that_ends_leaves_the_reason_and_its_figures(tmp_path: Path) -> None:
