@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from coordinator.downlink import Downlink
 from coordinator.events import Alarm, Effect, Malformed, RejectReason, SaveConduct, UpdateArrived
 from skerry.algorithms.conduct import Conduct
 from skerry.recipe import Recipe
@@ -60,6 +61,7 @@ class Guarding:
         return [SaveConduct(self._guard.line(device)), Alarm(device, "let in again by an operator")]
 
 
-def told(reason: RejectReason, minor: int) -> RejectReason:
-    """Return the reason as an agent of protocol 1.`minor` knows it: either way it drops what the update held."""
+def told(reason: RejectReason, link: Downlink | None) -> RejectReason:
+    """Return the reason as the agent behind `link` knows it: either way it drops what the update held."""
+    minor = 0 if link is None else link.minor
     return "not_finite" if reason in {"outlier", "quarantined"} and minor < OUTLIERS_SINCE_MINOR else reason

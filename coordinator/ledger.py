@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from coordinator.events import RejectReason
 from coordinator.ledger_log import LedgerLog
 from skerry.protocol.limits import ANSWERS_MAX
 
@@ -25,6 +26,12 @@ class RecentUpdate(msgspec.Struct, frozen=True, array_like=True):
     moves: int = 0  # of the copy that was taken, or answered again: see UpdateOffered
     elsewhere: bool = False  # it counts in another region, which has taken it too
     publication: int = 0  # of this coordinator, the first that holds it; 0: every one does, or it is not known
+    refused: RejectReason | None = None  # by the guard, which does not judge it twice; it counts nowhere
+
+    @property
+    def counts_here(self) -> bool:
+        """Whether it is in the model here, or will be."""
+        return not self.elsewhere and self.refused is None
 
 
 class LedgerEntry(msgspec.Struct):
@@ -101,7 +108,7 @@ class Ledger:
             self._add(entry)
         assert update.sequence > entry.last_sequence
         entry.last_sequence = update.sequence
-        entry.updates += not update.elsewhere
+        entry.updates += update.counts_here
         self._updates[self._slots[device]] = entry.updates
         entry.recent.append(update)
         self._forget(entry)
@@ -118,7 +125,7 @@ class Ledger:
     def _forget(self, entry: LedgerEntry) -> None:
         """Forget what is older than the newest few; later what moved: a peer that has it, too, may be down for long."""
         older = entry.recent[:-ANSWERS_MAX]
-        kept = [update for update in older if update.moves and not update.elsewhere][-MOVED_MAX:]
+        kept = [update for update in older if update.moves and update.counts_here][-MOVED_MAX:]
         for update in older:
             if update not in kept:
                 self._log.drop((entry.device, update.sequence))
@@ -126,7 +133,7 @@ class Ledger:
 
     def _tell(self, device: str, update: RecentUpdate) -> None:
         key = device, update.sequence
-        if update.elsewhere:
+        if not update.counts_here:
             self._log.drop(key)
         elif update.moves or self._everything:
             self._log.put(key)

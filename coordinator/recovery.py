@@ -129,7 +129,7 @@ def _check_ledger(store: Store, ledger: list[LedgerEntry], newest: int, held: li
     waiting = {(row.device, row.sequence) for row in held}
     for entry in ledger:
         for update in entry.recent:
-            lost = update.weight is None and not update.elsewhere and (entry.device, update.sequence) not in waiting
+            lost = update.weight is None and update.counts_here and (entry.device, update.sequence) not in waiting
             if lost or update.version > newest:
                 which = f"update {update.sequence} of {entry.device}"
                 raise StateDamagedError(f"{store.path}: {which} was answered, but is not in the journal{REMEDY}")

@@ -29,6 +29,7 @@ from coordinator.events import (
     Reply,
     RuleState,
     SaveEvaluation,
+    SaveLedger,
     SaveRuleState,
     SaveTelemetry,
     SaveTraffic,
@@ -301,7 +302,10 @@ class Region:
         judged = self._guarding.judge(event)
         self.counts.alarms += sum(isinstance(effect, Alarm) for effect in judged.effects)
         if judged.fault is not None:
-            return [*judged.effects, *self._reject(device, offered.sequence, judged.fault, now_s)]
+            refused = RecentUpdate(offered.sequence, self.version, None, offered.moves, refused=judged.fault.reason)
+            ledger.take(device, refused)
+            rejected = self._reject(device, offered.sequence, judged.fault, now_s)
+            return [*judged.effects, SaveLedger(device), *rejected]
 
         self._hear_speed(device, offered.seconds_per_step, now_s)
         staleness, behind, abroad = distance
@@ -403,6 +407,9 @@ class Region:
             passed_over = Refusal("wrong_sequence", f"update {sequence} was not taken before {last} was")
             return self._reject(device, sequence, passed_over, now_s)
         self.counts.repeats += 1
+        if recent is not None and recent.refused is not None:
+            again = UpdateRejected(sequence, told(recent.refused, self._links.get(device)), "it was refused before")
+            return [SendToDevice(device, again), *self._offer(device, now_s, answering=True)]
         # So old that its weight is forgotten: None lets the agent return nothing to its residual, which may lose a
         # little mass but never counts any twice.
         version, weight = (self.version, None) if recent is None else (recent.version, recent.weight)
@@ -418,7 +425,7 @@ class Region:
         self.counts.rejected[fault.reason] += 1
         if (link := self._links.get(device)) is not None:
             link.rejected.append(sequence)
-        reason = fault.reason if isinstance(fault, Refusal) else told(fault.reason, 0 if link is None else link.minor)
+        reason = fault.reason if isinstance(fault, Refusal) else told(fault.reason, link)
         rejected = UpdateRejected(sequence, reason, fault.detail[:TEXT_CHARS_MAX])
         if self._rounds is not None and isinstance(fault, Malformed):
             self._rounds.excuse(device)

@@ -182,7 +182,7 @@ class Roaming:
             recent = ledger.recall(*key)
             if recent is None and ledger.may_have_forgotten(*key):
                 recent = RecentUpdate(line.sequence, 0, None)  # or none: the journal knows
-            if recent is None or recent.elsewhere or not self._stays(recent, event.peer, line):
+            if recent is None or not recent.counts_here or not self._stays(recent, event.peer, line):
                 continue
             looked_up = self._contested.get(key)
             if looked_up is None:  # once at a time: a second answer would be of before the first one's taking back
@@ -201,7 +201,7 @@ class Roaming:
         if contested is None:
             return []
         peer, line = contested
-        if recent is not None and (recent.elsewhere or not self._stays(recent, peer, line)):
+        if recent is not None and not (recent.counts_here and self._stays(recent, peer, line)):
             return []
         if found.vector is None:
             if recent is not None or found.version is not None:

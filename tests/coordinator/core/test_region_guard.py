@@ -8,7 +8,17 @@ import pytest
 
 from coordinator.age_history import AgeHistory
 from coordinator.config import CoordinatorConfig
-from coordinator.events import Alarm, DeviceReleased, JournalUpdate, Reply, SaveConduct, SendToDevice
+from coordinator.events import (
+    Alarm,
+    DeviceDisconnected,
+    DeviceReleased,
+    JournalUpdate,
+    LedgerAsked,
+    PeerLedgerArrived,
+    Reply,
+    SaveConduct,
+    SendToDevice,
+)
 from coordinator.recovery import recover
 from coordinator.region import Region
 from coordinator.region_state import RegionState
@@ -19,7 +29,10 @@ from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation
 from skerry.algorithms.guard import Clip, GuardRule, Outliers
 from skerry.algorithms.uplink import WholeModel
-from skerry.protocol.messages import ModelVersion
+from skerry.protocol import ledger_lines
+from skerry.protocol.ledger_lines import LedgerLine
+from skerry.protocol.limits import ANSWERS_MAX
+from skerry.protocol.messages import ModelVersion, UpdateRejected
 from skerry.recipe import Recipe
 from skerry.vector import SparseVector
 
@@ -62,7 +75,7 @@ def test_the_default_recipe_compares_nothing_and_writes_nothing_of_it_down(new_r
     assert told(effects).weight == 0.6
 
 
-def test_an_outlier_is_refused_and_not_remembered(new_region: Any, words: Any) -> None:
+def test_an_outlier_is_refused_and_not_in_the_journal(new_region: Any, words: Any) -> None:
     region = new_region(recipe(STRICT))
     start(region, words)
     region.handle(words.hello("kite", minor=1), 1.0)
@@ -70,8 +83,54 @@ def test_an_outlier_is_refused_and_not_remembered(new_region: Any, words: Any) -
     assert not any(isinstance(effect, JournalUpdate) for effect in effects)
     assert (told(effects).reason, region.counts.rejected) == ("outlier", {"outlier": 1})
     assert "100 times as long as the median device's, at most 4 times" in told(effects).detail
-    assert region.ledger.last_sequence("kite") == 2
+    assert (region.ledger.last_sequence("kite"), region.ledger.updates_of("kite")) == (3, 2)
     assert [effect.conduct.strikes for effect in effects if isinstance(effect, SaveConduct)] == [1]
+
+
+def test_a_refused_update_whose_answer_was_lost_is_refused_again_and_not_judged_again(
+    new_region: Any, words: Any
+) -> None:
+    region = new_region(recipe(STRICT))
+    start(region, words)
+    for minor, reason in ((1, "outlier"), (0, "not_finite"), (1, "outlier")):
+        region.handle(DeviceDisconnected("kite"), 1.0)
+        region.handle(words.hello("kite", minor=minor), 1.0)
+        effects = send(region, words, "kite", 3, 100.0)
+        assert told(effects).reason == reason
+    assert [type(effect) for effect in effects] == [SendToDevice]
+    assert (region.counts.rejected, region.counts.repeats) == ({"outlier": 1}, 2)
+    assert region.quarantined == {}
+    assert told(send(region, words, "kite", 4, 100.0)).reason == "quarantined"
+
+
+def test_a_refused_update_is_none_that_peers_hear_of_or_that_is_taken_back(new_region: Any, words: Any) -> None:
+    region = new_region(recipe(STRICT), peers=("there-1",))
+    start(region, words)
+    region.handle(words.update("kite", 3, BASE, vector=of(100.0, words), moves=1), 1.0)
+    (reply,) = region.handle(LedgerAsked(""), 1.0)
+    assert ledger_lines.decode(reply.message.lines) == []
+    assert region.handle(PeerLedgerArrived("there-1", [LedgerLine("kite", 3, 0.25, 2)]), 1.0) == []
+    for sequence in range(4, 4 + ANSWERS_MAX):
+        send(region, words, "kite", sequence)
+    assert region.ledger.recall("kite", 3) is None  # also of those that moved, none is kept for longer
+
+
+async def test_a_refusal_outlives_a_kill(config_of: Any, open_engine: Any, new_listener: Any, words: Any) -> None:
+    config: CoordinatorConfig = config_of(recipe(STRICT))
+    for lives in (1, 2):
+        outlet = new_listener()
+        async with open_engine(config, outlet) as engine:
+            if lives == 1:
+                for sequence in (1, 2):
+                    for device in HONEST:
+                        engine.submit(words.update(device, sequence, engine.version, vector=of(1.0, words)))
+                await outlet.until_accepted(6)
+            engine.submit(words.update("kite", 3, engine.version, vector=of(100.0, words)))
+            await outlet.until(lambda heard=outlet: any(isinstance(said, UpdateRejected) for _, said in heard.sent))
+            status = engine.status()
+        assert outlet.sent[-1][1].reason == "not_finite"
+        assert (status.devices["kite"].updates, status.devices["kite"].quarantine) == (2, "")
+    assert status.rejected == {}
 
 
 def test_agents_of_before_are_told_what_they_drop_as_well(new_region: Any, words: Any) -> None:
