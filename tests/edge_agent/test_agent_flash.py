@@ -101,22 +101,22 @@ def test_training_whose_cycles_may_become_long_enough_never_pauses(times: float)
 
 
 @pytest.mark.parametrize(("residual_values", "most"), [(14_278, 1.2), (0, 1.6)])
-def test_the_kernel_counts_what_the_store_writes(residual_values: int, most: float, tmp_path: Path) -> None:
+def test_the_kernel_counts_what_the_store_writes(residual_values: int, most: float, disk_path: Path) -> None:
     """Not less than its log grows by, and not so much more: the kernel counts whole pages, the log's frames lie across.
 
     Stated in docs/agent.md: up to a fifth more where the residual is written along, up to three fifths where not.
     """
     board = Board()
-    with (tmp_path / "probe").open("wb") as file:
+    with (disk_path / "probe").open("wb") as file:
         before = board.written_bytes()
         file.write(bytes(1 << 20))
         os.fsync(file.fileno())
     after = board.written_bytes()
     if before is None or after is None or after - before < 1 << 20:
         pytest.skip("this kernel, or this file system, does not count what is written")
-    store = Store(tmp_path / FILE_NAME)
+    store = Store(disk_path / FILE_NAME)
     store.continue_after(1)
-    log = tmp_path / f"{FILE_NAME}-wal"
+    log = disk_path / f"{FILE_NAME}-wal"
     start_bytes, start_log = board.written_bytes(), log.stat().st_size
     residual = np.zeros(residual_values, np.float32) if residual_values else None
     for sequence in range(2, 42):
