@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from skerry import database
 from tests.secrets_in_output import pytest_runtest_makereport
@@ -13,6 +14,10 @@ from tests.secrets_in_output import pytest_runtest_makereport
 __all__ = ["pytest_runtest_makereport"]
 
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 1 << 30
+
+# How long an example takes, and to make one, is the machine's affair: it may run other tests beside.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

@@ -73,7 +73,7 @@ async def test_a_device_that_sends_faster_than_it_may_is_read_more_slowly_and_lo
         await hasty.send(Heartbeat(float(stamp)))
     await other.send(Heartbeat(7.0))
     assert (await other.next(Heartbeat)).stamp_s == 7.0
-    assert asyncio.get_running_loop().time() - began_s < 1.0
+    assert coordinator.service.metrics.frames_received < 2 + 131  # the other one is heard before the hasty one's last
     assert [(await hasty.next(Heartbeat)).stamp_s for _ in range(130)] == [float(stamp) for stamp in range(130)]
     assert asyncio.get_running_loop().time() - began_s > 1.3
     assert (await coordinator.metrics())["skerry_frames_delayed_total"] >= 25
