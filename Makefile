@@ -29,6 +29,7 @@ check: $(VENV)/.dev ## format, lint, strict types, layers
 	$(VENV)/bin/python -m pytest -q tests/test_layout.py
 
 test: $(VENV)/.dev ## all tests, real processes included
+	$(VENV)/bin/python -m compileall -q benchmarks coordinator edge_agent profiles skerry testbed # not in each of hundreds of processes
 	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 deb: $(VENV)/.lab ## build the Debian packages into build/deb: ARCH=amd64 or arm64, VERSION= if not pyproject.toml's

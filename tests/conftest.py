@@ -31,6 +31,11 @@ def pytest_configure() -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of real processes: they take longest, and wait while others compute."""
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
+
+
 @pytest.fixture
 def disk_path() -> Iterator[Path]:
     """Return an empty folder that is no memory, as far as the system's folder for temporary files is not."""

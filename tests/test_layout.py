@@ -1,6 +1,7 @@
 """The tree's layers hold: imports point one way, and heavy modules stay where they belong."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_modules(path: Path) -> set[str]:
+@functools.cache
+def imported_modules(path: Path) -> frozenset[str]:
     """Every module that the file imports, anywhere in it: also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -69,7 +71,7 @@ def imported_modules(path: Path) -> set[str]:
             names.add(node.module or "")
             if node.module in OURS or (node.module or "").startswith("skerry"):
                 names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+    return frozenset(names)
 
 
 def allowed_for(module: str) -> tuple[str, ...]:

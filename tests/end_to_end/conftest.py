@@ -23,7 +23,7 @@ from testbed.scenario import Scenario
 WORLD = """
 name = "small"
 description = "two regions, two devices each, no shaping"
-evaluate_every_s = 1.0
+evaluate_every_s = 60.0
 compute_share = 0.2
 
 [[regions]]
