@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from coordinator.enrolment.registry import PartyRow, Refusal, Revocation, parse_page, parse_party
+from coordinator.enrolment.records import PartyRow, Revocation, parse_page, parse_party
+from coordinator.enrolment.registry import Refusal
 from coordinator.events import Event, Malformed, PeerLedgerArrived, PeerSeen, PublicationNeeded, TrafficCounted
 from coordinator.intake import read_vector
 from coordinator.metrics import Metrics

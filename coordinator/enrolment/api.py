@@ -10,7 +10,8 @@ from aiohttp import web
 from msgspec import Meta
 
 from coordinator.enrolment.desk import Desk
-from coordinator.enrolment.registry import PartyRow, Refusal, TokenRow
+from coordinator.enrolment.records import PartyRow, TokenRow
+from coordinator.enrolment.registry import Refusal
 from skerry.identity.certificate import Identified
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage

@@ -12,15 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.enrolment.authorities import Authorities
-from coordinator.enrolment.registry import (
-    Admission,
-    JoinRole,
-    PartyRow,
-    Refusal,
-    Registry,
-    Revocation,
-    TokenRow,
-)
+from coordinator.enrolment.records import JoinRole, PartyRow, Revocation, TokenRow
+from coordinator.enrolment.registry import Admission, Refusal, Registry
 from coordinator.enrolment.store import EnrolmentStore
 from coordinator.threads import RunInThread
 from skerry.errors import ConfigError

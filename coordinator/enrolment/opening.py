@@ -6,7 +6,8 @@ from pathlib import Path
 from coordinator.enrolment import authorities as authority_files
 from coordinator.enrolment.desk import Desk
 from coordinator.enrolment.founding import admin_folder
-from coordinator.enrolment.registry import PartyRow, Registry
+from coordinator.enrolment.records import PartyRow
+from coordinator.enrolment.registry import Registry
 from coordinator.enrolment.store import EnrolmentStore
 from coordinator.threads import RunInThread
 from skerry.database import Database, OpenDatabase

@@ -9,15 +9,14 @@ or at a peer, holds it until it is revoked: no join token evicts a device.
 
 import hashlib
 import hmac
-import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from coordinator.enrolment.records import JoinRole, PartyRow, Revocation, TokenRow
 from skerry.identity.certificate import NAME, Identified, Issuer, Role
 
-JoinRole = Literal["agent", "coordinator"]
 RefusalReason = Literal[
     "malformed", "unknown", "expired", "used", "revoked", "wrong_role", "name", "name_taken", "no_root", "busy"
 ]
@@ -30,9 +29,6 @@ TITLE_CHARS_MAX = 100
 PARTIES_MAX = 1_000_000
 PAGE_ENTRIES_MAX = 256  # revocations or parties told at a time
 
-_PARTY = re.compile(r"(.+)/([^/]+)/(\d{1,11}(?:\.\d{1,9})?)\Z")
-_REVOCATION = re.compile(r"(agent|coordinator|admin)/([^/]+)/([0-9a-f]{64})\Z")
-
 
 class Refusal(Exception):  # noqa: N818 - no error of ours
     """Who asks is refused; the text says why and what to do."""
@@ -41,59 +37,6 @@ class Refusal(Exception):  # noqa: N818 - no error of ours
         super().__init__(detail)
         self.reason: RefusalReason = reason
         self.detail = detail
-
-
-class TokenRow(NamedTuple):
-    """A join token, as in the table `join_token`."""
-
-    identifier: str
-    secret_sha256: bytes
-    role: JoinRole
-    region: str
-    name: str | None
-    uses: int
-    used: int
-    created_at_s: float
-    expires_at_s: float
-    revoked: int
-
-    def state(self, now_s: float) -> Literal["valid", "revoked", "used", "expired"]:
-        """Return whether one can still join with it, or why not."""
-        if self.revoked:
-            return "revoked"
-        if self.used >= self.uses:
-            return "used"
-        return "expired" if now_s >= self.expires_at_s else "valid"
-
-
-class PartyRow(NamedTuple):
-    """A party and its newest certificate, as in the table `party`, but for the answer."""
-
-    role: Role
-    name: str
-    key: str
-    region: str
-    title: str
-    join_token: str
-    enrolled_at_s: float
-    expires_at_s: float
-    serial: str
-
-    def text(self) -> str:
-        """Return its form on the wire."""
-        return f"{self.role}/{self.name}/{self.key}/{self.region}/{self.enrolled_at_s:.9f}"
-
-
-class Revocation(NamedTuple):
-    """A party whose certificates count no more."""
-
-    role: Role
-    name: str
-    key: str
-
-    def text(self) -> str:
-        """Return its form on the wire."""
-        return "/".join(self)
 
 
 class Admission(NamedTuple):
@@ -458,32 +401,3 @@ class Registry:
 def _is_under_way(party: PartyRow, token: TokenRow) -> bool:
     """Return whether a party joins with this join token at this moment: its certificate is being signed."""
     return party.join_token == token.identifier and not party.serial
-
-
-def parse_revocation(text: str) -> Revocation | None:
-    """Read the form that a revocation has on the wire; None where it is none."""
-    found = _REVOCATION.match(text)
-    if found is None or not NAME.match(found[2]):
-        return None
-    return Revocation(found[1], found[2], found[3])  # type: ignore[arg-type]  # the pattern says which roles
-
-
-def parse_page(texts: Sequence[str], after: str) -> list[Revocation] | None:
-    """Read a page of a peer's revocations, which are in order and behind `after`; None where it is none.
-
-    The order is looked at so that a peer cannot keep one asking for ever.
-    """
-    revocations = [parse_revocation(text) for text in texts]
-    if any(not before < text for before, text in zip([after, *texts], texts, strict=False)):
-        return None
-    found = [one for one in revocations if one is not None]
-    return found if len(found) == len(revocations) else None
-
-
-def parse_party(text: str) -> PartyRow | None:
-    """Read the form that a party has on the wire; None where it is none."""
-    found = _PARTY.match(text)
-    who = None if found is None else parse_revocation(found[1])
-    if found is None or who is None or not NAME.match(found[2]):
-        return None
-    return PartyRow(*who, found[2], who.name, "", float(found[3]), 0.0, "")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from coordinator.enrolment.registry import PartyRow, Revocation, TokenRow
+from coordinator.enrolment.records import PartyRow, Revocation, TokenRow
 from skerry.database import Database, OpenDatabase
 from skerry.errors import StateDamagedError
 

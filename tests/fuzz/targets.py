@@ -11,7 +11,7 @@ import numpy as np
 from coordinator import checkpoint
 from coordinator.checkpoint import Checkpoint, CheckpointError
 from coordinator.config import CoordinatorConfig
-from coordinator.enrolment.registry import Revocation, parse_page
+from coordinator.enrolment.records import Revocation, parse_page
 from coordinator.model_state import ModelState
 from edge_agent.config import AgentConfig
 from skerry import toml_file

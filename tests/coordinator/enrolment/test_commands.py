@@ -13,7 +13,7 @@ from cryptography import x509
 
 from coordinator import cli
 from coordinator.enrolment import identity_commands, operator_commands
-from coordinator.enrolment.registry import PartyRow
+from coordinator.enrolment.records import PartyRow
 from skerry import joining
 from skerry.errors import SkerryError
 from skerry.identity import join_token, key_file, tls

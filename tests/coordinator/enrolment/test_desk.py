@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.enrolment import desk as desks
 from coordinator.enrolment import founding
-from coordinator.enrolment.registry import Refusal, Revocation
+from coordinator.enrolment.records import Revocation
+from coordinator.enrolment.registry import Refusal
 from skerry.errors import ConfigError, StorageError
 from skerry.identity import certificate, key_file, request
 from skerry.identity.authority import Authority, make_key

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.enrolment.registry import PartyRow, Revocation, TokenRow
+from coordinator.enrolment.records import PartyRow, Revocation, TokenRow
 from coordinator.enrolment.store import FILE_NAME, EnrolmentStore
 from skerry.errors import SchemaTooNewError, StateDamagedError
 

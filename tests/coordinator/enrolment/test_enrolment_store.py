@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from coordinator.enrolment.registry import PartyRow, Revocation, TokenRow
+from coordinator.enrolment.records import PartyRow, Revocation, TokenRow
 from coordinator.enrolment.store import EnrolmentStore
 
 TOKEN = TokenRow("00" * 8, bytes(32), "agent", "eu", None, 3, 0, 1.0, 2.0, 0)

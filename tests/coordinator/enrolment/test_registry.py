@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.enrolment import registry as registries
-from coordinator.enrolment.registry import Admission, PartyRow, Refusal, Registry, Revocation, TokenRow
+from coordinator.enrolment.records import PartyRow, Revocation, TokenRow, parse_revocation
+from coordinator.enrolment.registry import Admission, Refusal, Registry
 from skerry.identity.certificate import Identified, Issuer, Role, Subject
 
 FEDERATION = "0123456789abcdef"
@@ -363,7 +364,7 @@ def test_asked_page_by_page_a_peer_tells_every_revocation_once(
 @given(REVOCATIONS)
 def test_a_revocation_is_read_as_it_was_told(revocations: list[Revocation]) -> None:
     for one in revocations:
-        assert registries.parse_revocation(one.text()) == one
+        assert parse_revocation(one.text()) == one
 
 
 @pytest.mark.parametrize(
@@ -371,7 +372,7 @@ def test_a_revocation_is_read_as_it_was_told(revocations: list[Revocation]) -> N
     ["", "agent/pi", f"agent/pi/{KEY}/", f"root/pi/{KEY}", f"agent/p i/{KEY}", f"agent/pi/{KEY}\n", f"agent//{KEY}"],
 )
 def test_what_is_no_revocation_is_none(text: str) -> None:
-    assert registries.parse_revocation(text) is None
+    assert parse_revocation(text) is None
 
 
 def test_what_is_known_is_not_new() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.enrolment import registry as registries
-from coordinator.enrolment.registry import PartyRow, Revocation
+from coordinator.enrolment.records import PartyRow, Revocation, parse_party
 from skerry.identity.certificate import Role
 from tests.coordinator.enrolment.test_registry import KEY, NOW_S, OTHER_KEY, caller, join, refused, registry, token
 
@@ -77,7 +77,7 @@ def test_asked_page_by_page_a_peer_tells_every_party_once(parties: list[PartyRow
         while more:
             texts, place, more = eu.told_parties(place)
             assert len(texts) <= size
-            rows = [registries.parse_party(one) for one in texts]
+            rows = [parse_party(one) for one in texts]
             assert us.learn_parties([row for row in rows if row is not None]) == rows
     assert us.parties() == eu.parties()
     assert place == eu.place
@@ -101,7 +101,7 @@ def test_a_place_of_another_life_is_in_front_of_all(place: str) -> None:
     ],
 )
 def test_what_is_no_party_is_none(text: str) -> None:
-    assert registries.parse_party(text) is None
+    assert parse_party(text) is None
 
 
 def test_there_is_a_limit_to_the_parties_that_a_peer_may_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from coordinator import peers as peers_module
 from coordinator.enrolment import registry as registries
 from coordinator.enrolment.api import EnrolmentApi
-from coordinator.enrolment.registry import Refusal, Revocation, parse_page
+from coordinator.enrolment.records import Revocation, parse_page
+from coordinator.enrolment.registry import Refusal
 from coordinator.events import Event
 from coordinator.metrics import Metrics
 from coordinator.peers import Peers

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from coordinator import peers as peers_module
-from coordinator.enrolment.registry import PartyRow, Revocation
+from coordinator.enrolment.records import PartyRow, Revocation
 from coordinator.events import Event, PeerLedgerArrived
 from coordinator.metrics import Metrics
 from coordinator.peers import Peers
