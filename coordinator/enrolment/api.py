@@ -15,7 +15,16 @@ from coordinator.enrolment.registry import Refusal
 from skerry.identity.certificate import Identified
 from skerry.protocol import frames
 from skerry.protocol.errors import MalformedMessage
-from skerry.protocol.messages import JoinRefused, JoinRequested, Name, Parties, RenewalRequested, Revocations, Sha256
+from skerry.protocol.messages import (
+    Addresses,
+    JoinRefused,
+    JoinRequested,
+    Name,
+    Parties,
+    RenewalRequested,
+    Revocations,
+    Sha256,
+)
 
 MSGPACK = "application/msgpack"
 BODY_BYTES_MAX = 32 << 10
@@ -36,6 +45,7 @@ class TokenWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["agent", "coordinator"] = "agent"
     region: Name | None = None
     name: Name | None = None
+    addresses: Addresses = ()  # that a coordinator gets; none: those that it asks for
 
 
 class RevocationWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,6 +134,7 @@ class EnrolmentApi:
                 uses=wanted.uses,
                 region=wanted.region,
                 name=wanted.name,
+                addresses=wanted.addresses,
             )
         )
         return _json({**_token(token, self._wall_clock()), "root_sha256": self._desk.root_sha256.hex()})

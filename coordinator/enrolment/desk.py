@@ -93,8 +93,10 @@ class Desk:
         key, issuer_key = self._keys(asked)
         now_s = self._wall_clock()
         left_s_min = self.authorities.life_s(asked.role, now_s) / 2  # as when a certificate is renewed
-        admission = self.registry.join(token, asked.name, key_sha256(key), now_s, left_s_min=left_s_min)
-        return await self._certify(admission, key, issuer_key, asked.addresses, again=admission.known)
+        admission = self.registry.join(
+            token, asked.name, key_sha256(key), now_s, addresses=asked.addresses, left_s_min=left_s_min
+        )
+        return await self._certify(admission, key, issuer_key, again=admission.known)
 
     async def renew(self, caller: Identified, asked: RenewalRequested) -> bytes:
         """Give a party another certificate; return the frame that answers it, once it is on disk.
@@ -108,7 +110,7 @@ class Desk:
         self._check_ready()
         key, issuer_key = self._keys(asked)
         admission = self.registry.renew(caller, key_sha256(key), self._wall_clock())
-        return await self._certify(admission, key, issuer_key, caller.addresses, again=False)
+        return await self._certify(admission, key, issuer_key, again=False)
 
     # --- for operators ---
 
@@ -122,12 +124,17 @@ class Desk:
         uses: int,
         region: str | None,
         name: str | None,
+        addresses: Sequence[str] = (),
     ) -> TokenRow:
         """Take a join token, of which the operator keeps the secret.
 
         Raises:
             Refusal: to be told to the operator.
         """
+        try:
+            check_addresses(addresses)
+        except ConfigError as error:
+            raise Refusal("malformed", str(error)) from None
         token, forgotten = self.registry.create_token(
             identifier,
             secret_sha256,
@@ -137,6 +144,7 @@ class Desk:
             uses=uses,
             region=region,
             name=name,
+            addresses=addresses,
         )
 
         def write(store: EnrolmentStore) -> None:
@@ -276,7 +284,6 @@ class Desk:
         admission: Admission,
         key: ec.EllipticCurvePublicKey,
         issuer_key: ec.EllipticCurvePublicKey | None,
-        addresses: Sequence[str],
         *,
         again: bool,
     ) -> bytes:
@@ -289,7 +296,7 @@ class Desk:
             if again and (answer := store.answer(party)):
                 return party, answer
             subject = Subject(self.authorities.federation, party.role, party.name)
-            chain = self.authorities.sign(subject, key, now_s, addresses)
+            chain = self.authorities.sign(subject, key, now_s, party.addresses.split())
             issuer = None
             if party.role == "coordinator" and issuer_key is not None:
                 assert self.authorities.root is not None

@@ -14,8 +14,10 @@ from coordinator import config as configuration
 from coordinator.config import CoordinatorConfig
 from coordinator.enrolment import founding
 from skerry import joining
+from skerry.exposure import is_loopback
 from skerry.identity import key_file
 from skerry.identity.certificate import fingerprint
+from skerry.identity.own import own_addresses
 from skerry.join_token_option import chosen_join_token, join_token_option
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # in every server's certificate: its own commands use one of them
@@ -38,7 +40,8 @@ address_option = click.option(
     multiple=True,
     metavar="HOST",
     help="A host name or IP address that agents and peers reach this coordinator by; may be given several times. "
-    "`listen.host`, this machine's name and localhost are always among them.",
+    "`listen.host` and localhost are always among them; without this option also this machine's name, unless "
+    "`listen.host` is a loopback address.",
 )
 
 
@@ -103,7 +106,6 @@ def join(url: str, token_file: Any, config_path: Path, addresses: tuple[str, ...
     config = configuration.load(config_path)
     folder = config.identity_folder()
     founding.refuse_second(folder)
-    known_by = _addresses(config, addresses)
     joined = asyncio.run(
         joining.join(
             url,
@@ -111,10 +113,11 @@ def join(url: str, token_file: Any, config_path: Path, addresses: tuple[str, ...
             folder,
             role="coordinator",
             name=config.name,
-            addresses=known_by,
+            addresses=_addresses(config, addresses),
             wall_clock=time.time,
         )
     )
+    known_by = list(own_addresses(folder))
     report = {"coordinator": joined.name, "addresses": known_by, "identity_dir": str(folder.path)}
     text = f"""\
 coordinator {joined.name} has joined the federation of {url}
@@ -122,13 +125,22 @@ addresses   {", ".join(known_by)}
 identity    {folder.path}
 next        name each other in `peers` of both configurations, then skerry-coordinator run"""
     _tell(report, text, as_json)
+    if missing := [one for one in addresses if one not in known_by]:
+        click.echo(
+            f"skerry-coordinator: note: not at {', '.join(missing)}: the join token is for other addresses", err=True
+        )
     _warn_insecure(config, config_path)
 
 
 def _addresses(config: CoordinatorConfig, given: tuple[str, ...]) -> list[str]:
-    """Return every address that goes into the certificate, each once."""
+    """Return every address that is asked for, each once.
+
+    Machines are often called alike, and two coordinators cannot have the same address: the name is the last resort.
+    """
     every = config.listen.host in {"0.0.0.0", "::", ""}  # noqa: S104 - what it is compared with
-    return list(dict.fromkeys([*given, *([] if every else [config.listen.host]), os.uname().nodename, *LOOPBACK]))
+    here = [] if every else [config.listen.host]
+    name = [] if given or is_loopback(config.listen.host) else [os.uname().nodename]
+    return list(dict.fromkeys([*given, *here, *name, *LOOPBACK]))
 
 
 def _tell(report: dict[str, Any], text: str, as_json: bool) -> None:

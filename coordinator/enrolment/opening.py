@@ -51,13 +51,15 @@ def open_desk(
             parties=store.parties(),
             revocations=store.revocations(),
         )
-        known = {(one.role, one.name, one.key) for one in registry.parties()}
+        known = {(one.role, one.name, one.key): one for one in registry.parties()}
         # Who has an identity here without having joined: the coordinator itself, and whom `init` made an operator.
         with store.transaction():
             for own in (folder, admin_folder(folder.path)):
                 if own.holds(key_file.CERTIFICATE):
                     party = _party(own, authorities, region, wall_clock())
-                    if (party.role, party.name, party.key) not in known:
+                    before = known.get((party.role, party.name, party.key))
+                    if before is None or before.addresses != party.addresses:
+                        party = (before or party)._replace(addresses=party.addresses)
                         registry.enrol(party)
                         store.put_party(party, b"")
     except BaseException:
@@ -78,5 +80,14 @@ def _party(folder: IdentityFolder, authorities: authority_files.Authorities, reg
     shown = identify(der_of(folder.certificates(key_file.CERTIFICATE)[0]), authorities.root_certificate)
     subject = shown.subject
     return PartyRow(
-        subject.role, subject.name, shown.key_sha256, region, subject.name, "", now_s, shown.not_after_s, shown.serial
+        subject.role,
+        subject.name,
+        shown.key_sha256,
+        region,
+        subject.name,
+        "",
+        now_s,
+        shown.not_after_s,
+        shown.serial,
+        " ".join(shown.addresses),
     )

@@ -87,6 +87,15 @@ def token() -> None:
 @click.option("--device", "name", help="The one device that it is for, by its name; default: any.")
 @click.option("--role", type=click.Choice(["agent", "coordinator"]), default="agent", show_default=True)
 @click.option(
+    "--address",
+    "-a",
+    "addresses",
+    multiple=True,
+    metavar="HOST",
+    help="With `--role coordinator`: a host name or IP address that it gets, and no others; may be given "
+    "several times. Default: those that it asks for, as long as no other coordinator has them.",
+)
+@click.option(
     "--output",
     "-o",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -99,6 +108,7 @@ def token_create(
     region: str | None,
     name: str | None,
     role: str,
+    addresses: tuple[str, ...],
     output: Path | None,
     config_path: Path,
     url: str | None,
@@ -113,7 +123,7 @@ def token_create(
     Examples:
       skerry-coordinator token create
       skerry-coordinator token create --ttl 7d --uses 50 --region eu -o token.txt
-      skerry-coordinator token create --role coordinator --ttl 30m
+      skerry-coordinator token create --role coordinator --address us.example.org --ttl 30m
     """  # noqa: D301 - click takes \b for "do not rewrap"
     operator = choose(config_path, url, identity)
     identifier, secret = secrets.token_bytes(IDENTIFIER_BYTES), secrets.token_bytes(SECRET_BYTES)
@@ -125,6 +135,7 @@ def token_create(
         "role": role,
         "region": region,
         "name": name,
+        "addresses": addresses,
     }
     made = asyncio.run(operator.post("/v1/admin/join-tokens", wanted))
     with _understanding(operator):
@@ -392,6 +403,7 @@ def _state(party: dict[str, Any]) -> str:
 def _of_token(token: dict[str, Any]) -> str:
     """Say in one line what a join token is for."""
     whom = f"{token['role']} {token['name']}" if token["name"] else f"{token['role']}s"
+    whom += f" at {token['addresses'].replace(' ', ', ')}" if token["addresses"] else ""
     uses = "1 use" if token["uses"] == 1 else f"{token['uses']} uses"
     return f"{token['identifier']} for {whom} of region {token['region']}: {uses}, until {_date(token['expires_at_s'])}"
 

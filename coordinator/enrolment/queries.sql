@@ -2,26 +2,27 @@
 
 -- name: put_join_token
 INSERT INTO join_token
-    (identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked, addresses)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (identifier) DO UPDATE SET used = excluded.used, revoked = excluded.revoked;
 
 -- name: forget_join_token
 DELETE FROM join_token WHERE identifier = ?;
 
 -- name: join_tokens
-SELECT identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked FROM join_token;
+SELECT identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked, addresses
+FROM join_token;
 
 -- name: put_party
 INSERT OR REPLACE INTO party
-    (role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    (role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, addresses, answer)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: put_title
 UPDATE party SET title = ? WHERE role = ? AND name = ? AND key = ?;
 
 -- name: parties
-SELECT role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial FROM party;
+SELECT role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, addresses FROM party;
 
 -- name: answer
 SELECT answer FROM party WHERE role = ? AND name = ? AND key = ?;

@@ -25,6 +25,7 @@ class TokenRow(NamedTuple):
     created_at_s: float
     expires_at_s: float
     revoked: int
+    addresses: str = ""  # that a coordinator gets, with a blank between them; "": those that it asks for
 
     def state(self, now_s: float) -> Literal["valid", "revoked", "used", "expired"]:
         """Return whether one can still join with it, or why not."""
@@ -47,6 +48,7 @@ class PartyRow(NamedTuple):
     enrolled_at_s: float
     expires_at_s: float
     serial: str
+    addresses: str = ""  # of a coordinator, in its certificate, with a blank between them; "": not known here
 
     def text(self) -> str:
         """Return its form on the wire."""

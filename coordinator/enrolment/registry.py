@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from coordinator.enrolment import addresses as addressing
 from coordinator.enrolment.records import JoinRole, PartyRow, Revocation, TokenRow
 from skerry.identity.certificate import NAME, Identified, Issuer, Role
 
@@ -91,6 +92,7 @@ class Registry:
         uses: int,
         region: str | None = None,
         name: str | None = None,
+        addresses: Sequence[str] = (),
     ) -> tuple[TokenRow, list[str]]:
         """Take a new join token; return it, and the identifiers of ended ones to forget.
 
@@ -103,6 +105,8 @@ class Registry:
             raise Refusal("malformed", f"uses must be from 1 to {USES_MAX}")
         if name is not None and uses != 1:
             raise Refusal("malformed", f"a join token for {name!r} alone has one use, not {uses}")
+        if addresses and (role != "coordinator" or uses != 1):
+            raise Refusal("malformed", "a join token with addresses is for one coordinator: it has one use")
         if identifier in self._tokens:
             raise Refusal("malformed", f"there is a join token {identifier} already")
         if role == "coordinator" and not self._signs_coordinators:
@@ -119,7 +123,17 @@ class Registry:
             for one in forgotten:
                 del self._tokens[one]
         token = TokenRow(
-            identifier, secret_sha256, role, region or self._region, name, uses, 0, now_s, now_s + ttl_s, revoked=0
+            identifier,
+            secret_sha256,
+            role,
+            region or self._region,
+            name,
+            uses,
+            0,
+            now_s,
+            now_s + ttl_s,
+            revoked=0,
+            addresses=" ".join(addresses),
         )
         self._tokens[identifier] = token
         return token, forgotten
@@ -161,14 +175,24 @@ class Registry:
             raise Refusal("wrong_role", f"this join token is for a party of role {token.role}, not {role}")
         return token
 
-    def join(self, token: TokenRow, name: str | None, key: str, now_s: float, *, left_s_min: float = 0.0) -> Admission:
+    def join(
+        self,
+        token: TokenRow,
+        name: str | None,
+        key: str,
+        now_s: float,
+        *,
+        addresses: Sequence[str] = (),
+        left_s_min: float = 0.0,
+    ) -> Admission:
         """Let the holder of `key` join with a join token from `check_token`, and take a use of it.
 
         Who comes again with the same key and name, because the answer was lost, is let in again without a further use,
         as long as its certificate counts for more than `left_s_min`; else it joins anew, and keeps its place.
+        `addresses`: at which a coordinator asks to serve.
 
         Raises:
-            Refusal: the join token has ended, or the name is not to be had.
+            Refusal: the join token has ended, or the name or an address is not to be had.
         """
         if token.name is not None and name not in {None, token.name}:
             raise Refusal("name", f"this join token is for {token.name!r}, not for {name!r}")
@@ -199,17 +223,20 @@ class Registry:
                 f"the name {name!r} belongs to another key: choose another name, or, if this machine replaces "
                 f"that one or lost its key, let the operator run `skerry-coordinator devices revoke {name}` first",
             )
+        serves_at = addressing.granted(addresses, token.addresses) if token.role == "coordinator" else ""
+        self._check_addresses(serves_at, name)
         token = token._replace(used=token.used + 1)
         self._tokens[token.identifier] = token
         if known is None:
             party = PartyRow(token.role, name, key, token.region, name, token.identifier, now_s, 0.0, "")
         else:
             party = known._replace(join_token=token.identifier, expires_at_s=0.0, serial="")
+        party = party._replace(addresses=serves_at)
         self._add(party)
         return Admission(party, known=False, token=token)
 
     def renew(self, caller: Identified, key: str, now_s: float) -> Admission:
-        """Let a party that has shown its certificate have another one for the same key.
+        """Let a party that has shown its certificate have another one for the same key, and the same addresses.
 
         Raises:
             Refusal: it is refused, the key is another one, or the root alone could sign it.
@@ -225,11 +252,10 @@ class Registry:
         if role != "agent" and not self._signs_coordinators:
             raise Refusal("no_root", self._no_root())
         known = self._parties.get((role, name), {}).get(key)
-        if known is not None:
-            return Admission(known, known=True)
-        party = PartyRow(role, name, key, self._region, name, "", now_s, 0.0, "")
+        party = known or PartyRow(role, name, key, self._region, name, "", now_s, 0.0, "")
+        party = party._replace(addresses=" ".join(caller.addresses))
         self._add(party)
-        return Admission(party, known=False)
+        return Admission(party, known=known is not None)
 
     def enrol(self, party: PartyRow) -> None:
         """Take note of a party's newest certificate."""
@@ -350,6 +376,23 @@ class Registry:
         return page, start + len(page) < len(self._revoked_texts)
 
     # --- inside ---
+
+    def _check_addresses(self, addresses: str, name: str) -> None:
+        """See that no other coordinator serves at one of these: this one could stand in for it.
+
+        Raises:
+            Refusal: one does.
+        """
+        names = [other for role, other in self._parties if role == "coordinator" and other != name] if addresses else []
+        found = addressing.taken(addresses, (one for other in names for one in self._standing("coordinator", other)))
+        if found is not None:
+            address, party = found
+            raise Refusal(
+                "name_taken",
+                f"the address {address!r} is in the certificate of coordinator {party.name!r}: choose another one with "
+                "--address, or, if this machine takes that one's place, let the operator run "
+                f"`skerry-coordinator devices revoke {party.name} --role coordinator` first",
+            )
 
     def _issuer_is_revoked(self, issuer: Issuer) -> bool:
         """Return whether what an issuer signed counts no more: its coordinator's key was revoked.

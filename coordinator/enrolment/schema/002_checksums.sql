@@ -12,14 +12,16 @@ CREATE TABLE join_token_checked (
     created_at_s REAL NOT NULL,
     expires_at_s REAL NOT NULL,
     revoked INTEGER NOT NULL CHECK (revoked IN (0, 1)),
+    addresses TEXT NOT NULL,       -- that its coordinator gets, with a blank between them; '': those that it asks for
     crc INTEGER NOT NULL GENERATED ALWAYS AS (
-        row_crc(identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked)
+        row_crc(identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked, addresses)
     ) STORED
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO join_token_checked
-    (identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked)
-SELECT identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked FROM join_token;
+    (identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked, addresses)
+SELECT identifier, secret_sha256, role, region, name, uses, used, created_at_s, expires_at_s, revoked, ''
+FROM join_token;
 
 DROP TABLE join_token;
 
@@ -36,15 +38,16 @@ CREATE TABLE party_checked (
     expires_at_s REAL NOT NULL,    -- of the newest certificate
     serial TEXT NOT NULL,          -- of it, hex
     answer BLOB NOT NULL,          -- the frame that brought it, for one whose answer was lost
+    addresses TEXT NOT NULL,       -- of a coordinator, in its certificate, with a blank between them; '': not known here
     crc INTEGER NOT NULL GENERATED ALWAYS AS (
-        row_crc(role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer)
+        row_crc(role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer, addresses)
     ) STORED,
     PRIMARY KEY (role, name, key)
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO party_checked
-    (role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer)
-SELECT role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer FROM party;
+    (role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer, addresses)
+SELECT role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, answer, '' FROM party;
 
 DROP TABLE party;
 

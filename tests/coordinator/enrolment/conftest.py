@@ -96,7 +96,11 @@ async def bench(open_bench: OpenBench) -> Bench:
 
 def found(folder: IdentityFolder, name: str) -> Authorities:
     return founding.found(
-        folder, federation=FEDERATION, coordinator=name, addresses=["localhost", "127.0.0.1"], now_s=time.time()
+        folder,
+        federation=FEDERATION,
+        coordinator=name,
+        addresses=[f"{name}.example.org", "localhost", "127.0.0.1"],
+        now_s=time.time(),
     )
 
 

@@ -5,6 +5,7 @@ import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +173,37 @@ async def test_who_has_it_joins(ask: Run, served: Served, tmp_path: Path) -> Non
         wall_clock=lambda: served.bench.now_s[0],
     )
     assert joined.name == "greenhouse-7"
+
+
+async def test_a_coordinators_join_token_can_name_its_addresses(ask: Run, served: Served, tmp_path: Path) -> None:
+    made = await ask("token", "create", "--role", "coordinator", "-a", "us.example.org")
+    assert "for coordinators at us.example.org of region eu: 1 use" in made.stderr
+    config = config_of(tmp_path / "us", "us-1")
+    given = ("-c", config, "-a", "bank.example.org", "--json")
+    secret = {"SKERRY_JOIN_TOKEN": made.stdout.strip()}
+    result = await asyncio.to_thread(run, "join", served.url, *given, env=secret)
+    assert json.loads(result.stdout)["addresses"] == ["us.example.org", "127.0.0.1", "localhost", "::1"]
+    assert "note: not at bank.example.org" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "expected"),
+    [
+        ("0.0.0.0", (), ["board"]),
+        ("192.0.2.7", (), ["192.0.2.7", "board"]),
+        ("0.0.0.0", ("eu.example.org",), ["eu.example.org"]),
+        ("192.0.2.7", ("eu.example.org",), ["eu.example.org", "192.0.2.7"]),
+        ("127.0.0.1", (), []),
+    ],
+)
+def test_a_machines_name_is_asked_for_where_there_is_no_better_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, given: tuple[str, ...], expected: list[str]
+) -> None:
+    """Machines are often called alike, and no two coordinators get the same address."""
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(nodename="board"))
+    config = config_of(tmp_path, "eu-1", f'listen.host = "{host}"\n')
+    report = json.loads(run("init", "-c", config, *(f"-a{one}" for one in given), "--json").stdout)
+    assert [one for one in report["addresses"] if one not in identity_commands.LOOPBACK] == expected
 
 
 async def test_a_join_token_can_go_to_a_file_for_its_owner_alone(ask: Run, tmp_path: Path) -> None:

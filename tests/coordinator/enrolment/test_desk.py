@@ -178,6 +178,56 @@ async def test_a_coordinator_renews_for_the_addresses_that_it_has_and_for_no_oth
     assert after.addresses == own
 
 
+async def wish(bench: Bench, number: int, name: str, *addresses: str, **wanted: object) -> Identified:
+    """Join as a coordinator that asks for `addresses`."""
+    token, issuer = await bench.token(number, role="coordinator", **wanted), request.make(make_key())
+    fields = {"role": "coordinator", "issuer_request": issuer, "addresses": addresses}
+    return shown(bench, await join(bench, token, make_key(), name, **fields))
+
+
+async def test_no_coordinator_gets_an_address_that_another_one_has(bench: Bench, open_bench: OpenBench) -> None:
+    """It could stand in for that one: also after a restart, and however the address is written."""
+    await wish(bench, 1, "us-1", "us.example.org", "2001:db8::7", "192.0.2.7", "localhost")
+    bench.desk.close()
+    bench = await open_bench()
+    for number, one in enumerate(("US.example.org", "2001:DB8:0::7", "::ffff:192.0.2.7", "eu-1.example.org"), 2):
+        with pytest.raises(Refusal, match="in the certificate of coordinator") as caught:
+            await wish(bench, number, "asia-1", "asia.example.org", one)
+        assert caught.value.reason == "name_taken"
+    assert [one.used for one in bench.desk.registry.tokens()].count(0) == 4
+    asia = await wish(bench, 6, "asia-1", "asia.example.org", "localhost", "127.0.0.1")
+    assert asia.addresses == ("asia.example.org", "localhost", "127.0.0.1")
+
+
+async def test_an_address_is_free_again_when_its_coordinator_was_revoked(bench: Bench) -> None:
+    await wish(bench, 1, "us-1", "us.example.org")
+    await bench.desk.revoke("coordinator", "us-1", None)
+    assert (await wish(bench, 2, "us-2", "us.example.org")).addresses == ("us.example.org",)
+
+
+async def test_a_coordinator_that_was_renewed_here_holds_the_addresses_of_its_certificate(bench: Bench) -> None:
+    """Another coordinator may have held the root's key when it joined."""
+    key = make_key()
+    subject = Subject(FEDERATION, "coordinator", "us-1")
+    certificates = bench.desk.authorities.sign(subject, key.public_key(), bench.now_s[0], ["us.example.org"])
+    before = identify(certificate.der_of(certificates[0]), bench.desk.authorities.root_certificate)
+    await bench.desk.renew(before, RenewalRequested(request.make(key), request.make(make_key())))
+    with pytest.raises(Refusal, match="'us-1'"):
+        await wish(bench, 1, "us-2", "us.example.org")
+
+
+async def test_a_join_token_can_say_at_which_addresses_its_coordinator_serves(bench: Bench) -> None:
+    pinned = {"addresses": ("us.example.org", "10.0.0.7")}
+    us = await wish(bench, 1, "us-1", "bank.example.org", "localhost", "us.example.org", **pinned)
+    assert us.addresses == ("us.example.org", "10.0.0.7", "localhost")
+    with pytest.raises(Refusal, match=r"'10\.0\.0\.7' is in the certificate of coordinator 'us-1'"):
+        await wish(bench, 2, "us-2", addresses=("10.0.0.7",))
+    for wrong in ({"role": "agent"}, {"uses": 2}, {"addresses": ("https://x",)}):
+        with pytest.raises(Refusal) as caught:
+            await bench.token(3, **({"role": "coordinator"} | pinned | wrong))
+        assert caught.value.reason == "malformed"
+
+
 async def test_what_is_malformed_is_refused_and_takes_no_use(bench: Bench) -> None:
     token = await bench.token()
     for fields in ({"request": b"\x30\x00"}, {"issuer_request": b""}, {"addresses": ("https://x",)}):
