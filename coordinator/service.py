@@ -396,7 +396,9 @@ class Service:
 
         await keep_renewing(
             lambda: credentials.own,
-            lambda url: joining.renew(url, credentials.folder, addresses=own_addresses(credentials.folder)),
+            lambda url: joining.renew(
+                url, credentials.folder, wall_clock=self._wall_clock, addresses=own_addresses(credentials.folder)
+            ),
             urls,
             renewed,
             wall_clock=self._wall_clock,

@@ -30,6 +30,7 @@ class _Coordinator:
     down: bool = False  # it did not answer when it was asked last
     not_before_s: float = 0.0  # it asked for that, or did not answer
     silent_rounds: int = 0  # of measurements, since its last answer
+    shuts_out: bool = False  # what it said last of this device's certificate: that it was revoked
     return_at_s: float = 0.0  # it was left for another one: one that answers may still refuse every stream
 
     @property
@@ -97,6 +98,19 @@ class ChoiceOfCoordinator:
             one.silent_rounds += 1
             if one.silent_rounds >= FORGET_ROUNDS and self._forgettable(url):
                 del self._known[url]
+
+    def shut_out(self) -> bool:
+        """The present one says that this device's certificate was revoked; return whether that ends the device.
+
+        One coordinator may be in wrong hands. So each other one that is known has to say so too, or has to have been
+        silent for `FORGET_ROUNDS`.
+        """
+        self._present.shuts_out = True
+        return all(one.shuts_out or one.silent_rounds >= FORGET_ROUNDS for one in self._known.values())
+
+    def served(self) -> None:
+        """The present one has let this device in."""
+        self._present.shuts_out = False
 
     def begin(self, now_s: float) -> None:
         """Give the first turn to the nearest."""

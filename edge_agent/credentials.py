@@ -69,7 +69,7 @@ async def keep(credentials: Credentials | None, urls: Callable[[], Sequence[str]
 
     await renewal.keep_renewing(
         lambda: credentials.own,
-        lambda url: joining.renew(url, credentials.folder),
+        lambda url: joining.renew(url, credentials.folder, wall_clock=credentials.wall_clock),
         urls,
         credentials.renewed,
         wall_clock=credentials.wall_clock,

@@ -254,7 +254,7 @@ class _Agent:
                 performer.attach(stream)
                 tasks.create_task(performer.run())
                 tasks.create_task(_converse(stream, run_in_thread))
-                tasks.create_task(keep(self._machine.credentials, lambda: config.coordinators, self._machine.rng))
+                tasks.create_task(keep(self._machine.credentials, lambda: stream.urls, self._machine.rng))
                 tasks.create_task(local_use.run())
                 if inference is not None:
                     tasks.create_task(_answer(inference, local_use, config, run_in_thread))

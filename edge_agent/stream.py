@@ -27,7 +27,15 @@ from skerry.identity.errors import IdentityError
 from skerry.protocol import frames, parts
 from skerry.protocol.errors import MalformedMessage
 from skerry.protocol.limits import FRAME_BYTES_MAX
-from skerry.protocol.messages import FromAgent, FromCoordinator, Heartbeat, UpdateAccepted, UpdateOffered, Welcome
+from skerry.protocol.messages import (
+    FromAgent,
+    FromCoordinator,
+    Heartbeat,
+    Refused,
+    UpdateAccepted,
+    UpdateOffered,
+    Welcome,
+)
 
 if TYPE_CHECKING:
     import aiohttp
@@ -115,6 +123,11 @@ class Stream:
     def url(self) -> str:
         """Base URL of the coordinator whose turn it is."""
         return self._choice.url
+
+    @property
+    def urls(self) -> list[str]:
+        """Base URLs of all coordinators that are known."""
+        return self._choice.urls
 
     def learn(self, coordinators: Mapping[str, str]) -> None:
         """Take note of the coordinators that one of them named."""
@@ -208,12 +221,16 @@ class Stream:
             self._opening.timed_out(coordinators)
             ended = StreamEnded(f"{self.url} does not answer", dead=True)
         except aiohttp.WSServerHandshakeError as error:
-            if error.status == 403 and error.headers is not None and error.headers.get(REFUSED_HEADER) == "revoked":
-                raise IdentityError(
-                    f"{self.url}: this device's certificate was revoked: it takes part again once it has joined with "
-                    "a new key: remove the folder of its identity, and join"
-                ) from error
             ended = StreamEnded(f"{self.url} answers {error.status} instead of a stream", dead=True)
+            if error.status == 403 and error.headers is not None and error.headers.get(REFUSED_HEADER) == "revoked":
+                if self._choice.shut_out():
+                    raise IdentityError(
+                        f"{self.url}: this device's certificate was revoked, and no other coordinator known here says "
+                        "otherwise: it takes part again once it has joined with a new key: remove the folder of its "
+                        "identity, and join"
+                    ) from error
+                reason = f"{self.url} says that this device's certificate was revoked, and alone is not believed"
+                ended = StreamEnded(reason, dead=True, hopeless=True)
         except (aiohttp.ClientError, OSError) as error:
             ended = StreamEnded(f"{self.url}: {connection_error.reason(error)}", dead=True)
         finally:
@@ -222,8 +239,12 @@ class Stream:
         return ended
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, Received) and isinstance(event.message, Welcome):
-            self.learn(event.message.coordinators)
+        match event:
+            case Received(Welcome() as welcome):
+                self._choice.served()
+                self.learn(welcome.coordinators)
+            case Received(Refused(reason="revoked")):
+                self._choice.shut_out()
         self._report(event)
 
 

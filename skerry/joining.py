@@ -7,6 +7,7 @@ in the join token. Only then is the secret sent, over a connection that this roo
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from skerry import connection_error
 from skerry.errors import ConfigError, SkerryError
@@ -117,7 +119,7 @@ async def join(
     if name is not None and joined.name != name:
         raise NotReachedError(f"{url}: gave the name {joined.name!r} instead of {name!r}")
     folder.write(key_file.ROOT, certificates.pem_of(root))
-    _keep(folder, joined, Subject(certificates.federation_of(root), role, joined.name), root, url)
+    _keep(folder, joined, Subject(certificates.federation_of(root), role, joined.name), root, url, wall_clock())
     return joined
 
 
@@ -125,10 +127,13 @@ async def renew(
     url: str,
     folder: IdentityFolder,
     *,
+    wall_clock: Callable[[], float],
     addresses: Sequence[str] = (),
     connector: Connector = aiohttp.TCPConnector,
 ) -> Joined:
     """Get another certificate for the key in `folder` from the coordinator at `url`, and keep it there.
+
+    It takes the place of one that counts, so it is kept only if it is no worse: it must end no sooner.
 
     Raises:
         FixedCertificateError: a new one would stand behind the old one.
@@ -143,11 +148,12 @@ async def renew(
             "over: replace it where it comes from and restart, or leave it out and join"
         )
     root = folder.certificates(key_file.ROOT)[0]
-    own = certificates.subject_of(certificates.der_of(folder.certificates(key_file.CERTIFICATE)[0]))
+    before = folder.certificates(key_file.CERTIFICATE)
+    own = certificates.subject_of(certificates.der_of(before[0]))
     issuer_request = request.make(folder.key(key_file.ISSUER_KEY)) if own.role == "coordinator" else None
     asked = RenewalRequested(request.make(folder.key(key_file.KEY)), issuer_request, tuple(addresses))
     renewed = await _enrol(f"{url.rstrip('/')}/v1/enrolment/renew", asked, tls.client_context(folder), connector)
-    _keep(folder, renewed, own, root, url)
+    _keep(folder, renewed, own, root, url, wall_clock(), _end(before))
     return renewed
 
 
@@ -199,8 +205,18 @@ def _check_clock(date: str | None, root: x509.Certificate, url: str, now_s: floa
         )
 
 
-def _keep(folder: IdentityFolder, joined: Joined, own: Subject, root: x509.Certificate, url: str) -> None:
+def _keep(
+    folder: IdentityFolder,
+    joined: Joined,
+    own: Subject,
+    root: x509.Certificate,
+    url: str,
+    now_s: float,
+    until: datetime | None = None,
+) -> None:
     """Look at what a coordinator answered, and write it down: the certificate last, for with it one has joined.
+
+    `until`: no certificate that ends sooner is kept.
 
     Raises:
         NotReachedError: it is not what was asked for.
@@ -214,6 +230,9 @@ def _keep(folder: IdentityFolder, joined: Joined, own: Subject, root: x509.Certi
             raise InvalidCertificateError("the certificate is for another key")
         for one, above in zip(chain, [*chain[1:], root], strict=True):
             one.verify_directly_issued_by(above)
+        _check_counts(chain, root, now_s)
+        if until is not None and _end(chain) < until:
+            raise InvalidCertificateError(f"the certificate ends on {_end(chain)}, and the one here on {until}")
         issuer = None if joined.issuer is None else certificates.parse(joined.issuer)
         if own.role == "coordinator":
             if issuer is None or issuer.public_key() != folder.key(key_file.ISSUER_KEY).public_key():
@@ -224,6 +243,24 @@ def _keep(folder: IdentityFolder, joined: Joined, own: Subject, root: x509.Certi
     if own.role == "coordinator" and issuer is not None:
         folder.write(key_file.ISSUER, certificates.pem_of(issuer))
     folder.write(key_file.CERTIFICATE, certificates.pem_of(*chain))
+
+
+def _check_counts(chain: Sequence[x509.Certificate], root: x509.Certificate, now_s: float) -> None:
+    """See that whoever shows `chain` is let in, by any server of the federation and at this time.
+
+    Raises:
+        InvalidCertificateError: it is not.
+    """
+    try:
+        policy = PolicyBuilder().store(Store([root])).time(datetime.fromtimestamp(now_s, UTC)).max_chain_depth(1)
+        policy.build_client_verifier().verify(chain[0], list(chain[1:]))
+    except VerificationError as error:
+        raise InvalidCertificateError(f"the certificate does not count: {error}") from error
+
+
+def _end(chain: Sequence[x509.Certificate]) -> datetime:
+    """Return until when a certificate counts, and those that lead from it to the root."""
+    return min(one.not_valid_after_utc for one in chain)
 
 
 async def _enrol(

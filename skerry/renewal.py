@@ -54,7 +54,7 @@ async def keep_renewing(
         rng: jitter.
 
     Raises:
-        IdentityError: the certificate has expired, or was revoked.
+        IdentityError: the certificate has expired, or was revoked, as every one of the coordinators says.
         StorageError: the disk refused.
     """
     failed = False
@@ -78,15 +78,23 @@ async def keep_renewing(
 
 
 async def _renew_somewhere(renew: Renew, urls: Sequence[str]) -> bool:
+    """Return whether one of the coordinators renews.
+
+    Raises:
+        IdentityError: every one says that the certificate was revoked; one alone may be in wrong hands.
+    """
+    revoked = []
     for url in urls:
         try:
             await renew(url)
         except JoinRefusedError as error:
-            if error.reason == "revoked":
-                raise IdentityError(f"this certificate was revoked: {error}") from error
             log.warning("the certificate was not renewed by %s: %s", url, error)
+            if error.reason == "revoked":
+                revoked.append(str(error))
         except (NotReachedError, FixedCertificateError) as error:
             log.warning("the certificate was not renewed: %s", error)
         else:
             return True
+    if revoked and len(revoked) == len(urls):
+        raise IdentityError(f"this certificate was revoked, say all coordinators that are known here: {revoked[0]}")
     return False

@@ -117,6 +117,16 @@ async def test_a_revoked_one_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(world.asked) == 1
 
 
+@pytest.mark.parametrize("other", [None, NotReachedError("gone")])
+async def test_one_coordinator_alone_ends_nobody_by_saying_that_it_was_revoked(
+    monkeypatch: pytest.MonkeyPatch, other: Exception | None
+) -> None:
+    refused = JoinRefusedError(JoinRefused("revoked", "shut out"))
+    world = World(certificate(life_s=60.0), {"https://eu": [refused], "https://us": [other, None]})
+    with pytest.raises(asyncio.CancelledError):
+        await world.run(monkeypatch)
+
+
 async def test_a_new_one_that_is_due_at_once_is_no_reason_to_hurry(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +145,7 @@ async def test_a_credential_is_never_renewed(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials" / CERTIFICATE).touch()
     with pytest.raises(FixedCertificateError, match="replace it where it comes from") as caught:
-        await joining.renew("https://localhost:1", folder)
+        await joining.renew("https://localhost:1", folder, wall_clock=lambda: ISSUED_S)
     world = World(certificate(life_s=60.0), {"https://eu": [caught.value]})
     with pytest.raises(IdentityError, match="expired"):
         await world.run(monkeypatch)

@@ -81,6 +81,7 @@ class Coordinator:
     bundle_bytes: bytes | None = None  # instead of the true ones
     silent: bool = False  # reads, and says nothing at all
     ready: bool = True  # says that it takes agents
+    shuts_out: bool = False  # says that the device's certificate was revoked
     opens_in_s: float = 0.0  # a stream
     name: str = "test"  # of its region, too
     others: dict[str, str] = field(default_factory=dict)  # coordinators that it names
@@ -151,6 +152,8 @@ class Coordinator:
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         await asyncio.sleep(self.opens_in_s)
+        if self.shuts_out:
+            raise web.HTTPForbidden(headers={"Skerry-Refused": "revoked"})
         socket = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX)
         await socket.prepare(request)
         self.sockets.append(socket)

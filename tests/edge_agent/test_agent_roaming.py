@@ -20,7 +20,8 @@ from edge_agent.events import Connected, Disconnected, Event, Received, SaveTask
 from edge_agent.outbox import Update
 from edge_agent.store import Store, StoredModel
 from edge_agent.stream import Stream, StreamLimits, _offers
-from skerry.protocol.messages import ModelVersion
+from skerry.identity.errors import IdentityError
+from skerry.protocol.messages import ModelVersion, Refused
 from tests.edge_agent.device_core import at, finished, new_device, offer, tell, welcome
 
 QUICK = StreamLimits(reconnect_min_s=0.01, reconnect_max_s=0.05, heartbeat_s=0.1, progress_timeout_s=1.0, probe_s=0.05)
@@ -175,6 +176,47 @@ async def test_one_that_answers_and_refuses_streams_is_not_returned_to_soon(serv
         await asyncio.sleep(QUICK.probe_s * (STEADY_ROUNDS + 2))
         assert stands(stream, other)
         assert len(home.sockets) == asked
+
+
+async def test_one_coordinator_alone_ends_no_agent_by_saying_that_it_was_revoked(serve: Any) -> None:
+    home, other = await serve(name="home", shuts_out=True), await serve(name="other")
+    async with streaming(home.url, other.url) as (stream, events):
+        await other.until(lambda: stands(stream, other))
+        ends = [event.reason for event in events if isinstance(event, Disconnected)]
+        assert ends == [f"{home.url} says that this device's certificate was revoked, and alone is not believed"]
+
+
+@pytest.mark.parametrize("on_its_stream", [False, True])
+async def test_an_agent_ends_when_all_its_coordinators_say_that_it_was_revoked(serve: Any, on_its_stream: bool) -> None:
+    home, other = await serve(name="home", shuts_out=not on_its_stream), await serve(name="other", shuts_out=True)
+    stream = Stream((home.url, other.url), QUICK, random.Random(1), lambda _: None)
+    running = asyncio.create_task(stream.run())
+    if on_its_stream:
+        await home.until(lambda: bool(home.sockets))
+        home.shuts_out = True
+        await home.say(Refused("revoked", "shut out", retry=False))
+        assert stream.connection is not None
+        await home.until(lambda: stream._choice._present.shuts_out)
+        stream.connection.leave("refused", hopeless=True)
+    with pytest.raises(IdentityError, match="no other coordinator known here says otherwise") as caught:
+        await asyncio.wait_for(running, 20)
+    assert caught.value.exit_code == 7
+
+
+async def test_a_certificate_is_renewed_by_any_coordinator_that_is_known(
+    serve: Any, agent_config: Callable[..., AgentConfig], running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the configuration's alone: that one may be in wrong hands."""
+    told: list[Callable[[], list[str]]] = []
+
+    async def keep(_: object, urls: Callable[[], list[str]], __: random.Random) -> None:
+        told.append(urls)
+
+    monkeypatch.setattr("edge_agent.service.keep", keep)
+    other = await serve(name="other")
+    home = await serve(name="home", others={"other": other.url})
+    async with running(agent_config(home.url)):
+        await home.until(lambda: told[0]() == [home.url, other.url] if told else False)
 
 
 async def test_streams_that_take_long_to_open_do_open(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,39 @@ def test_one_that_is_named_no_more_is_forgotten_when_it_is_long_silent() -> None
     assert chosen.urls == [HOME, NEAR, busy, named]
 
 
+def test_a_lone_coordinator_is_believed_that_a_device_is_shut_out() -> None:
+    assert choice(HOME).shut_out()
+
+
+def test_one_of_several_coordinators_does_not_end_a_device_and_all_of_them_do() -> None:
+    chosen = choice(HOME, NEAR)
+    chosen.learned([FAR])
+    turns = []
+    for number in range(3):
+        turns.append(chosen.url)
+        assert chosen.shut_out() == (number == 2), turns
+        chosen.ended(100.0 * number, stood=False, hopeless=True)
+    assert sorted(turns) == sorted([HOME, NEAR, FAR])
+
+
+def test_who_serves_a_device_has_taken_back_that_it_is_shut_out() -> None:
+    chosen = choice(HOME, NEAR)
+    assert not chosen.shut_out()
+    chosen.served()
+    chosen.ended(0.0, stood=False, hopeless=True)
+    assert chosen.url == NEAR
+    assert not chosen.shut_out()
+
+
+def test_who_is_silent_for_a_day_keeps_no_device_that_all_others_shut_out() -> None:
+    chosen = choice(HOME, NEAR)
+    for _ in range(FORGET_ROUNDS - 1):
+        chosen.measured({HOME: 0.1, NEAR: None})
+    assert not chosen.shut_out()
+    chosen.measured({HOME: 0.1, NEAR: None})
+    assert chosen.shut_out()
+
+
 @given(st.data())
 def test_whatever_happens_somebody_has_the_turn_and_waits_are_bounded(data: st.DataObject) -> None:
     chosen, now_s = choice(seed=data.draw(st.integers(0, 9))), 0.0

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from skerry import joining
 from skerry.errors import ConfigError
 from skerry.identity import key_file, request, tls
-from skerry.identity.authority import make_key
+from skerry.identity.authority import Authority, make_key
 from skerry.identity.certificate import Subject, der_of, subject_of
 from skerry.identity.errors import IdentityError
 from skerry.identity.join_token import JoinToken
@@ -33,12 +34,16 @@ async def join(served: Served, folder: IdentityFolder, token: JoinToken, **wante
     return await joining.join(served.url, token, folder, **(defaults | wanted))
 
 
+async def renew(served: Served, folder: IdentityFolder, later_s: float = 0.0, **wanted: Any) -> Any:
+    return await joining.renew(served.url, folder, wall_clock=lambda: served.bench.now_s[0] + later_s, **wanted)
+
+
 async def test_a_device_joins_and_is_then_known(served: Served, folder: IdentityFolder) -> None:
     joined = await join(served, folder, await served.bench.token())
     assert (joined.name, joined.region) == ("pi", "eu")
     (own, _) = folder.certificates(key_file.CERTIFICATE)
     assert subject_of(der_of(own)) == Subject(FEDERATION, "agent", "pi")
-    renewed = await joining.renew(served.url, folder)
+    renewed = await renew(served, folder)
     assert renewed.name == "pi"
     assert folder.certificates(key_file.CERTIFICATE)[0].serial_number != own.serial_number
 
@@ -49,7 +54,26 @@ async def test_a_coordinator_joins_and_can_enrol_devices(served: Served, folder:
     issuer = folder.authority(key_file.ISSUER_KEY, key_file.ISSUER)
     assert issuer.federation == FEDERATION
     tls.server_context(folder)
-    assert (await joining.renew(served.url, folder, addresses=["us.example.org"])).issuer is not None
+    assert (await renew(served, folder, addresses=["us.example.org"])).issuer is not None
+
+
+@pytest.mark.parametrize("how", ["sooner", "expired", "no authority", "not yet"])
+async def test_a_renewal_never_makes_a_certificate_worse(served: Served, folder: IdentityFolder, how: str) -> None:
+    """Whatever a coordinator in wrong hands answers: the certificate that counts stays where it is."""
+    await join(served, folder, await served.bench.token())
+    before = folder.find(key_file.CERTIFICATE).read_bytes()
+    desk = served.bench.desk
+    (own,) = served.bench.folder.certificates(key_file.CERTIFICATE)
+    leaf = Authority(own, served.bench.folder.key(key_file.KEY))
+    if how == "sooner":
+        desk.authorities = replace(desk.authorities, device_lifetime_s=89 * 86400)
+    if how == "no authority":
+        desk.authorities = replace(desk.authorities, issuer=leaf)
+    later_s = {"expired": 91 * 86400.0, "not yet": -2 * 3600.0}.get(how, 0.0)
+    reason = "ends on" if how == "sooner" else "does not count"
+    with pytest.raises(NotReachedError, match=reason):
+        await renew(served, folder, later_s)
+    assert folder.find(key_file.CERTIFICATE).read_bytes() == before
 
 
 async def test_a_join_token_of_another_federation_is_told_as_such(served: Served, folder: IdentityFolder) -> None:
@@ -209,7 +233,7 @@ async def test_an_operator_lists_renames_and_revokes_devices(served: Served, fol
     ]
     assert (await operator.ask("POST", "/v1/admin/devices/nobody/revoke"))[0] == 404
     with pytest.raises(JoinRefusedError, match="was revoked"):
-        await joining.renew(served.url, folder)
+        await renew(served, folder)
 
 
 async def test_a_peer_is_told_of_revocations(served: Served) -> None:
