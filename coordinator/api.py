@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import formatdate
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
@@ -91,6 +92,7 @@ class Api:
         self._progress_timeout_s = progress_timeout_s
         self._wall_clock = wall_clock
         self._models = Allowances(DEVICE_MODELS_PER_S)
+        self._sends_model: set[str] = set()  # peers, of whom a model is being taken
         self.registry: Registry | None = None  # of enrolment; None: plain HTTP, where nobody is known
 
     def application(self, agents: Agents, middlewares: Iterable[Middleware] = ()) -> web.Application:
@@ -125,17 +127,19 @@ class Api:
 
     async def take_model(self, request: web.Request) -> web.Response:
         """Take a peer's publication; answered once it is on disk."""
-        body = await self._body(request, 4 * self._region.size + MESSAGE_BYTES_MAX)
-        message = await self._run_in_thread(lambda: _decode(body, PeerModel))
-        self._check_peer(message.coordinator, request)
-        size = self._region.size
-        values = await self._run_in_thread(lambda: read_vector(message.values, size))
-        if isinstance(values, Malformed):
-            raise web.HTTPBadRequest(text=f"values: {values.detail}")
-        return await self._answer(message.coordinator, body, PeerModelArrived(message, values))
+        with self._taking_model(self._sender(request)):
+            body = await self._body(request, 4 * self._region.size + MESSAGE_BYTES_MAX)
+            message = await self._run_in_thread(lambda: _decode(body, PeerModel))
+            self._check_peer(message.coordinator, request)
+            size = self._region.size
+            values = await self._run_in_thread(lambda: read_vector(message.values, size))
+            if isinstance(values, Malformed):
+                raise web.HTTPBadRequest(text=f"values: {values.detail}")
+            return await self._answer(message.coordinator, body, PeerModelArrived(message, values))
 
     async def take_token(self, request: web.Request) -> web.Response:
         """Take the token from a peer; answered once that is on disk."""
+        self._sender(request)
         body = await self._body(request, MESSAGE_BYTES_MAX)
         message = _decode(body, TokenPassed)
         self._check_peer(message.sender, request)
@@ -180,10 +184,35 @@ class Api:
         )
         return web.Response(body=frames.encode(message), content_type=MSGPACK)
 
+    def _sender(self, request: web.Request) -> str | None:
+        """Return which peer sends something, before that is read; None: plain HTTP, where only the message tells."""
+        caller = caller_of(request)
+        if caller is None:
+            return None
+        self._check_known(caller.subject.name)
+        return caller.subject.name
+
+    @contextmanager
+    def _taking_model(self, sender: str | None) -> Iterator[None]:
+        """Take one model of a peer at a time, from its first byte to the disk: each has as much memory as our own."""
+        if sender is None:
+            yield
+            return
+        if sender in self._sends_model:
+            raise web.HTTPServiceUnavailable(text=f"another model of {sender!r} is still under way: come back later")
+        self._sends_model.add(sender)
+        try:
+            yield
+        finally:
+            self._sends_model.remove(sender)
+
     def _check_peer(self, name: str, request: web.Request) -> None:
         caller = caller_of(request)
         if caller is not None and caller.subject.name != name:
             raise web.HTTPForbidden(text=f"{caller.subject.uri} speaks for itself alone, not for coordinator {name!r}")
+        self._check_known(name)
+
+    def _check_known(self, name: str) -> None:
         if not self._peers.knows(name):
             raise web.HTTPForbidden(
                 text=f"coordinator {name!r} is no peer of this one: see `peers` in its configuration"

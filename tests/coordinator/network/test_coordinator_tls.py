@@ -254,7 +254,9 @@ async def test_peers_meet_over_tls_and_take_nobody_else_for_one_of_them(
     impostor = await begin("ap", peers={"eu": eu.url})
     for other, trouble in ((us, None), (impostor, "not of coordinator us")):
         await eu.service.stop()
-        eu = await begin("eu", peers={"us": other.url}, listen={"port": int(eu.url.rpartition(":")[2])})
+        eu = await begin(
+            "eu", peers={"us": other.url, "ap": "https://127.0.0.1:1"}, listen={"port": int(eu.url.rpartition(":")[2])}
+        )
         reachable = eu.service.metrics.peers_reachable
         await until(lambda found=reachable: "us" in found)  # type: ignore[misc]
         session = await parties.session(parties.party("admin", "ann"))
@@ -269,6 +271,39 @@ async def test_peers_meet_over_tls_and_take_nobody_else_for_one_of_them(
     async with session.post(eu.url + "/v1/federation/token", data=token, headers=headers) as response:
         assert response.status == 403
         assert "speaks for itself" in await response.text()
+
+
+async def answer_to(session: aiohttp.ClientSession, url: str, bundle: str, body: Any) -> tuple[int, str]:
+    """Return status and text of the answer to a peer's model."""
+    async with asyncio.timeout(10), session.post(url, data=body, headers={"Skerry-Bundle": bundle}) as response:
+        return response.status, await response.text()
+
+
+async def test_of_a_stranger_nothing_is_read_and_of_a_peer_one_model_at_a_time(begin: Start, parties: Parties) -> None:
+    """Each takes the memory of a model. Method: bodies that begin and never end."""
+    eu = await begin("eu", peers={"us": "https://127.0.0.1:1", "ap": "https://127.0.0.1:1"})
+    us, ap, stranger = [await parties.session(parties.party("coordinator", name)) for name in ("us", "ap", "xx")]
+    async with us.get(eu.url + "/v1/region") as response:
+        bundle = (await response.json())["bundle"]["sha256"]
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    for what in ("model", "token"):
+        told = await answer_to(stranger, f"{eu.url}/v1/federation/{what}", bundle, endless())
+        assert (told[0], "'xx' is no peer" in told[1]) == (403, True)
+    where = f"{eu.url}/v1/federation/model"
+    first = asyncio.create_task(answer_to(us, where, bundle, endless()))
+    while (told := await answer_to(us, where, bundle, b"x"))[0] == 400:
+        pass  # the first has not come yet
+    assert (told[0], "still under way" in told[1]) == (503, True)
+    assert not first.done()
+    assert (await answer_to(ap, where, bundle, b"x"))[0] == 400
+    first.cancel()
+    while (told := await answer_to(us, where, bundle, b"x"))[0] == 503:
+        pass  # it is not gone yet
+    assert told[0] == 400
 
 
 async def test_a_renewed_certificate_is_shown_without_a_restart(begin: Start, parties: Parties) -> None:
