@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from itertools import islice
 
-ADDRESSES_MAX = 4096  # or names, remembered without a connection; who is forgotten starts with a full bucket
+ADDRESSES_MAX = 4096  # or names, or keys, remembered without a connection; who is forgotten starts with a full bucket
 BURST_S = 5.0  # what a bucket holds, in seconds of its rate
 HOST_PREFIX_BITS = 64
 

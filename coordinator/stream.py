@@ -49,6 +49,7 @@ from skerry.protocol.messages import (
 log = logging.getLogger(__name__)
 
 HELLO_S = 10.0  # a stream without a Hello by then is ended
+SILENT_MAX = 4  # sockets of one certificate that have not said Hello; a device needs one at a time
 CLOSE_S = 2.0  # how long to wait for the other side's goodbye
 RECONNECT_AFTER_S = 1.0  # said in Drain where the process stops or a certificate has expired
 AWAY_S = 30.0  # said in Drain where an operator empties this coordinator
@@ -128,6 +129,7 @@ class Agents:
         self._streams: dict[str, _Stream] = {}
         self._unwelcomed: Counter[str] = Counter()  # by device: Hellos that the region has not answered yet
         self._open = 0  # sockets, those without a Hello included
+        self._silent: Counter[str] = Counter()  # by the certificate's key: sockets without a Hello
         self.takes_agents = True
         self._closing: set[asyncio.Task[None]] = set()
         self._intake = Intake(limits.update_bytes_max, limits.part_bytes_max)
@@ -179,7 +181,8 @@ class Agents:
         await socket.prepare(request)
         try:
             with self._admitted():
-                hello, hello_bytes = await self._hello(socket, caller_of(request))
+                with self._expected(caller_of(request)):
+                    hello, hello_bytes = await self._hello(socket, caller_of(request))
                 await self._serve(hello, hello_bytes, socket, request)
         except _Refusal as refusal:
             await self._refuse(socket, request, refusal.refused, str(request.remote))
@@ -203,6 +206,23 @@ class Agents:
             yield
         finally:
             self._open -= 1
+
+    @contextmanager
+    def _expected(self, caller: Identified | None) -> Iterator[None]:
+        """Take one of the places for those who have not said Hello: no certificate has many."""
+        if caller is None:  # plain HTTP, where nobody is known
+            yield
+            return
+        key = caller.key_sha256
+        if self._silent[key] >= SILENT_MAX:
+            raise _Refusal(Refused("busy", f"{SILENT_MAX} streams of this device have not said Hello yet", retry=True))
+        self._silent[key] += 1
+        try:
+            yield
+        finally:
+            self._silent[key] -= 1
+            if not self._silent[key]:
+                del self._silent[key]
 
     async def _hello(self, socket: web.WebSocketResponse, caller: Identified | None) -> tuple[Hello, int]:
         """Return the agent's first message, if it may stay; with a certificate it may act as nobody else."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from coordinator.admission import Allowances
 from coordinator.enrolment.authorities import Authorities
 from coordinator.enrolment.records import JoinRole, PartyRow, Revocation, TokenRow
 from coordinator.enrolment.registry import Admission, Refusal, Registry
@@ -27,6 +28,7 @@ from skerry.protocol.messages import Joined, JoinRequested, RenewalRequested
 
 WAITING_MAX = 1024  # joins and renewals that are not on the disk yet; further ones are told to come back
 GROUP_MAX = 64  # written with one sync
+ANSWERS_PER_S = 1.0  # to one key, over a while: joins and renewals
 
 Write = Callable[[EnrolmentStore], Any]
 
@@ -63,6 +65,7 @@ class Desk:
         self._wall_clock = wall_clock
         self._coordinators = coordinators
         self._revoked = revoked
+        self._answers = Allowances(ANSWERS_PER_S)
         self._waiting: list[tuple[Write, asyncio.Future[Any]]] = []
         self._wanted = asyncio.Event()
 
@@ -92,6 +95,7 @@ class Desk:
         self._check_ready()
         key, issuer_key = self._keys(asked)
         now_s = self._wall_clock()
+        self._check_turn(key_sha256(key), now_s)
         left_s_min = self.authorities.life_s(asked.role, now_s) / 2  # as when a certificate is renewed
         admission = self.registry.join(
             token, asked.name, key_sha256(key), now_s, addresses=asked.addresses, left_s_min=left_s_min
@@ -108,8 +112,10 @@ class Desk:
             Refusal: to be told to the party.
         """
         self._check_ready()
+        now_s = self._wall_clock()
+        self._check_turn(caller.key_sha256, now_s)
         key, issuer_key = self._keys(asked)
-        admission = self.registry.renew(caller, key_sha256(key), self._wall_clock())
+        admission = self.registry.renew(caller, key_sha256(key), now_s)
         return await self._certify(admission, key, issuer_key, again=False)
 
     # --- for operators ---
@@ -262,6 +268,15 @@ class Desk:
             raise Refusal("busy", "this coordinator's own certificates have expired: join at another one")
         if len(self._waiting) >= WAITING_MAX:
             raise Refusal("busy", f"{WAITING_MAX} parties are joining at this moment: come back in a few seconds")
+
+    def _check_turn(self, key: str, now_s: float) -> None:
+        """See that one party does not take the places of all.
+
+        Raises:
+            Refusal: it asks too often.
+        """
+        if not self._answers.take(key, now_s):
+            raise Refusal("busy", "this key has joined or renewed several times in a row: come back in a few seconds")
 
     @staticmethod
     def _keys(

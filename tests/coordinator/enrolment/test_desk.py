@@ -254,6 +254,21 @@ async def test_too_many_at_once_are_told_to_come_back(bench: Bench, monkeypatch:
     assert [isinstance(one, Refusal) and one.reason == "busy" for one in answers] == [False] * 3 + [True] * 2
 
 
+async def test_one_device_cannot_take_all_places_with_renewals(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor with the same join again and again. Others are renewed meanwhile, and it itself after a while."""
+    key, other = make_key(), make_key()
+    greedy = shown(bench, await join(bench, await bench.token(), key))
+    modest = shown(bench, await join(bench, await bench.token(2), other, "pi-2"))
+    renewals = [bench.desk.renew(greedy, RenewalRequested(request.make(key))) for _ in range(20)]
+    answers = await asyncio.gather(*renewals, return_exceptions=True)
+    assert [isinstance(one, Refusal) and one.reason == "busy" for one in answers] == [False] * 4 + [True] * 16
+    assert await bench.desk.renew(modest, RenewalRequested(request.make(other)))
+    with pytest.raises(Refusal, match="several times in a row"):
+        await join(bench, await bench.token(3), key)
+    bench.now_s[0] += 1.0
+    assert await bench.desk.renew(greedy, RenewalRequested(request.make(key)))
+
+
 async def test_more_than_one_group_are_all_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desks, "GROUP_MAX", 2)
     token = await bench.token(uses=5)

@@ -125,6 +125,26 @@ async def test_a_socket_that_was_opened_before_a_revocation_says_hello_in_vain(
     assert (refused.reason, refused.retry) == ("revoked", False)
 
 
+async def test_one_device_cannot_take_all_places_with_sockets_that_say_nothing(
+    begin: Start, parties: Parties, connect: Any, stack: AsyncExitStack, tmp_path: Path
+) -> None:
+    coordinator = await begin()
+    greedy = await enrol(parties, coordinator.url, "pi-1", tmp_path / "pi-1")
+    modest = await enrol(parties, coordinator.url, "pi-2", tmp_path / "pi-2")
+    connector = aiohttp.TCPConnector(ssl=tls.client_context(greedy))
+    session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    silent = []
+    for _ in range(streams.SILENT_MAX + 1):
+        silent.append(Device("pi-1", await session.ws_connect(f"{coordinator.url}/v1/agents/stream")))
+        stack.push_async_callback(silent[-1].socket.close)
+    refused = await silent.pop().receive()
+    assert isinstance(refused, Refused)
+    assert (refused.reason, refused.retry) == ("busy", True)
+    await stream(stack, connect, modest, coordinator.url, "pi-2")
+    await silent.pop().hello()  # which gives its place to another one
+    await stream(stack, connect, greedy, coordinator.url, "pi-1")
+
+
 async def test_an_update_that_is_being_read_when_its_device_is_revoked_does_not_count(
     begin: Start,
     parties: Parties,
