@@ -210,7 +210,7 @@ class Desk:
         return await self._shut_out(self.registry.learn(revocations, peer))
 
     async def learn_parties(self, parties: Sequence[PartyRow]) -> list[PartyRow]:
-        """Take note of a peer's parties; return those that were new.
+        """Take note of a peer's parties; return those that were new, or enrolled before we knew.
 
         Raises:
             Refusal: there would be too many.
@@ -219,7 +219,7 @@ class Desk:
 
         def write(store: EnrolmentStore) -> None:
             for one in new:
-                store.put_party(one, b"")
+                store.put_told_party(one)
 
         if new:
             await self._written(write)

@@ -18,6 +18,12 @@ INSERT OR REPLACE INTO party
     (role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, addresses, answer)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- name: put_told_party
+INSERT INTO party
+    (role, name, key, region, title, join_token, enrolled_at_s, expires_at_s, serial, addresses, answer)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'')
+ON CONFLICT (role, name, key) DO UPDATE SET enrolled_at_s = excluded.enrolled_at_s;
+
 -- name: put_title
 UPDATE party SET title = ? WHERE role = ? AND name = ? AND key = ?;
 

@@ -320,24 +320,25 @@ class Registry:
         return page, f"{self._process}:{behind}", behind < len(self._told)
 
     def learn_parties(self, parties: Iterable[PartyRow]) -> list[PartyRow]:
-        """Take note of parties that were enrolled elsewhere; return those that were new.
+        """Take note of parties that were enrolled elsewhere; return those that were new, or enrolled before we knew.
 
+        A device may have renewed here before we were told of it: it holds its name from when it was first enrolled.
         The name of a coordinator or operator is its holder's, whatever a peer says: or one peer could shut out all
         others, and who might throw it out.
 
         Raises:
             Refusal: there would be more than anybody can have meant.
         """
-        each = {(one.role, one.name, one.key): one for one in parties}.values()
-        new = [one for one in each if one.key not in self._parties.get((one.role, one.name), {})]
-        if len(self._told) + len(new) > PARTIES_MAX:
+        told = list(parties)
+        if len(self._told) + sum(self._learns(one) is not None for one in told) > PARTIES_MAX:
             raise Refusal("busy", f"there would be more than {PARTIES_MAX} parties")
-        taken = []
-        for one in new:
-            if one.role == "agent" or self._holder(one.role, one.name) is None:
-                self._add(one)
-                taken.append(one)
-        return taken
+        taken = {}
+        for one in told:
+            row = self._learns(one)
+            if row is not None:
+                self._add(row)
+                taken[row.role, row.name, row.key] = row
+        return list(taken.values())
 
     # --- revocations ---
 
@@ -377,6 +378,14 @@ class Registry:
 
     # --- inside ---
 
+    def _learns(self, told: PartyRow) -> PartyRow | None:
+        """Return what a peer's word makes of a party; None: nothing new, or not for a peer to say."""
+        known = self._parties.get((told.role, told.name), {}).get(told.key)
+        if known is None:
+            return told if told.role == "agent" or self._holder(told.role, told.name) is None else None
+        earlier = told.role == "agent" and told.enrolled_at_s < known.enrolled_at_s
+        return known._replace(enrolled_at_s=told.enrolled_at_s) if earlier else None
+
     def _check_addresses(self, addresses: str, name: str) -> None:
         """See that no other coordinator serves at one of these: this one could stand in for it.
 
@@ -412,8 +421,11 @@ class Registry:
 
     def _add(self, party: PartyRow) -> None:
         same = self._parties.setdefault((party.role, party.name), {})
-        if party.key not in same:
+        before = same.get(party.key)
+        if before is None or party.enrolled_at_s < before.enrolled_at_s:
             self._told.append(party.text())
+        else:  # a peer may have told of an earlier time while its certificate was signed
+            party = party._replace(enrolled_at_s=before.enrolled_at_s)
         same[party.key] = party
 
     def _known(self, role: Role, name: str) -> list[PartyRow]:

@@ -60,6 +60,10 @@ class EnrolmentStore:
         """Write a party, and the frame that brings it its newest certificate."""
         self._run("put_party", (*party, answer))
 
+    def put_told_party(self, party: PartyRow) -> None:
+        """Write a party that a peer told of; of one that is there, when it was first enrolled."""
+        self._run("put_told_party", party)
+
     def put_title(self, party: PartyRow) -> None:
         """Write a party's title."""
         self._run("put_title", (party.title, party.role, party.name, party.key))

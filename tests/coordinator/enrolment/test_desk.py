@@ -306,6 +306,20 @@ async def test_who_loses_a_name_to_an_earlier_key_at_a_peer_is_ended(bench: Benc
     assert "belongs to another key" in str(bench.desk.registry.refusal(late))
 
 
+async def test_since_when_a_device_is_enrolled_is_kept_and_with_it_its_answer(
+    bench: Bench, open_bench: OpenBench
+) -> None:
+    key, token = make_key(), await bench.token()
+    answer = await bench.desk.join(asked(token, key))
+    (own,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
+    await bench.desk.learn_parties([own._replace(enrolled_at_s=7.0, title="told", region="us")])
+    bench.desk.close()
+    restarted = await open_bench()
+    kept = [one for one in restarted.desk.registry.parties() if one.role == "agent"]
+    assert kept == [own._replace(enrolled_at_s=7.0)]
+    assert await restarted.desk.join(asked(token, key)) == answer
+
+
 async def test_what_was_known_before_is_neither_written_nor_ends_anything(bench: Bench) -> None:
     one = Revocation("agent", "far", "a" * 64)
     assert await bench.desk.learn([one], "us-1") == [one]

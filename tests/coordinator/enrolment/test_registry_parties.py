@@ -48,12 +48,41 @@ def test_no_peer_shuts_out_a_coordinator_or_an_operator(role: Role) -> None:
     assert us.learn_parties([claim, other]) == [claim]
 
 
-def test_what_is_known_of_an_own_party_is_not_changed_by_a_peer() -> None:
+def test_who_renews_elsewhere_before_it_is_known_there_keeps_its_place() -> None:
+    """It was enrolled first, and renews where nobody has heard of that, nor of another key's later join."""
+    us, asia = registry(process="a:1"), registry()
+    us.renew(caller(), KEY, NOW_S + 100.0)
+    us.learn_parties([party(key=OTHER_KEY, at_s=NOW_S + 50.0)])
+    assert "another key" in str(us.refusal(caller()))
+    first = party(at_s=NOW_S)
+    assert [one.enrolled_at_s for one in us.learn_parties([first._replace(enrolled_at_s=NOW_S + 60.0), first])] == [
+        NOW_S
+    ]
+    assert us.refusal(caller()) is None
+    assert "another key" in str(us.refusal(caller(key=OTHER_KEY)))
+    texts, _, _ = us.told_parties("")
+    asia.learn_parties([row for text in texts if (row := parse_party(text)) is not None])
+    assert asia.refusal(caller()) is None
+    assert us.learn_parties([first, first._replace(enrolled_at_s=NOW_S + 1.0)]) == []
+
+
+def test_a_certificate_that_was_being_signed_takes_no_place_back() -> None:
+    us = registry()
+    signing = us.renew(caller(), KEY, NOW_S + 100.0).party
+    us.learn_parties([party(at_s=NOW_S)])
+    us.enrol(signing._replace(serial="1f"))
+    assert [(one.enrolled_at_s, one.serial) for one in us.parties()] == [(NOW_S, "1f")]
+
+
+@pytest.mark.parametrize("role", ["coordinator", "admin"])
+def test_of_an_own_party_a_peer_can_change_nothing_but_since_when_a_device_is_enrolled(role: Role) -> None:
     eu = registry()
     token(eu)
     own = join(eu).party
-    assert eu.learn_parties([party(at_s=0.0)]) == []
-    assert eu.parties() == [own]
+    assert eu.learn_parties([party(at_s=0.0)]) == eu.parties() == [own._replace(enrolled_at_s=0.0)]
+    other = party("eu-1")._replace(role=role)
+    eu.enrol(other)
+    assert eu.learn_parties([other._replace(enrolled_at_s=0.0)]) == []
 
 
 PARTIES = st.lists(
@@ -64,6 +93,7 @@ PARTIES = st.lists(
         st.floats(0.0, 4e9).map(lambda at_s: round(at_s, 6)),
     ),
     max_size=12,
+    unique_by=lambda one: (one.name, one.key),
 )
 
 
