@@ -6,7 +6,6 @@ An address is what one host has: of IPv6 the first 64 bits, because a host is gi
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from itertools import islice
 
 ADDRESSES_MAX = 4096  # or names, or keys, remembered without a connection; who is forgotten starts with a full bucket
 BURST_S = 5.0  # what a bucket holds, in seconds of its rate
@@ -75,7 +74,8 @@ class Admission:
         self._per_address_max = per_address_max
         self._rate_per_s, self._rate_per_address_per_s = rate_per_s, rate_per_address_per_s
         self._all: Bucket | None = None  # until the first one asks: the time comes with it
-        self._hosts: OrderedDict[str, _Host] = OrderedDict()  # the one that asked last is the last
+        self._hosts: dict[str, _Host] = {}  # with a connection
+        self._idle: OrderedDict[str, _Host] = OrderedDict()  # without one; the one that asked last is the last
         self.open = 0
 
     def admit(self, address: str, now_s: float) -> str | None:
@@ -93,31 +93,35 @@ class Admission:
         self._all = self._all or Bucket(self._rate_per_s, now_s)
         if not self._all.take(now_s):
             return "rate"
+        if host.open == 0:
+            self._hosts[key_of(address)] = self._idle.pop(key_of(address))
         host.open += 1
         self.open += 1
         return None
 
     def release(self, address: str) -> None:
         """Take note that an admitted connection is closed."""
-        self._hosts[key_of(address)].open -= 1
+        key = key_of(address)
+        host = self._hosts[key]
+        host.open -= 1
         self.open -= 1
+        if host.open == 0:
+            self._remember(key, self._hosts.pop(key))
 
     def _host(self, address: str, now_s: float) -> _Host:
         key = key_of(address)
         host = self._hosts.get(key)
         if host is None:
-            host = self._hosts[key] = _Host(Bucket(self._rate_per_address_per_s, now_s))
-            self._forget()
-        self._hosts.move_to_end(key)
+            host = self._idle.get(key) or _Host(Bucket(self._rate_per_address_per_s, now_s))
+            self._remember(key, host)
         return host
 
-    def _forget(self) -> None:
-        """Make room where addresses come and go; those with a connection stay, of which there are few enough."""
-        excess = len(self._hosts) - ADDRESSES_MAX - self.open
-        if excess > 0:
-            idle = (key for key, host in self._hosts.items() if host.open == 0)
-            for key in list(islice(idle, excess)):
-                del self._hosts[key]
+    def _remember(self, key: str, host: _Host) -> None:
+        """Keep a host without a connection, as the last to be forgotten where addresses come and go."""
+        self._idle[key] = host
+        self._idle.move_to_end(key)
+        if len(self._idle) > ADDRESSES_MAX:
+            self._idle.popitem(last=False)
 
 
 def key_of(address: str) -> str:

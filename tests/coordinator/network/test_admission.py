@@ -95,9 +95,30 @@ def test_memory_is_bounded_whatever_addresses_come() -> None:
         assert door.admit(f"10.0.0.{number}", 0.0) is None
     for number in range(3 * ADDRESSES_MAX):
         assert door.admit(f"2001:db8:{number:x}::1", 1.0) == "full"
-    assert len(door._hosts) <= ADDRESSES_MAX + 3
+    assert (len(door._hosts), len(door._idle)) == (3, ADDRESSES_MAX)
     door.release("10.0.0.1")  # is still known
     assert door.open == 2
+    assert (len(door._hosts), len(door._idle)) == (2, ADDRESSES_MAX)
+
+
+def test_who_makes_room_for_a_new_address_is_found_without_a_look_at_those_that_are_connected() -> None:
+    """A flood of new addresses must cost the same however many streams stand. Who has just left is kept longest."""
+    door = admission(connections_max=10)
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
+        assert door.admit(address, 0.0) is None
+    assert (list(door._hosts), list(door._idle)) == (["10.0.0.1", "10.0.0.2"], [])
+    door.release("10.0.0.1")
+    assert list(door._hosts) == ["10.0.0.1", "10.0.0.2"]
+    door.release("10.0.0.1")
+    door.release("10.0.0.2")
+    assert (list(door._hosts), list(door._idle)) == ([], ["10.0.0.1", "10.0.0.2"])
+    assert door.admit("10.0.0.2", 0.0) is None
+    door.release("10.0.0.2")
+    for number in range(ADDRESSES_MAX - 1):
+        door.admit(f"2001:db8:{number:x}::1", 0.0)
+        door.release(f"2001:db8:{number:x}::1")
+    assert "10.0.0.1" not in door._idle
+    assert "10.0.0.2" in door._idle
 
 
 def test_each_name_has_its_own_share_and_memory_is_bounded() -> None:
