@@ -172,12 +172,15 @@ class Desk:
         return token
 
     async def revoke(self, role: Role, name: str, key: str | None) -> list[Revocation]:
-        """Shut a party out: here at once, at the peers when they have asked.
+        """Shut a party out: here at once, at the peers when they have asked. Who was shut out before is on disk, too.
 
         Raises:
             Refusal: to be told to the operator.
         """
-        return await self._shut_out(self.registry.revoke(role, name, key))
+        revoked = self.registry.revoke(role, name, key)
+        if not revoked:
+            await self._written(lambda _: None)  # behind an earlier wish that may be on its way to the disk
+        return await self._shut_out(revoked)
 
     async def rename(self, role: Role, name: str, title: str) -> list[PartyRow]:
         """Give a party another title.

@@ -296,6 +296,25 @@ async def test_a_revocation_outlives_a_restart_and_ends_what_is_under_way(bench:
     assert restarted.desk.registry.digest == bench.desk.registry.digest
 
 
+async def test_a_second_wish_to_revoke_is_not_answered_before_the_first_is_on_disk(open_bench: OpenBench) -> None:
+    may_write = asyncio.Event()
+    may_write.set()
+
+    async def slow(function: Callable[[], Any]) -> Any:
+        await may_write.wait()
+        return function()
+
+    bench = await open_bench(run_in_thread=slow)
+    await join(bench, await bench.token(), make_key())
+    may_write.clear()
+    wishes = [asyncio.create_task(bench.desk.revoke("agent", "pi", None)) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(one.done() for one in wishes)
+    may_write.set()
+    assert [len(one) for one in await asyncio.gather(*wishes)] == [1, 0]
+
+
 async def test_who_loses_a_name_to_an_earlier_key_at_a_peer_is_ended(bench: Bench) -> None:
     late = shown(bench, await join(bench, await bench.token(), make_key()))
     (own,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
