@@ -73,6 +73,7 @@ class Registry:
         self._parties: dict[tuple[Role, str], dict[str, PartyRow]] = {}
         self._told: list[str] = []  # every party as peers are told of it
         self._revoked = set(revocations)
+        self._revoked_keys = {one.key for one in self._revoked}
         self._learnt_from: Counter[str] = Counter()  # by peer: revocations that were new
         self._revoked_texts = sorted(one.text() for one in self._revoked)
         self._digest: str | None = None
@@ -198,9 +199,10 @@ class Registry:
             raise Refusal("name", f"this join token is for {token.name!r}, not for {name!r}")
         name = name or token.name or f"device-{key[:10]}"
         known = self._parties.get((token.role, name), {}).get(key)
-        if Revocation(token.role, name, key) in self._revoked:
+        if key in self._revoked_keys:
             raise Refusal(
-                "revoked", f"{name!r} with this key was revoked: remove its identity folder to make a new key"
+                "revoked",
+                "this key was revoked, under this name or another: remove its identity folder to make a new key",
             )
         if known is not None and (_is_under_way(known, token) or known.expires_at_s - now_s > left_s_min):
             return Admission(known, known=True)
@@ -415,6 +417,7 @@ class Registry:
     def _take(self, new: list[Revocation]) -> list[Revocation]:
         for one in new:
             self._revoked.add(one)
+            self._revoked_keys.add(one.key)
             insort(self._revoked_texts, one.text())
             self._digest = None
         return new

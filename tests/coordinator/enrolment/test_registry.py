@@ -164,6 +164,19 @@ def test_a_revoked_name_can_be_had_by_a_new_key_and_not_by_the_old_one() -> None
     assert eu.refusal(caller()) == "the certificate of agent 'pi' was revoked"
 
 
+def test_a_revoked_key_joins_under_no_name_and_in_no_role() -> None:
+    eu, us = registry(), registry(revocations=[Revocation("agent", "pi", KEY)])
+    for one in (eu, us):
+        token(one, uses=2)
+        token(one, "11" * 8, role="coordinator")
+    eu.learn([Revocation("agent", "pi", KEY)], "us")
+    for one in (eu, us):
+        for name, of in (("other", "00" * 8), ("eu-2", "11" * 8)):
+            with refused("revoked", "under this name or another"):
+                join(one, name, KEY, of=of)
+        assert join(one, "other", OTHER_KEY).party.key == OTHER_KEY
+
+
 def test_a_join_token_may_be_for_one_name() -> None:
     eu = registry()
     token(eu, name="greenhouse-7")
