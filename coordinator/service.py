@@ -202,9 +202,15 @@ class Service:
             progress_timeout_s=config.limits.progress_timeout_s,
             rng=self._rng,
         )
+        url = self.url()
+
+        def coordinators() -> dict[str, str]:
+            """Return name and URL of those that agents may go to; a peer that was revoked is none."""
+            return ({} if url is None else {config.name: url}) | peers.serving_agents()
+
         initial, former = await self._first_model(bundle.initial_parameters(), peers)
         self.engine = Engine.open(
-            replace(config, url=self.url()),
+            replace(config, url=url),
             BundleReference(bundle.sha256, bundle.file_bytes),
             initial,
             Outlet(agents, peers),
@@ -221,7 +227,7 @@ class Service:
         self._parts.callback(self.housekeep)
         agents.region = peers.region = self.engine
         if self.credentials is not None:
-            self.desk = peers.enrolment = self._open_desk(self.credentials, agents, peers)
+            self.desk = peers.enrolment = self._open_desk(self.credentials, agents, coordinators)
         self.metrics.status = self.engine.status
 
         evaluator: Evaluator | None = None
@@ -236,6 +242,7 @@ class Service:
                 "drained": self._ready and not agents.takes_agents,
                 "recipe": config.recipe if isinstance(config.recipe, str) else config.recipe.name,
                 "bundle": {"sha256": bundle.sha256, "task": bundle.manifest.name},
+                "coordinators": coordinators(),
                 "countable": bundle.manifest.label.countable,
                 "uptime_s": asyncio.get_running_loop().time() - self._started_at_s,
                 "evaluations": msgspec.to_builtins(evaluator.latest) if evaluator else {},
@@ -361,9 +368,9 @@ class Service:
         self._parts.callback(path.unlink, missing_ok=True)
         _write_port(path, self.port)
 
-    def _open_desk(self, credentials: Credentials, agents: Agents, peers: Peers) -> Desk:
+    def _open_desk(self, credentials: Credentials, agents: Agents, coordinators: Callable[[], dict[str, str]]) -> Desk:
         """Open enrolment; behind the engine, whose lock holds for its database too."""
-        config, url = self._config, self.url()
+        config = self._config
         desk = open_desk(
             config.state_dir,
             credentials.folder,
@@ -371,7 +378,7 @@ class Service:
             region=config.region,
             run_in_thread=self._enrolment,
             wall_clock=self._wall_clock,
-            coordinators=lambda: ({} if url is None else {config.name: url}) | peers.serving_agents(),
+            coordinators=coordinators,
             revoked=agents.end_revoked,
             device_certificate_s=config.enrolment.device_certificate_s,
             open_database=self._open_database,

@@ -16,8 +16,8 @@ NEARER = 0.7  # a coordinator is nearer than another whose round trip takes so m
 SLACK_S = 0.005  # and less by this; of those as near as the nearest, the configuration's order decides
 STEADY_ROUNDS = 3  # of measurements in a row, before a stream that stands is left for a nearer coordinator
 SPREAD_S = 1.0  # full jitter before the first attempt elsewhere: a region's devices lose their coordinator at once
-LEARNED_MAX = 64  # beside the configuration's; of more, the earliest that are named no more are forgotten
-FORGET_ROUNDS = 4000  # without an answer, of one that is named no more: about a day at the default `limits.probe_s`
+LEARNED_MAX = 16  # beside the configuration's; of more, the earliest that are named no more are forgotten
+FORGET_ROUNDS = 4000  # of measurements: about a day at the default `limits.probe_s`
 RETURN_MAX_S = 3600.0  # largest bound of the wait before a stream is left for one that failed again and again
 
 
@@ -30,6 +30,7 @@ class _Coordinator:
     down: bool = False  # it did not answer when it was asked last
     not_before_s: float = 0.0  # it asked for that, or did not answer
     silent_rounds: int = 0  # of measurements, since its last answer
+    unnamed_rounds: int = 0  # of measurements, since a coordinator named it last
     shuts_out: bool = False  # what it said last of this device's certificate: that it was revoked
     return_at_s: float = 0.0  # it was left for another one: one that answers may still refuse every stream
 
@@ -70,7 +71,8 @@ class ChoiceOfCoordinator:
     def learned(self, urls: Iterable[str]) -> None:
         """Take note of the coordinators that one of them names; they come behind those that are known.
 
-        Others that were named before stay, as far as there is room: it may only not have heard of them yet.
+        Others that were named before stay, as far as there is room, for when no other is up: it may only not have heard
+        of them yet. Or one of them was revoked: so they are not preferred to anybody, and forgotten in the end.
         """
         named = dict.fromkeys(url.rstrip("/") for url in urls)
         self._named = frozenset(islice((url for url in named if url not in self._configured), LEARNED_MAX))
@@ -78,25 +80,25 @@ class ChoiceOfCoordinator:
             if url in self._named and url not in self._known:
                 self._known[url] = self._new(url)
         excess = len(self._known) - len(self._configured) - LEARNED_MAX
-        for url in list(islice(filter(self._forgettable, self._known), max(0, excess))):
+        spare = (one.url for one in self._known.values() if not self._is_listed(one) and one is not self._present)
+        for url in list(islice(spare, max(0, excess))):
             del self._known[url]
 
     def measured(self, round_trips_s: Mapping[str, float | None]) -> None:
         """Take in a round of measurements by URL; None: no answer. Of those that are unknown by now, nothing is kept.
 
-        One that is neither configured nor named any more is forgotten when it has not answered for long.
+        One that is neither configured nor named any more is forgotten after `FORGET_ROUNDS`.
         """
         for url, round_trip_s in round_trips_s.items():
             one = self._known.get(url)
             if one is None:
                 continue
             one.down = round_trip_s is None
+            one.silent_rounds = one.silent_rounds + 1 if round_trip_s is None else 0
             if round_trip_s is not None:
                 one.round_trips_s.append(round_trip_s)
-                one.silent_rounds = 0
-                continue
-            one.silent_rounds += 1
-            if one.silent_rounds >= FORGET_ROUNDS and self._forgettable(url):
+            one.unnamed_rounds = 0 if self._is_listed(one) else one.unnamed_rounds + 1
+            if one.unnamed_rounds >= FORGET_ROUNDS and one is not self._present:
                 del self._known[url]
 
     def shut_out(self) -> bool:
@@ -121,7 +123,7 @@ class ChoiceOfCoordinator:
 
         Ask once behind each round of measurements. A coordinator that takes no more agents keeps those that it has.
         """
-        up = [one.url for one in self._up(now_s) if one.return_at_s <= now_s]
+        up = [one.url for one in self._up(now_s) if one.return_at_s <= now_s and self._is_listed(one)]
         best = _nearest([one for one in self._known.values() if one.url in up or one is self._present])
         if best is None or best is self._present:
             self._nearer, self._rounds = None, 0
@@ -160,8 +162,9 @@ class ChoiceOfCoordinator:
         backoff = Backoff(self._min_s, self._max_s, self._rng)
         return _Coordinator(url, backoff, Backoff(self._max_s, max(self._max_s, RETURN_MAX_S), self._rng))
 
-    def _forgettable(self, url: str) -> bool:
-        return url not in self._configured and url not in self._named and url != self._present.url
+    def _is_listed(self, one: _Coordinator) -> bool:
+        """Return whether the configuration or the newest list that a coordinator gave names it."""
+        return one.url in self._configured or one.url in self._named
 
     def _go_to(self, one: _Coordinator) -> None:
         self._present, self._nearer, self._rounds = one, None, 0
@@ -171,8 +174,12 @@ class ChoiceOfCoordinator:
         return [one for one in self._known.values() if not one.down and one.not_before_s <= now_s]
 
     def _preferred(self, now_s: float) -> _Coordinator | None:
-        """Return where to go without a stream; to one that failed lately only where no other is up. None: nobody is."""
+        """Return where to go without a stream; None: nobody is up.
+
+        Only where no other is up it is one that nobody names any more, or else one that failed lately.
+        """
         up = self._up(now_s)
+        up = [one for one in up if self._is_listed(one)] or up
         return _nearest([one for one in up if one.return_at_s <= now_s] or up)
 
 

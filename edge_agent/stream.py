@@ -12,11 +12,13 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.backoff import Backoff
 from edge_agent.choice_of_coordinator import ChoiceOfCoordinator
 from edge_agent.events import Connected, Disconnected, Event, Received
+from edge_agent.named_coordinators import named_coordinators
 from edge_agent.opening_limit import OpeningLimit
 from edge_agent.outbox import Update
 from edge_agent.progress import ByteCounter, KernelBytes
@@ -45,6 +47,7 @@ STREAM_PATH = "/v1/agents/stream"
 UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that nothing moves, and delay heartbeats
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
 UPLOAD_RATE_S = 600.0  # so long a measured rate holds
+ASK_ROUNDS = 120  # of measurements, between two questions which coordinators there are: about three quarters of an hour
 CLOSE_S = 2.0  # grace for a closing handshake
 
 log = logging.getLogger(__name__)
@@ -176,10 +179,15 @@ class Stream:
             await asyncio.sleep(wait_s)
 
     async def _probe(self, session: "aiohttp.ClientSession") -> None:
-        """Measure the ways to all coordinators now and then, and leave the present one for one that is nearer."""
-        while True:
+        """Measure the ways to all coordinators now and then, and leave the present one for one that is nearer.
+
+        The present one is asked now and then which ones there are: a coordinator that was revoked is named no more.
+        """
+        for number in count(1):
             await asyncio.sleep(self._probe_in_s())
             await self._measure(session)
+            if number % ASK_ROUNDS == 0 and (named := await named_coordinators(session, self.url)) is not None:
+                self.learn(named)
             now_s = asyncio.get_running_loop().time()
             if self.connection is not None and not self._moving and self._choice.moves(now_s):
                 self._moving = True

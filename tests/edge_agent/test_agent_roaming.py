@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.device import Device
 from edge_agent.device_setup import Memory
 from edge_agent.events import Connected, Disconnected, Event, Received, SaveTask, SendUpdate, SetModel, UpdateStored
+from edge_agent.named_coordinators import named_coordinators
 from edge_agent.outbox import Update
 from edge_agent.store import Store, StoredModel
 from edge_agent.stream import Stream, StreamLimits, _offers
@@ -217,6 +219,29 @@ async def test_a_certificate_is_renewed_by_any_coordinator_that_is_known(
     home = await serve(name="home", others={"other": other.url})
     async with running(agent_config(home.url)):
         await home.until(lambda: told[0]() == [home.url, other.url] if told else False)
+
+
+async def test_which_coordinators_there_are_is_asked_for_while_a_stream_stands(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS", 2)
+    other = await serve(name="other")
+    home = await serve(name="home", others={"other": other.url})
+    async with streaming(home.url, accepts=lambda url: url == other.url) as (stream, _):
+        await home.until(lambda: stream.urls == [home.url, other.url])
+        assert stands(stream, home)
+
+
+@pytest.mark.parametrize(
+    "about", [b"", b"[]", b"{}", b'{"coordinators": {"a": 1}}', b"\xff", b" " * (65 << 10) + b"{}"]
+)
+async def test_what_is_no_list_of_coordinators_changes_nothing(serve: Any, about: bytes) -> None:
+    home = await serve(name="home", about=about)
+    async with aiohttp.ClientSession() as session:
+        assert await named_coordinators(session, home.url) is None
+        assert await named_coordinators(session, home.url + "/none") is None
+        home.about = b'{"coordinators": {"us": "https://us"}, "more": 1}'
+        assert await named_coordinators(session, home.url) == {"us": "https://us"}
 
 
 async def test_streams_that_take_long_to_open_do_open(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,16 +280,45 @@ def test_of_many_that_are_named_the_last_are_kept_and_never_the_present_one_forg
     assert learned(1)[0] not in chosen.urls
 
 
-def test_one_that_is_named_no_more_is_forgotten_when_it_is_long_silent() -> None:
-    chosen, (gone, busy, named) = choice(HOME, NEAR), learned(1, 2, 3)
-    chosen.learned([gone, busy, named])
+def test_one_that_is_named_no_more_is_forgotten_in_the_end_whether_it_answers_or_not() -> None:
+    chosen, (gone, answering, named, again) = choice(HOME, NEAR), learned(1, 2, 3, 4)
+    chosen.learned([gone, answering, named, again])
     chosen.learned([named])
+    everybody = [HOME, NEAR, gone, answering, named, again]
     for number in range(FORGET_ROUNDS):
-        assert chosen.urls == [HOME, NEAR, gone, busy, named]
-        answers = number == FORGET_ROUNDS // 2
-        chosen.measured({HOME: 0.1, NEAR: None, gone: None, busy: 0.1 if answers else None, named: None})
-    chosen.measured({busy: None})
-    assert chosen.urls == [HOME, NEAR, busy, named]
+        assert chosen.urls == everybody
+        if number in {FORGET_ROUNDS - 2, FORGET_ROUNDS - 1}:
+            chosen.learned([named] if number % 2 else [named, again])
+        chosen.measured({HOME: 0.1, NEAR: None, gone: None, answering: 0.1, named: None, again: 0.1})
+    assert chosen.urls == [HOME, NEAR, named, again]
+
+
+def test_nobody_goes_to_one_that_is_named_no_more_while_another_one_is_up() -> None:
+    """It may have been revoked, and stand nearer than all others."""
+    chosen, (revoked, other) = choice(HOME), learned(1, 2)
+    chosen.learned([revoked, other])
+    chosen.learned([other])
+    for _ in range(STEADY_ROUNDS + 1):
+        chosen.measured({HOME: 0.1, revoked: 0.001, other: 0.2})
+        assert not chosen.moves(0.0)
+    chosen.begin(0.0)
+    assert chosen.url == HOME
+    lost(chosen, 0.0)
+    assert chosen.url == other
+    chosen.measured({HOME: None, revoked: 0.001, other: None})
+    lost(chosen, 100.0)
+    assert chosen.url == revoked
+
+
+def test_one_that_is_named_no_more_is_kept_while_its_stream_stands() -> None:
+    chosen, (present,) = choice(HOME), learned(1)
+    chosen.learned([present])
+    chosen.measured({HOME: None, present: 0.1})
+    chosen.begin(0.0)
+    chosen.learned([])
+    for _ in range(FORGET_ROUNDS + 1):
+        chosen.measured({HOME: None, present: 0.1})
+    assert (chosen.url, chosen.urls) == (present, [HOME, present])
 
 
 def test_a_lone_coordinator_is_believed_that_a_device_is_shut_out() -> None:

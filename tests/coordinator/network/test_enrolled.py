@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 
 from coordinator import peers as peers_module
+from coordinator import roaming
 from coordinator import stream as streams
 from coordinator.enrolment.operator import Operator
 from coordinator.events import DeviceDisconnected, Event, TrafficCounted
 from skerry import joining
 from skerry.identity import tls
-from skerry.identity.certificate import fingerprint
+from skerry.identity.certificate import fingerprint, key_sha256
 from skerry.identity.join_token import JoinToken, secret_sha256
 from skerry.identity.key_file import IdentityFolder
 from skerry.protocol import sparse
@@ -24,6 +25,7 @@ from skerry.protocol.messages import Refused
 from skerry.vector import SparseVector
 from tests.coordinator.network.conftest import Device
 from tests.coordinator.network.test_coordinator_tls import Parties
+from tests.identity.parties import certificate_of
 
 Start = Callable[..., Awaitable[Any]]
 
@@ -198,6 +200,37 @@ async def test_who_is_shut_out_in_one_region_is_shut_out_in_all(
     assert refused.reason == "revoked"
     assert us.service.desk.digest == eu.service.desk.digest
     assert await refusal(stack, identity, us.url) == (403, "revoked")
+
+
+async def test_devices_are_told_no_more_of_a_coordinator_that_was_revoked(
+    begin: Start,
+    parties: Parties,
+    connect: Any,
+    stack: AsyncExitStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither in a welcome, nor when they ask."""
+    monkeypatch.setattr(peers_module, "POLL_S", 0.02)
+    monkeypatch.setattr(roaming, "ALIVE_S", 0.5)
+    urls = {name: f"https://{name}.example.org:1" for name in ("eu", "us")}
+    us = await begin("us", url=urls["us"])
+    eu = await begin("eu", url=urls["eu"], peers={"us": us.url})
+    identity = await enrol(parties, eu.url, "pi-1", tmp_path / "pi-1")
+    session = await parties.session(identity)
+
+    async def named() -> list[Any]:
+        welcome = (await stream(stack, connect, identity, eu.url, "pi-1")).welcome
+        async with session.get(f"{eu.url}/v1/region") as response:
+            return [welcome.coordinators, (await response.json())["coordinators"]]
+
+    async with asyncio.timeout(20):
+        while await named() != [urls, urls]:
+            pass  # eu has not heard of us yet
+        key = key_sha256(certificate_of(parties.party("coordinator", "us")).public_key())
+        await operate(parties, eu.url, "/v1/admin/devices/us/revoke", {"role": "coordinator", "key": key})
+        while await named() != [{"eu": urls["eu"]}] * 2:
+            pass
 
 
 async def test_a_second_key_under_an_enrolled_name_is_not_served(
