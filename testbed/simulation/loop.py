@@ -104,7 +104,7 @@ def _nothing() -> None:
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module."""
 
-    _ready: deque[asyncio.Handle]
+    _ready: deque["_Handle | _TimerHandle"]
     _closed: bool
     _stopping: bool
     _thread_id: int | None
@@ -176,8 +176,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             turns += 1
             if not ready and not self._stopping and self._jump():
                 turns = 0
-            timers = self._timers
-            while timers and timers[0][0] <= self._now_s:
+            timers, now_s = self._timers, self._now_s
+            while timers and timers[0][0] <= now_s:
                 timer = heappop(timers)[2]
                 timer._scheduled = False
                 if timer._cancelled:
@@ -191,12 +191,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 )
             for _ in range(len(ready)):
                 handle = next_handle()
-                if not handle._cancelled:
-                    handle._run()
-                    if self.callback_run is not None:
-                        self.callback_run(handle._context)  # type: ignore[attr-defined]
+                if handle._cancelled:
+                    continue
+                try:  # as `Handle._run` does, without a call of it
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._failed(handle, error)
+                if self.callback_run is not None:
+                    self.callback_run(handle._context)
             if self._stopping:
                 return
+
+    def _failed(self, handle: asyncio.Handle, error: BaseException) -> None:
+        """Tell what a callback raised."""
+        told = {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
+        self.call_exception_handler(told)
 
     def _jump(self) -> bool:
         """Let time pass until the next timer; return whether any has passed."""

@@ -27,7 +27,11 @@ class WorkInline:
         loop, disk = asyncio.get_running_loop(), self._disk
         future: asyncio.Future[T] = loop.create_future()
         write = disk.begin()
-        settle = _outcome(work, future)
+        settle: Callable[[], None]
+        try:
+            settle = partial(future.set_result, work())
+        except Exception as error:
+            settle = partial(future.set_exception, error)
 
         due_s = disk.done(write, loop.time())
         if not write:
@@ -41,14 +45,6 @@ class WorkInline:
 
         loop.call_at(due_s, end)
         return future
-
-
-def _outcome(work: Callable[[], T], future: asyncio.Future[T]) -> Callable[[], None]:
-    try:
-        result = work()
-    except Exception as error:
-        return partial(future.set_exception, error)
-    return partial(future.set_result, result)
 
 
 class TrainingTime:
