@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
@@ -118,7 +118,7 @@ class Api:
 
     async def _stamp(self, _: web.Request, response: web.StreamResponse) -> None:
         """Say the time as this coordinator knows it: `skerry-agent doctor` compares clocks by it."""
-        response.headers["Date"] = formatdate(self._wall_clock(), usegmt=True)
+        response.headers["Date"] = _http_date(int(self._wall_clock()))
         if isinstance(response, web.FileResponse):  # the bundle is what it contains, whenever its file was made
             response.last_modified = None
             response.etag = self._bundle.sha256
@@ -345,6 +345,12 @@ def _decode(body: bytes, kind: type[T]) -> T:
 def _encoded(answer: Answer) -> bytes:
     assert not isinstance(answer, bool), "only operators are answered so"
     return frames.encode(answer)
+
+
+@lru_cache(maxsize=4)
+def _http_date(second: int) -> str:
+    """Return Unix time as in a Date header; most answers of a busy coordinator are of one second."""
+    return formatdate(second, usegmt=True)
 
 
 def _digest(values: Float32) -> str:
