@@ -13,7 +13,9 @@ from skerry.vector import Float32
 
 FLOAT16_MAX = 65504.0
 INT8_MAX = 127
-_FLOAT32_TINY = np.finfo(np.float32).smallest_normal
+# Bits of positive floats are in the order of the floats: the least normal one, and the largest over INT8_MAX.
+_SCALE_BITS_MIN = int(np.finfo(np.float32).smallest_normal.view(np.uint32))
+_SCALE_BITS_MAX = int(np.float32(np.finfo(np.float32).max / INT8_MAX).view(np.uint32))
 _SCALE_MASK = np.uint32(0xFFFFFF80)  # a float32 without the seven lowest bits of its significand
 
 
@@ -40,24 +42,22 @@ def int8_scale(values: Float32) -> np.float32:
     """
     if len(values) == 0:
         return np.float32(0.0)
-    magnitude = max(np.float32(values.max()), np.float32(-values.min()))
-    scale = (magnitude / np.float32(INT8_MAX)).view(np.uint32) & _SCALE_MASK
-    return scale.view(np.float32) if is_int8_scale(scale.view(np.float32)) else np.float32(0.0)
+    magnitude: np.float32 = max(np.maximum.reduce(values), -np.minimum.reduce(values))
+    scale: np.float32 = ((magnitude / np.float32(INT8_MAX)).view(np.uint32) & _SCALE_MASK).view(np.float32)
+    return scale if is_int8_scale(scale) else np.float32(0.0)
 
 
 def is_int8_scale(scale: np.float32) -> bool:
     """Say whether `scale` is one that `int8_scale` can return: zero, or normal and finite in 17 significant bits."""
     bits = int(scale.view(np.uint32))
-    if bits == 0:
-        return True
-    return not bits & 0x7F and bool(_FLOAT32_TINY <= scale <= np.float32(np.finfo(np.float32).max / INT8_MAX))
+    return bits == 0 or (not bits & 0x7F and _SCALE_BITS_MIN <= bits <= _SCALE_BITS_MAX)
 
 
 def to_int8(values: Float32, scale: np.float32) -> npt.NDArray[np.int8]:
     """Return the nearest multiples of `scale`, ties to even, in -127..127; symmetric, so that -128 never occurs."""
     if scale == 0.0:
         return np.zeros(len(values), np.int8)
-    steps: Float32 = np.clip(np.rint(values / scale), -INT8_MAX, INT8_MAX)
+    steps: Float32 = np.minimum(np.maximum(np.rint(values / scale), -INT8_MAX), INT8_MAX)  # see `to_float16`
     return steps.astype(np.int8)
 
 
