@@ -1,7 +1,8 @@
 """The effects of a group of events, and the one transaction that they need. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from coordinator.events import (
     Buffer,
@@ -26,13 +27,12 @@ from coordinator.store import Batch, EvaluationRow, JournalRow, PublicationRow, 
 from skerry.vector import SparseVector
 
 
-@dataclass(slots=True)
-class Group:
+class Group(msgspec.Struct):
     """Effects that become durable together."""
 
     effects: Sequence[Effect]
-    batch: Batch = field(default_factory=Batch)
-    vectors: dict[int, SparseVector] = field(default_factory=dict)  # by position: the updates that arrived
+    batch: Batch = msgspec.field(default_factory=Batch)
+    vectors: dict[int, SparseVector] = {}  # by position: the updates that arrived
     publishes: bool = False  # a publication is among the effects; its row is made when the model is known
 
 

@@ -1,7 +1,8 @@
 """A region's guard at work: which of its devices' updates are let in, and what of that goes to disk. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from coordinator.downlink import Downlink
 from coordinator.events import Alarm, Effect, Malformed, RejectReason, SaveConduct, UpdateArrived
@@ -12,13 +13,12 @@ from skerry.vector import SparseVector
 OUTLIERS_SINCE_MINOR = 1  # of the protocol: older agents do not know the reasons of a guard
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """What the guard says of an update."""
 
     factor: float = 1.0  # that its weight is multiplied with
     fault: Malformed | None = None  # None: it counts
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[Effect] = []
 
 
 class Guarding:

@@ -5,7 +5,6 @@ decided elsewhere.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,21 +180,20 @@ class Cut(NamedTuple):
     checkpoints: tuple[int, ...]  # versions whose files are about to be removed
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Everything that one transaction writes."""
 
-    journal: list[JournalRow] = field(default_factory=list)
-    releases: list[ReleaseRow] = field(default_factory=list)
-    dropped: list[int] = field(default_factory=list)  # positions of updates that were held
-    publications: list[PublicationRow] = field(default_factory=list)
-    ledger: list[LedgerEntry] = field(default_factory=list)
+    journal: list[JournalRow] = []
+    releases: list[ReleaseRow] = []
+    dropped: list[int] = []  # positions of updates that were held
+    publications: list[PublicationRow] = []
+    ledger: list[LedgerEntry] = []
     token: TokenState | None = None
-    rules: dict[type[RuleState], RuleState] = field(default_factory=dict)
-    telemetry: dict[str, tuple[float, Telemetry]] = field(default_factory=dict)
-    conducts: dict[str, Conduct] = field(default_factory=dict)
-    evaluations: list[EvaluationRow] = field(default_factory=list)
-    traffic: list[TrafficRow] = field(default_factory=list)
+    rules: dict[type[RuleState], RuleState] = {}
+    telemetry: dict[str, tuple[float, Telemetry]] = {}
+    conducts: dict[str, Conduct] = {}
+    evaluations: list[EvaluationRow] = []
+    traffic: list[TrafficRow] = []
     checkpoint: CheckpointRow | None = None
     cut: Cut | None = None
 

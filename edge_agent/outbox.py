@@ -6,9 +6,9 @@ returns to it from updates of before: see `skerry.algorithms.error_feedback.fade
 and it never changes an array in place: whoever has been given one may read it from any thread.
 """
 
-from dataclasses import dataclass, replace
-
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from skerry.algorithms.error_feedback import compress_with_error_feedback, fade, lasting_share, restore
 from skerry.algorithms.uplink import Uplink
@@ -18,8 +18,7 @@ from skerry.values import ValueEncoding
 from skerry.vector import Float32, Layout, SparseVector
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """One update as it stands in the outbox. `event` and `settled_event` order what happened to the residual."""
 
     sequence: int

@@ -1,6 +1,6 @@
 """How an update is cut into parts, and with which one it goes on. Pure arithmetic."""
 
-from dataclasses import dataclass
+import msgspec
 
 from edge_agent.events import UpdateStored
 from skerry.protocol.limits import PARTS_MAX, PAYLOAD_BYTES_MAX
@@ -13,8 +13,7 @@ class UpdateTooLarge(Exception):  # noqa: N818 - the world's fault, and answered
     """No coordinator, or not this one, takes an update of this size."""
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingUpdate:
+class WaitingUpdate(msgspec.Struct, frozen=True):
     """A stored update without an answer."""
 
     payload_bytes: int

@@ -3,7 +3,6 @@
 Pure numpy: no I/O, no clock.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Annotated
@@ -75,8 +74,7 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         return self.size - self.trainable_size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SparseVector:
+class SparseVector(msgspec.Struct, frozen=True, eq=False):
     """Some entries of a vector of `size` entries; what is not named is zero, or unchanged, as the context says.
 
     Invariants (the codec checks them on everything that comes from outside): `indices` strictly ascending, in

@@ -8,8 +8,7 @@ fill bytes from the lowest.
 For gaps of random top-k choices this takes within 1 % of log2 C(n, k) bits; r = 0 is a bitmap.
 """
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,13 +22,13 @@ _FIELD_BYTES = [np.arange(8) * r >> 3 for r in range(PARAMETER_MAX + 1)]
 _FIELD_SHIFTS = [(np.arange(8) * r & 7).astype(np.uint32) for r in range(PARAMETER_MAX + 1)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RiceCode:
+class RiceCode(msgspec.Struct, frozen=True, eq=False):
     """Gaps and the parameter that codes them in the fewest bits."""
 
     parameter: int
     gaps: Indices  # int64, shape (k,)
     quotients: Indices  # gaps >> parameter
+    bits: int  # length of both streams without the padding of each to whole bytes
 
     @classmethod
     def of(cls, indices: Indices) -> "RiceCode":
@@ -56,12 +55,7 @@ class RiceCode:
                 if (other_bits := _bits(others, parameter + step)) >= bits:
                     break
                 parameter, quotients, bits = parameter + step, others, other_bits
-        return cls(parameter, gaps, quotients)
-
-    @property
-    def bits(self) -> int:
-        """Length of both streams without the padding of each to whole bytes."""
-        return _bits(self.quotients, self.parameter)
+        return cls(parameter, gaps, quotients, bits)
 
     def pack(self) -> bytes:
         """Return the low bits and behind them the quotients, each stream padded with zero bits to whole bytes."""

@@ -5,12 +5,12 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edge_agent.outbox import Outbox, Update
 from edge_agent.store import FILE_NAME, Store, Stored, StoredHead, StoredModel

@@ -1,7 +1,6 @@
 """What may be written in an hour; and that what is counted is what a real database writes."""
 
 import os
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge_agent.board import Board
 from edge_agent.config import Limits

@@ -5,13 +5,12 @@ import hashlib
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edge_agent import status
 from edge_agent.config import AgentConfig, Data
@@ -166,7 +165,7 @@ async def test_a_large_update_goes_on_where_the_link_was_cut(
     serve: Serve, agent_config: MakeConfig, running: Running
 ) -> None:
     coordinator = await serve(part_bytes_max=1024, cut_after_parts=3)
-    coordinator.stages = msgspec.structs.replace(coordinator.stages, uplink=Dense())
+    coordinator.stages = replace(coordinator.stages, uplink=Dense())
     config = agent_config(coordinator.url)
     async with running(config):
         await coordinator.until(lambda: 2 in coordinator.journal)
@@ -180,7 +179,7 @@ async def test_an_update_of_too_many_parts_does_not_end_the_agent(
 ) -> None:
     """The update is in the outbox when the agent starts again: it must not crash for ever."""
     coordinator = await serve(part_bytes_max=1)
-    coordinator.stages = msgspec.structs.replace(coordinator.stages, uplink=Dense())
+    coordinator.stages = replace(coordinator.stages, uplink=Dense())
     config = agent_config(coordinator.url)
     for _ in range(2):
         async with running(config):
@@ -214,7 +213,7 @@ async def test_of_an_update_that_is_rejected_with_its_first_part_the_rest_is_not
     serve: Serve, agent_config: MakeConfig, running: Running
 ) -> None:
     coordinator = await serve(part_bytes_max=8 << 10, rejects_first_parts=True)
-    coordinator.stages = msgspec.structs.replace(coordinator.stages, uplink=Dense())
+    coordinator.stages = replace(coordinator.stages, uplink=Dense())
     async with running(agent_config(coordinator.url)):
         await coordinator.until(lambda: any(offered.sequence == 9 for offered in coordinator.offered))
     parts = [[one.part for one in coordinator.offered if one.sequence == sequence] for sequence in range(1, 9)]
@@ -360,7 +359,7 @@ async def test_a_task_that_the_data_do_not_fit_is_told_and_tried_again(
     file = tmp_path / "mine.npz"
     np.savez(file, x=np.zeros((10, 7), np.float32), y=np.zeros(10, np.int64))
     config = agent_config(coordinator.url)
-    config = msgspec.structs.replace(config, data=Data(f"npz:{file}"))
+    config = replace(config, data=Data(f"npz:{file}"))
     async with running(config):
         await coordinator.until(lambda: bool(coordinator.telemetry))
         await coordinator.offer(whole=True)  # comes too early, and again when it can be used
@@ -381,7 +380,7 @@ async def test_a_task_that_the_data_do_not_fit_is_told_and_tried_again(
 async def test_a_data_set_that_is_not_there_ends_the_agent_at_its_start(
     agent_config: MakeConfig, tmp_path: Path, running: Running
 ) -> None:
-    config = msgspec.structs.replace(agent_config("http://127.0.0.1:9"), data=Data(f"npz:{tmp_path / 'none.npz'}"))
+    config = replace(agent_config("http://127.0.0.1:9"), data=Data(f"npz:{tmp_path / 'none.npz'}"))
     with pytest.raises(DataError, match=r"none\.npz"):
         async with running(config) as task:
             await asyncio.wait([task], timeout=20)

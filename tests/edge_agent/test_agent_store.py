@@ -1,9 +1,9 @@
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edge_agent.outbox import Update
 from edge_agent.store import Store, StoredModel

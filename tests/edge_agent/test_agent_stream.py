@@ -1,16 +1,17 @@
 """The stream alone, on real sockets that are slow, dead or full of nonsense."""
 
 import asyncio
+import dataclasses
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edge_agent.backoff import Backoff
 from edge_agent.events import Connected, Disconnected, Event, Received
@@ -271,7 +272,7 @@ class NoWaits(random.Random):
 async def test_waits_grow_where_streams_end_right_behind_the_welcome(serve: Serve) -> None:
     """And shrink again after an update that was taken, or a stream that lasted."""
     coordinator = await serve(offers_models=False)
-    limits = replace(QUICK, reconnect_min_s=0.01, reconnect_max_s=0.3)
+    limits = dataclasses.replace(QUICK, reconnect_min_s=0.01, reconnect_max_s=0.3)
     rng = NoWaits()
 
     async def end_next(number: int) -> None:
