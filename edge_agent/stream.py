@@ -47,7 +47,7 @@ STREAM_PATH = "/v1/agents/stream"
 UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that nothing moves, and delay heartbeats
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
 UPLOAD_RATE_S = 600.0  # so long a measured rate holds
-ASK_ROUNDS = 120  # of measurements, between two questions which coordinators there are: about three quarters of an hour
+ASK_ROUNDS = 20  # of measurements, between two questions which coordinators there are: some eight minutes
 CLOSE_S = 2.0  # grace for a closing handshake
 
 log = logging.getLogger(__name__)
