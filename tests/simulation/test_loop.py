@@ -114,6 +114,40 @@ def test_timers_that_have_fired_do_not_count_as_cancelled() -> None:
     assert run(main(), seed=1) == 0
 
 
+def test_what_a_callback_raises_is_told_and_the_others_are_called() -> None:
+    class ToldError(Exception):
+        pass
+
+    async def main() -> tuple[list[dict[str, Any]], asyncio.Handle]:
+        loop = asyncio.get_running_loop()
+        told: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        after = asyncio.Event()
+
+        def fail() -> None:
+            raise ToldError
+
+        handle = loop.call_soon(fail)
+        loop.call_soon(after.set)
+        await after.wait()
+        return told, handle
+
+    told, handle = run(main(), seed=1)
+    assert [type(one["exception"]) for one in told] == [ToldError]
+    assert told[0]["handle"] is handle
+    assert "fail" in told[0]["message"]
+
+
+def test_an_exit_from_a_callback_ends_the_run() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.sleep(1.0)
+
+    with pytest.raises(SystemExit) as ended:
+        run(main(), seed=1)
+    assert ended.value.code == 3
+
+
 def test_a_deadlock_names_what_waits() -> None:
     async def main() -> None:
         async def starving() -> None:
