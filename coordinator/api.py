@@ -18,7 +18,15 @@ from coordinator.admission import Allowances
 from coordinator.authorization import caller_of
 from coordinator.engine import EngineStatus, ModelSnapshot
 from coordinator.enrolment.registry import Registry
-from coordinator.events import Answer, DeviceReleased, LedgerAsked, Malformed, PeerModelArrived, TokenArrived
+from coordinator.events import (
+    Answer,
+    DeviceReleased,
+    LedgerAsked,
+    Malformed,
+    PeerAdmitted,
+    PeerModelArrived,
+    TokenArrived,
+)
 from coordinator.intake import read_vector
 from coordinator.metrics import CONTENT_TYPE, Metrics
 from coordinator.model_state import Replica
@@ -50,7 +58,7 @@ class Region(Protocol):
     def size(self) -> int:
         """Entries of the model."""
 
-    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked | DeviceReleased) -> Answer:
+    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked | DeviceReleased | PeerAdmitted) -> Answer:
         """Hand over a peer's message, or an operator's wish; return the answer once it may be sent."""
 
     def model(self, kind: Literal["regional", "federated"] = "regional") -> ModelSnapshot:
@@ -110,6 +118,7 @@ class Api:
         application.router.add_get("/v1/region", self.tell_party)
         application.router.add_get("/v1/admin/status", self.tell_operator)
         application.router.add_post("/v1/admin/devices/{device}/release", self.release_device)
+        application.router.add_post("/v1/admin/peers/{peer}/admit", self.admit_peer)
         application.router.add_post("/v1/admin/drain", partial(self.drain, agents))
         application.router.add_get("/healthz", self.tell_health)
         application.router.add_get("/readyz", self.tell_readiness)
@@ -311,6 +320,17 @@ class Api:
         if not released:
             raise web.HTTPNotFound(text=f"device {device!r} is not in quarantine here")
         return web.Response(text=json.dumps({"released": device}), content_type="application/json")
+
+    async def admit_peer(self, request: web.Request) -> web.Response:
+        """Let a peer's models be merged again; answered once that is on disk."""
+        peer = request.match_info["peer"]
+        try:
+            admitted = await self._region.ask(PeerAdmitted(peer))
+        except StorageError as error:
+            raise web.HTTPServiceUnavailable(text=str(error)) from None
+        if not admitted:
+            raise web.HTTPNotFound(text=f"the model of peer {peer!r} is not refused here")
+        return web.Response(text=json.dumps({"admitted": peer}), content_type="application/json")
 
     async def drain(self, agents: Agents, request: web.Request) -> web.Response:
         """Send the agents elsewhere, for good: a restart takes them again. Peers are served as before."""

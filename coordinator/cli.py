@@ -81,6 +81,7 @@ for command in (
     identity_commands.join,
     operator_commands.token,
     operator_commands.devices,
+    operator_commands.peers,
     operator_commands.drain,
 ):
     command.epilog = EXIT_CODES

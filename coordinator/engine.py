@@ -19,7 +19,7 @@ from coordinator.backlog import Backlog
 from coordinator.checkpoint import Checkpoint
 from coordinator.checkpointer import Checkpointer
 from coordinator.config import CoordinatorConfig
-from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus, describe
+from coordinator.engine_status import DeviceStatus, EngineStatus, ModelSnapshot, ReplicaStatus, describe, peer_status
 from coordinator.events import (
     Alarm,
     Answer,
@@ -34,6 +34,8 @@ from coordinator.events import (
     LedgerAsked,
     Merge,
     OfferModel,
+    PeerAdmitted,
+    PeerAlarm,
     PeerModelArrived,
     Publish,
     Reply,
@@ -118,6 +120,7 @@ class Engine:
         self._failed = self._cancelled = self._closing = False
         self._reports = Batch()  # telemetry and traffic, which wait for the next commit for a while
         self._reports_due_s, self._commits = 0.0, 0
+        self._refused = self._region.refused_peers  # behind the commit, as the replicas are
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             Apply: self._apply,
             ApplyBuffer: self._apply_buffer,
@@ -130,6 +133,7 @@ class Engine:
             SendToken: self._send_token,
             Reply: self._reply,
             Alarm: self._alarm,
+            PeerAlarm: self._peer_alarm,
         }
 
     @classmethod
@@ -204,7 +208,7 @@ class Engine:
         self._events.append(event)
         self._arrived.set()
 
-    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked | DeviceReleased) -> Answer:
+    async def ask(self, event: PeerModelArrived | TokenArrived | LedgerAsked | DeviceReleased | PeerAdmitted) -> Answer:
         """Hand over a peer's message, or an operator's wish; return the answer once what it promises is on disk.
 
         Raises:
@@ -256,24 +260,13 @@ class Engine:
         state = self._state
         if kind == "regional":
             return ModelSnapshot(self.version, state.age, state.model.copy(), state.trained)
-        replicas = state.replicas_of(self._settings.peers)
+        replicas = state.replicas_of(set(self._settings.peers) - self._refused.keys())
         values = federated_model(state.model, state.age, replicas)
         return ModelSnapshot(self.version, state.age, values, state.trained or bool(replicas))
 
     def peer_status(self, bundle: str) -> PeerStatus:
         """Return what peers are told; `bundle` is its sha256."""
-        return PeerStatus(
-            coordinator=self._settings.name,
-            region=self._settings.region,
-            lineage=self.lineage,
-            version=self._state.version,
-            age=self._state.age,
-            bundle=bundle,
-            broadcast=self._region.broadcast,
-            devices=len(self._region.links),
-            url=self._settings.url,
-            ledger=self._region.ledger_place,
-        )
+        return peer_status(self._settings, self._region, self._state, bundle)
 
     def status(self) -> EngineStatus:
         """Return the state in numbers."""
@@ -352,7 +345,7 @@ class Engine:
         now_s = self._loop.time()
         effects: list[Effect] = []
         for event in events:
-            effects += self._region.handle(event, now_s)
+            effects += self._region.handle(publications.measured(event, self._state), now_s)
         group = collect(effects, self._region.ledger_entries, self._wall_clock())
         if (taken := self._checkpointer.finished()) is not None:
             group.batch.checkpoint, group.batch.cut = taken
@@ -377,6 +370,7 @@ class Engine:
                     await self._toll(effect)
                 perform(effect)
         self._prepared.clear()
+        self._refused = self._region.refused_peers
         if group.batch.cut is not None:
             self._region.forget_before(group.batch.cut.version + 1)
 
@@ -489,6 +483,9 @@ class Engine:
 
     def _alarm(self, effect: Alarm) -> None:
         log.warning("device %s: %s", effect.device, effect.detail)
+
+    def _peer_alarm(self, effect: PeerAlarm) -> None:
+        log.warning("peer %s: %s", effect.peer, effect.detail)
 
     def _send_token(self, effect: SendToken) -> None:
         self._outlet.send_to_peer(effect.to, effect.message)

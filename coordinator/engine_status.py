@@ -7,9 +7,10 @@ from typing import get_args
 
 import msgspec
 
-from coordinator.model_state import ModelState
+from coordinator.model_state import ModelState, Replica
 from coordinator.region import Region
-from skerry.protocol.messages import ModelVersion, Pace, Telemetry
+from coordinator.region_state import RegionSettings
+from skerry.protocol.messages import ModelVersion, Pace, PeerStatus, Telemetry
 from skerry.vector import Float32
 
 
@@ -58,6 +59,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     lineage: str
     publication: int
     age: float
+    refused: str = ""  # why it does not count; "": it does
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     rejected: dict[str, int]
     alarms: int  # of the guard
     merges: int
+    peer_models_refused: dict[str, int]  # by peer
 
 
 def describe(
@@ -99,6 +102,7 @@ def describe(
 ) -> EngineStatus:
     """Put together what the parts of an engine know; version and age are those of `state`, which is on disk."""
     quarantined = region.quarantined
+    refused = region.refused_peers
     names = sorted({*region.links, *region.ledger, *quarantined})
     replicas = sorted(state.replicas.items())
     told = [link.told for link in region.links.values() if link.told is not None]
@@ -116,7 +120,7 @@ def describe(
         checkpoint_version=checkpoint_version,
         publication=0 if state.published is None else state.published.number,
         holds_token=region.holds_token,
-        peers={peer: ReplicaStatus(replica.lineage, replica.number, replica.age) for peer, replica in replicas},
+        peers={peer: _replica(replica, refused.get(peer, "")) for peer, replica in replicas},
         devices={name: _device(region, name, quarantined) for name in names},
         paces={pace: paces[pace] for pace in get_args(Pace)},
         held_out=_held_out(told),
@@ -127,7 +131,28 @@ def describe(
         rejected=dict(region.counts.rejected),
         alarms=region.counts.alarms,
         merges=region.counts.merges,
+        peer_models_refused=dict(region.counts.peer_models_refused),
     )
+
+
+def peer_status(settings: RegionSettings, region: Region, state: ModelState, bundle: str) -> PeerStatus:
+    """Return what peers are told; `bundle` is its sha256."""
+    return PeerStatus(
+        coordinator=settings.name,
+        region=settings.region,
+        lineage=region.lineage,
+        version=state.version,
+        age=state.age,
+        bundle=bundle,
+        broadcast=region.broadcast,
+        devices=len(region.links),
+        url=settings.url,
+        ledger=region.ledger_place,
+    )
+
+
+def _replica(replica: Replica, refused: str) -> ReplicaStatus:
+    return ReplicaStatus(replica.lineage, replica.number, replica.age, refused)
 
 
 def _device(region: Region, name: str, quarantined: Mapping[str, str]) -> DeviceStatus:

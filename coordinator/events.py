@@ -14,6 +14,7 @@ from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.federation import MergedEntries
 from skerry.algorithms.gain import GainState
+from skerry.algorithms.peer_guard import Measured, PeerDistances
 from skerry.algorithms.rounds import RoundState
 from skerry.algorithms.token import TokenState
 from skerry.protocol.ledger_lines import LedgerLine
@@ -37,7 +38,7 @@ from skerry.protocol.messages import (
 )
 from skerry.vector import SparseVector
 
-RuleState = RoundState | BarrierState | GainState | OfferedState  # what rules must not forget
+RuleState = RoundState | BarrierState | GainState | OfferedState | PeerDistances  # what rules must not forget
 Answer = PeerModelTaken | PeerModelNeeded | TokenTaken | PeerLedger | bool  # to a peer's request, or an operator's
 RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large", "outlier", "quarantined"]
 
@@ -97,6 +98,7 @@ class PeerModelArrived(msgspec.Struct, frozen=True):
     message: PeerModel
     values: SparseVector
     key: int = 0  # which request to answer; `Engine.ask` fills it in
+    measured: Measured | None = None  # how it lies to the own model, which the engine fills in; None: nobody can say
 
 
 class TokenArrived(msgspec.Struct, frozen=True):
@@ -171,6 +173,13 @@ class DeviceReleased(msgspec.Struct, frozen=True):
     key: int = 0
 
 
+class PeerAdmitted(msgspec.Struct, frozen=True):
+    """An operator lets a peer's models count again. Answered with whether they did not."""
+
+    peer: str
+    key: int = 0
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time has passed."""
 
@@ -191,6 +200,7 @@ Event = (
     | Evaluated
     | TrafficCounted
     | DeviceReleased
+    | PeerAdmitted
     | Tick
 )
 
@@ -423,6 +433,13 @@ class Alarm(msgspec.Struct, frozen=True):
     detail: str
 
 
+class PeerAlarm(msgspec.Struct, frozen=True):
+    """Tell operators of a peer."""
+
+    peer: str
+    detail: str
+
+
 Durable = (
     JournalUpdate
     | ReleaseUpdate
@@ -440,5 +457,5 @@ Durable = (
     | SaveTraffic
 )
 Change = Apply | ApplyBuffer | TakePeerModel | Merge | FollowModel | FindUpdate
-Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply | Alarm
+Outgoing = SendToDevice | OfferModel | SendPublication | SendToken | Reply | Alarm | PeerAlarm
 Effect = Durable | Change | Outgoing

@@ -76,7 +76,7 @@ def from_state(config: CoordinatorConfig, kind: Kind, form: Format) -> Exported:
         raise DataError(f"{config.state_dir}: {vectors.size} parameters, the bundle {config.bundle} has {layout.size}")
     values, trained = vectors.model, vectors.trained
     if kind == "federated":
-        replicas = vectors.replicas_of(config.peers)
+        replicas = vectors.replicas_of(config.peers.keys() - state.region.refused_peers.keys())
         values, trained = federated_model(values, vectors.age, replicas), trained or bool(replicas)
     metadata = {
         "kind": kind,

@@ -7,6 +7,8 @@ from coordinator.events import (
     JournalMerge,
     JournalPeerModel,
     Merge,
+    PeerAdmitted,
+    PeerAlarm,
     PeerModelArrived,
     Publish,
     Reply,
@@ -20,6 +22,7 @@ from coordinator.events import (
 from coordinator.region_state import Counts, PeerHeld, RegionSettings, RegionState
 from skerry.algorithms import token as ring
 from skerry.algorithms.barrier import BarrierMachine, BarrierState
+from skerry.algorithms.peer_guard import PeerDistances, PeerGuard
 from skerry.protocol.messages import (
     BroadcastId,
     PeerModelNeeded,
@@ -41,6 +44,7 @@ class Federation:
         barrier = state.remembered(BarrierState)
         rule = settings.recipe.federation
         self._machine = rule.start(settings.name, settings.peers, now_s, state.token, barrier)
+        self._guard = PeerGuard(rule.distance_max, state.remembered(PeerDistances))
 
     @property
     def broadcast(self) -> BroadcastId:
@@ -84,14 +88,43 @@ class Federation:
             return [Reply(event.key, needed)]
         self._state.position += 1
         self._state.peers[message.coordinator] = PeerHeld(message.lineage, message.publication, message.broadcast)
+        journal, take = JournalPeerModel(self._state.position, event), TakePeerModel(event)
+        counts, judged = self._judge(event, now_s)
+        age = self._state.ages.age
+        decided = self._machine.model_arrived(message.coordinator, broadcast, message.age, age, now_s, counts=counts)
         return [
-            JournalPeerModel(self._state.position, event),
-            TakePeerModel(event),
-            *self._translate(
-                self._machine.model_arrived(message.coordinator, broadcast, message.age, self._state.ages.age, now_s),
-            ),
+            journal,
+            take,
+            *judged,
+            *self._translate(decided),
             Reply(event.key, PeerModelTaken(message.publication)),
         ]
+
+    def admit(self, event: PeerAdmitted) -> list[Effect]:
+        """Let a peer's models count again, and say whether they did not."""
+        if not self._guard.admit(event.peer):
+            return [Reply(event.key, message=False)]
+        alarm = PeerAlarm(event.peer, "its next model is merged: an operator says so")
+        return [*self._remember_distances(), alarm, Reply(event.key, message=True)]
+
+    def _judge(self, event: PeerModelArrived, now_s: float) -> tuple[bool, list[Effect]]:
+        """Say whether a peer's model may be merged, and what of that is to be written down and told."""
+        message, age = event.message, self._state.ages.age
+        if event.measured is None:  # it builds on one that came in the same moment
+            return False, []
+        merges = not self._machine.is_far_behind(message.age, age)
+        judged = self._guard.judge(message.coordinator, event.measured, age, message.age, now_s, merges=merges)
+        self._counts.peer_models_refused[message.coordinator] += not judged.counts
+        alarms = [PeerAlarm(message.coordinator, judged.alarm)] if judged.alarm else []
+        return judged.counts, [*self._remember_distances(), *alarms]
+
+    def _remember_distances(self) -> list[Effect]:
+        """Return what writes down what the guard knows, if it changed."""
+        known = self._guard.snapshot()
+        if known == self._state.rules.get(PeerDistances, PeerDistances()):
+            return []
+        self._state.rules[PeerDistances] = known
+        return [SaveRuleState(known)]
 
     def token_arrived(self, event: TokenArrived, now_s: float) -> list[Effect]:
         """Take the token over."""

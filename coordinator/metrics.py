@@ -150,6 +150,10 @@ def _of_engine(status: EngineStatus) -> Iterator[Metric]:
     yield _gauge("skerry_devices_quarantined", "Devices whose updates the guard does not let in.", quarantined)
     yield _counter("skerry_guard_alarms", "Devices that went into quarantine or came out of it.", status.alarms)
     yield _counter("skerry_merges", "Models of peers merged into the regional one.", status.merges)
+    refused = {(peer,): float(bool(one.refused)) for peer, one in status.peers.items()}
+    yield _gauges("skerry_peer_refused", "1 while the peer's model is too far away to be merged.", "peer", refused)
+    models = _by_one(status.peer_models_refused)
+    yield _counters("skerry_peer_models_refused", "Models of peers that were not merged for that.", ("peer",), models)
     yield _counter("skerry_commits", "Groups brought to disk.", status.commits)
 
 

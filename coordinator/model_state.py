@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from skerry.algorithms.clipping import length_of
 from skerry.algorithms.federation import MergedEntries
+from skerry.algorithms.peer_guard import Measured
 from skerry.algorithms.robust_mean import robust_mean
 from skerry.algorithms.top_k import entries_kept, largest
 from skerry.protocol import sparse
@@ -141,6 +143,19 @@ class ModelState:
         self.changed_at[moved != self.model] = version
         self.model[:] = moved
         self.version, self.age = version, age
+
+    def measure(self, peer: str, publication: Publication, values: SparseVector) -> Measured | None:
+        """Say how the model of `peer` will lie to this one, once it is taken; None: what it builds on is not here."""
+        before = self.replicas.get(peer)
+        if publication.whole:
+            difference = -self.model
+        elif before is not None and (before.lineage, before.number + 1) == (publication.lineage, publication.number):
+            difference = before.values - self.model
+        else:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            values.add_to(difference)
+        return Measured(length_of(difference), length_of(self.model))
 
     def take_peer_model(self, peer: str, publication: Publication, values: SparseVector) -> None:
         """Bring the replica of `peer` to what it published."""

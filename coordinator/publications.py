@@ -7,7 +7,9 @@ only behind the commit, so that nobody sees what may still be lost. So the group
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from coordinator.events import Apply, ApplyBuffer, Merge, Publish, TakePeerModel
+from msgspec.structs import replace
+
+from coordinator.events import Apply, ApplyBuffer, Event, Merge, PeerModelArrived, Publish, TakePeerModel
 from coordinator.group import Group
 from coordinator.model_state import ModelState, Publication, Replica, buffered
 from coordinator.store import PublicationRow
@@ -29,6 +31,14 @@ def publication_of(message: PeerModel) -> Publication:
     """Return what a peer's message says of its publication."""
     whole = message.base is None
     return Publication(message.lineage, message.publication, message.broadcast, message.age, whole=whole)
+
+
+def measured(event: Event, state: ModelState) -> Event:
+    """Return an event as the region is told of it: with a peer's model goes how it will lie to the own one."""
+    if not isinstance(event, PeerModelArrived):
+        return event
+    message = event.message
+    return replace(event, measured=state.measure(message.coordinator, publication_of(message), event.values))
 
 
 def message_of(coordinator: str, published: Replica, prepared: Prepared | None) -> PeerModel:

@@ -22,6 +22,7 @@ from coordinator.events import (
     Malformed,
     OfferDone,
     OfferModel,
+    PeerAdmitted,
     PeerLedgerArrived,
     PeerModelArrived,
     PeerSeen,
@@ -51,9 +52,9 @@ from coordinator.region_state import Counts, HeldUpdate, RegionSettings, RegionS
 from coordinator.release import release
 from coordinator.roaming import Roaming
 from skerry.agent_stages import on_wire
-from skerry.algorithms.arrival import Arrival, FedAvg, GainControlled, Weigher
+from skerry.algorithms.arrival import Arrival, FedAvg
 from skerry.algorithms.downlink import TopK
-from skerry.algorithms.gain import GainControl, GainState
+from skerry.algorithms.gain import GainControl, GainState, weigher
 from skerry.algorithms.rounds import Rounds, RoundState
 from skerry.protocol.limits import PROTOCOL_MAJOR, PROTOCOL_MINOR, TEXT_CHARS_MAX
 from skerry.protocol.messages import (
@@ -77,7 +78,7 @@ class Region:
         recipe = settings.recipe
         stages = recipe.agent_stages()
         self._downlink = recipe.downlink
-        self._arrival_rule = self._start_arrivals()
+        self._arrival_rule = weigher(recipe.arrival, state.remembered(GainState))
         self._trim = recipe.arrival.trim
         self._guarding = Guarding(recipe, settings.size, settings.tail, state.conducts)
         self._planner = Planner(recipe.local_steps, recipe.decay)
@@ -93,12 +94,6 @@ class Region:
         self._unsaved: list[Effect] = [] if self._known == before else [SaveRuleState(self._known)]
         self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
         self._agent_stages: dict[str, Any] = on_wire(stages)
-
-    def _start_arrivals(self) -> Weigher:
-        rule = self._settings.recipe.arrival
-        if not isinstance(rule, GainControlled):
-            return rule
-        return GainControl(rule, self._state.remembered(GainState))
 
     def _start_rounds(self, now_s: float) -> Rounds | None:
         rule = self._settings.recipe.arrival
@@ -168,6 +163,11 @@ class Region:
     def quarantined(self) -> Mapping[str, str]:
         """The devices whose updates are not let in, and why."""
         return self._guarding.quarantined
+
+    @property
+    def refused_peers(self) -> Mapping[str, str]:
+        """The peers whose models do not count, and why."""
+        return self._state.refused_peers
 
     @property
     def holds_token(self) -> bool:
@@ -252,6 +252,8 @@ class Region:
             case DeviceReleased(device, key):
                 released = self._guarding.release(device)
                 return [*released, Reply(key, bool(released))]
+            case PeerAdmitted():
+                return self._federation.admit(event)
             case Tick():
                 return self._tick(now_s)
             case Evaluated():

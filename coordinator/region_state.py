@@ -1,6 +1,7 @@
 """What a region is told when it starts, and what it must not forget. Plain values."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -12,6 +13,7 @@ from coordinator.events import RuleState
 from coordinator.ledger import Ledger
 from skerry.algorithms.arrival import Arrival
 from skerry.algorithms.conduct import Conduct
+from skerry.algorithms.peer_guard import PeerDistances
 from skerry.algorithms.token import TokenState
 from skerry.protocol.messages import BroadcastId, BundleReference
 from skerry.recipe import Recipe
@@ -87,6 +89,11 @@ class RegionState:
     rules: dict[type[RuleState], RuleState] = field(default_factory=dict)  # of those rules that remember something
     conducts: list[Conduct] = field(default_factory=list)  # of devices, as they were at the last stop
 
+    @property
+    def refused_peers(self) -> Mapping[str, str]:
+        """The peers whose models do not count, and why."""
+        return (self.remembered(PeerDistances) or PeerDistances()).refused
+
     def remembered(self, kind: type[R]) -> R | None:
         """Return the state of one rule; None: it has nothing to remember."""
         found = self.rules.get(cast("type[RuleState]", kind))
@@ -103,4 +110,5 @@ class Counts:
     taken_back: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     merges: int = 0
+    peer_models_refused: Counter[str] = field(default_factory=Counter)  # by peer
     alarms: int = 0

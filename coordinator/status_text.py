@@ -33,7 +33,8 @@ def status_text(report: dict[str, Any]) -> str:
     ]
     lines += _held_out_lines(report["held_out"], countable=report["countable"])
     lines += [
-        f"peer        {name}: {trouble or 'reachable'}" for name, trouble in sorted(report["peer_troubles"].items())
+        f"peer        {name}: {trouble or 'reachable'}{_refused(report['peers'].get(name))}"
+        for name, trouble in sorted(report["peer_troubles"].items())
     ]
     for kind, one in sorted(report["evaluations"].items()):
         correct = one["correct"]
@@ -47,6 +48,11 @@ def _rejected(reasons: dict[str, int]) -> str:
     counted = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))
     why = ", ".join(f"{count} {reason}" for reason, count in counted if count)
     return f"{sum(reasons.values())} rejected{f' ({why})' if why else ''}"
+
+
+def _refused(replica: dict[str, Any] | None) -> str:
+    """Return why a peer's model does not count, if it does not."""
+    return f", its model is not merged: {_printable(replica['refused'])}" if replica and replica["refused"] else ""
 
 
 def _pace_of_updates(report: dict[str, Any]) -> str:

@@ -348,6 +348,29 @@ def devices_release(name: str, config_path: Path, url: str | None, identity: Pat
     click.echo(json.dumps(told) if as_json else f"released: {name}; its next update counts, if it is in order")
 
 
+@click.group()
+def peers() -> None:
+    """Decide about the coordinators of other regions."""
+
+
+@peers.command("admit")
+@click.argument("name")
+@_asks
+def peers_admit(name: str, config_path: Path, url: str | None, identity: Path | None, as_json: bool) -> None:
+    """Let a peer's models be merged again, which were too far away from the model here; see `status`.
+
+    Its next model counts however far away it is, and what is usual is learned anew. Look at the peer first: a model
+    that is ruined ruins this one.
+
+    \b
+    Example:
+      skerry-coordinator peers admit us-1
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    operator = choose(config_path, url, identity)
+    told = asyncio.run(operator.post(f"/v1/admin/peers/{_in_path(name)}/admit", {}))
+    click.echo(json.dumps(told) if as_json else f"admitted: {name}; its next model is merged")
+
+
 @click.command()
 @_asks
 def drain(config_path: Path, url: str | None, identity: Path | None, as_json: bool) -> None:

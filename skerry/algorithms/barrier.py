@@ -25,6 +25,7 @@ class PeerArrived(msgspec.Struct, frozen=True):
 
     exchange: int
     age: float
+    counts: bool = True  # False: it is waited for, but has no part in the mean
 
 
 class BarrierState(msgspec.Struct, frozen=True, tag="barrier"):
@@ -103,14 +104,20 @@ class BarrierMachine:
         """Return nothing: there is no token here."""
         return []
 
-    def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
+    def is_far_behind(self, peer_age: float, age: float) -> bool:
+        """Say no: all regions count the same."""
+        return False
+
+    def model_arrived(
+        self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float, *, counts: bool = True
+    ) -> list[TokenEffect]:
         """A peer's published model is in its replica."""
         epoch, exchange = broadcast
         credible = epoch == 0 and exchange <= self._exchange + ID_STEP_MAX
         if sender not in self._alive_until_s or not credible or not isfinite(peer_age) or peer_age < 0.0:
             return []
         self.peer_seen(sender, broadcast, now_s)
-        self._arrived[sender] = PeerArrived(exchange, peer_age)
+        self._arrived[sender] = PeerArrived(exchange, peer_age, counts)
         return self._proceed(age, now_s)
 
     def _proceed(self, age: float, now_s: float) -> list[TokenEffect]:
@@ -150,7 +157,7 @@ class BarrierMachine:
         effects: list[TokenEffect] = []
         missing = self._missing()
         for peer in self._alive_until_s:
-            if peer not in missing:
+            if peer not in missing and self._arrived[peer].counts:
                 weight = 1.0 / (len(effects) + 2)
                 age += weight * (self._arrived[peer].age - age)
                 effects.append(MergePeer(peer, weight, age))

@@ -21,6 +21,7 @@ AgeGap = Annotated[float, Meta(gt=0.0, le=1e12)]
 FAR_BEHIND = 0.5  # of the own age
 
 Machine = Alone | TokenMachine | BarrierMachine
+DistanceMax = Annotated[float, Meta(ge=0.0, le=1e6)]
 MergedEntries = Literal["published", "all"]  # of a peer's model: those that its newest publication names, or every one
 
 
@@ -28,6 +29,7 @@ class NoFederation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     """Every region for itself."""
 
     merge_entries: ClassVar[MergedEntries] = "all"
+    distance_max: ClassVar[float] = 0.0
 
     def start(
         self,
@@ -49,7 +51,8 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     nearly every hop, and without a least interval latency alone would set the period.
     Deviation: `merge_entries`. A replica is fresh in the entries that were just published and old in all others, which
     would hold the own model back there (decision 9). With "all", density 1 and float32 this is Spyker's merge.
-    Deviation: a model that is far behind is not merged before it has caught up (decision 12).
+    Deviation: a model that is far behind is not merged before it has caught up (decision 12), nor is one that lies too
+    far away (decision 14).
     """
 
     h_inter: AgeGap | None = None  # updates between youngest and oldest region; None: 0.2 per device, at least 1
@@ -59,6 +62,7 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # share of the entries in a difference to a peer's replica
     values: ValueEncoding = ValueEncoding.INT8  # float16 where the model has an untrainable tail
     merge_entries: MergedEntries = "published"  # of a peer's model that the own is moved towards
+    distance_max: DistanceMax = 5.0  # times the usual distance, at which a peer's model counts; 0: any finite one does
     exchange_interval_min_s: Seconds = 0.5  # between two exchanges
     hold_min_s: Seconds = 0.1  # the token stays so long: bounds messages and disk syncs
     hold_max_s: PositiveSeconds = 1.0  # and no longer than that where no update comes
@@ -130,6 +134,7 @@ class SynchronousExchange(
     interval_s: PositiveSeconds | None = None  # instead: so long after the last exchange, or when a peer begins one
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # share of the entries in a difference to a peer's replica
     values: ValueEncoding = ValueEncoding.FLOAT32
+    distance_max: DistanceMax = 5.0  # times the usual distance, at which a peer's model counts; 0: any finite one does
     peer_timeout_s: PositiveSeconds = 10.0  # without a sign of life a peer is dead, and not waited for
     barrier_timeout_s: PositiveSeconds = 1800.0  # the longest wait for peers that live
 

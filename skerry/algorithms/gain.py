@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from skerry.algorithms.arrival import Arrival, GainControlled, staleness_discount
+from skerry.algorithms.arrival import Arrival, ArrivalRule, GainControlled, Weigher, staleness_discount
 
 MEMORY_MIN = 8  # updates that the mean looks back on, however few devices there are
 
@@ -62,3 +62,8 @@ class GainControl:
         load += (discount * (1 + arrival.behind) - load) / memory
         self._state = GainState(load, known + (devices - known) / memory)
         return self.rate * discount
+
+
+def weigher(rule: ArrivalRule, state: GainState | None) -> Weigher:
+    """Return what weighs a region's updates: the rule, or where it controls its rate, what does so from `state` on."""
+    return GainControl(rule, state) if isinstance(rule, GainControlled) else rule

@@ -17,6 +17,7 @@ Deviations, for a world in which messages get lost, repeated and late, and coord
 - An exchange waits for the peers that were alive when it began, and no longer than `peer_timeout_s`; a model that
   comes later is merged all the same.
 - The rule is asked for updates that came while the token was elsewhere, too: slow regions get few while they hold it.
+- A model that lies too far away, or is not finite, takes part in the exchange and is not merged. See `peer_guard`.
 - A model that is far behind is not merged: it catches up first, by merging the others. See `SpykerToken.is_far_behind`.
 """
 
@@ -112,7 +113,13 @@ class Alone:
         """Return nothing."""
         return []
 
-    def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
+    def is_far_behind(self, peer_age: float, age: float) -> bool:
+        """Say no: nothing is merged at all."""
+        return False
+
+    def model_arrived(
+        self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float, *, counts: bool = True
+    ) -> list[TokenEffect]:
         """Return nothing: the replica of a peer that federates is kept, but not merged."""
         return []
 
@@ -231,8 +238,17 @@ class TokenMachine:
             self._hold(broadcast, table | {self._name: age}, now_s)
         return []
 
-    def model_arrived(self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float) -> list[TokenEffect]:
-        """A peer's published model is in its replica. A repeat is merged once; one of impossible age or id never."""
+    def is_far_behind(self, peer_age: float, age: float) -> bool:
+        """Say whether a peer's model of this age would have to catch up first."""
+        return self._rule.is_far_behind(peer_age, age, self._devices)
+
+    def model_arrived(
+        self, sender: str, broadcast: Id, peer_age: float, age: float, now_s: float, *, counts: bool = True
+    ) -> list[TokenEffect]:
+        """A peer's published model is in its replica. A repeat is merged once; one of impossible age or id never.
+
+        `counts`: False: it takes part in the exchange, but must not be merged.
+        """
         if not self._is_peer(sender) or not _is_age(peer_age) or not self._is_credible(broadcast):
             return []
         self._heard(sender, broadcast, now_s)
@@ -241,7 +257,7 @@ class TokenMachine:
             effects.append(self._publish(broadcast, now_s))
         if broadcast > self._merged.get(sender, NO_ID):
             self._merged[sender] = broadcast
-            if not self._rule.is_far_behind(peer_age, age, self._devices):
+            if counts and not self.is_far_behind(peer_age, age):
                 weight, age = self._rule.merge(age, peer_age)
                 self._age_merged = age
                 effects.append(MergePeer(sender, weight, age))

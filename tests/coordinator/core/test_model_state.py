@@ -1,5 +1,6 @@
 """The vectors of a region: what is sent of them puts the other side exactly where this side is."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from coordinator.model_state import ModelState, Publication
 from skerry.algorithms.federation import MergedEntries
+from skerry.algorithms.peer_guard import Measured
 from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId
 from skerry.values import ValueEncoding
@@ -180,3 +182,23 @@ def test_a_whole_publication_names_every_entry(words: Any) -> None:
         state.take_peer_model("there-1", peer_publication(1, whole=True), words.vector(3, SIZE))
         state.merge("there-1", 0.25, 1, 4.5, entries)
     np.testing.assert_array_equal(published.model, whole.model)
+
+
+def test_a_peers_model_is_measured_before_it_is_taken() -> None:
+    state = ModelState.start(np.array([3.0, 0.0, 4.0], np.float32))
+    whole = SparseVector.full(np.array([3.0, 2.0, 4.0], np.float32))
+    first = Publication("there/1", 1, BroadcastId(1, 1), 1.0, whole=True)
+    assert state.measure("there", first, whole) == Measured(2.0, 5.0)
+    assert state.replicas == {}
+    state.take_peer_model("there", first, whole)
+    change = SparseVector(3, np.array([0, 1]), np.array([8.0, 4.0], np.float32))
+    second = Publication("there/1", 2, BroadcastId(1, 2), 1.0, whole=False)
+    assert state.measure("there", second, change) == Measured(10.0, 5.0)
+    assert state.measure("there", replace(second, number=3), change) is None
+    assert state.measure("there", replace(second, lineage="there/2"), change) is None
+    assert state.measure("elsewhere", second, change) is None
+    huge = SparseVector.full(np.full(3, 1e30, np.float32))
+    measured = state.measure("there", first, huge)
+    assert measured is not None
+    assert measured.distance == np.inf
+    assert state.model.tolist() == [3.0, 0.0, 4.0]

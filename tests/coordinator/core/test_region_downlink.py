@@ -23,6 +23,7 @@ from skerry.algorithms.downlink import Newest, TopK
 from skerry.algorithms.federation import NoFederation, SpykerToken
 from skerry.algorithms.local_steps import Cycle
 from skerry.algorithms.participation import OnOffer
+from skerry.algorithms.peer_guard import Measured
 from skerry.protocol.messages import BroadcastId, ModelVersion, PeerModel
 from skerry.recipe import Recipe
 from skerry.vector import SparseVector
@@ -79,7 +80,7 @@ def test_a_merge_with_a_peer_is_followed_too(new_region: Any, words: Any) -> Non
     region.handle(OfferDone("kite", version(0)), 0.0)
     message = PeerModel("there-1", "there/00000002", BroadcastId(9, 1), 10.0, 1, None, b"")
     values = SparseVector.full(words.initial())
-    effects = left(region.handle(PeerModelArrived(message, values), 5.0))
+    effects = left(region.handle(PeerModelArrived(message, values, measured=Measured(0.0, 1.0)), 5.0))
     assert [type(effect) for effect in effects] == [Merge, FollowModel, OfferModel]
 
 

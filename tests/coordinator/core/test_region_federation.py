@@ -22,6 +22,7 @@ from coordinator.events import (
 )
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import SpykerToken
+from skerry.algorithms.peer_guard import Measured
 from skerry.protocol.limits import AGE_MAX
 from skerry.protocol.messages import (
     BroadcastId,
@@ -66,7 +67,7 @@ def federated(new_region: Any) -> Any:
 
 
 def arrived(message: PeerModel, words: Any, key: int = 5) -> PeerModelArrived:
-    return PeerModelArrived(message, words.vector(1), key)
+    return PeerModelArrived(message, words.vector(1), key, Measured(0.0, 1.0))
 
 
 def test_a_peers_model_is_merged_behind_our_own_publication(federated: Any, words: Any) -> None:

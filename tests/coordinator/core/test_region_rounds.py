@@ -30,10 +30,12 @@ from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation, SynchronousExchange
 from skerry.algorithms.participation import OnOffer
+from skerry.algorithms.peer_guard import Measured
 from skerry.algorithms.rounds import RoundState
 from skerry.protocol.messages import BroadcastId, ModelVersion, PeerModel, PeerStatus, Telemetry, UpdateAccepted
 from skerry.recipe import Recipe
 
+NEAR = Measured(0.0, 1.0)
 DEVICES = ("crow", "kite", "wren")
 ROUNDS = Recipe(arrival=FedAvg(devices_min=3, round_timeout_s=60.0), downlink=Newest(), federation=NoFederation())
 HIERARCHICAL = Recipe(
@@ -234,7 +236,7 @@ def test_no_round_begins_while_the_region_waits_for_its_peers(new_region: Any, w
     (late,) = of(SendToDevice, region.handle(words.update("crow", 2, version(0)), 1.5))
     assert late.message.reason == "late"
     assert region.waits_for_peers
-    effects = region.handle(PeerModelArrived(peer_model(1, 3.0), words.vector(1), 5), 2.0)
+    effects = region.handle(PeerModelArrived(peer_model(1, 3.0), words.vector(1), 5, NEAR), 2.0)
     assert not region.waits_for_peers
     (merge,) = of(Merge, effects)
     assert (merge.weight, merge.age, merge.version) == (0.5, 2.0, 2)
@@ -265,7 +267,7 @@ def test_updates_that_come_at_a_barrier_are_held_and_answered_behind_it(new_regi
     assert of(Publish, region.handle(Tick(), 5.0))
     effects = region.handle(words.update("crow", 1, version(0)), 5.1)
     assert [type(effect) for effect in effects] == [JournalUpdate, SendToDevice]
-    effects = region.handle(PeerModelArrived(peer_model(1, 3.0), words.vector(1), 5), 6.0)
+    effects = region.handle(PeerModelArrived(peer_model(1, 3.0), words.vector(1), 5, NEAR), 6.0)
     kinds = [type(effect) for effect in effects]
     assert kinds.index(Merge) < kinds.index(Apply) < kinds.index(OfferModel)
     (apply,) = of(Apply, effects)

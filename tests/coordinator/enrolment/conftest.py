@@ -135,10 +135,17 @@ async def served(bench: Bench) -> AsyncIterator[Served]:
         bench.quarantine = ""
         return web.json_response({"released": request.match_info["device"]})
 
+    async def admit(request: web.Request) -> web.Response:
+        peer = request.match_info["peer"]
+        if peer != "us-1":
+            raise web.HTTPNotFound(text=f"the model of peer {peer!r} is not refused here")
+        return web.json_response({"admitted": peer})
+
     async def drain(_: web.Request) -> web.Response:
         return web.json_response({"sent_away": 3, "elsewhere": bench.elsewhere})
 
     application.router.add_post("/v1/admin/drain", drain)
+    application.router.add_post("/v1/admin/peers/{peer}/admit", admit)
     application.router.add_get("/v1/admin/status", tell_status)
     application.router.add_post("/v1/admin/devices/{device}/release", release)
     runner = web.AppRunner(application, access_log=None)

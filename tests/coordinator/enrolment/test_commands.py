@@ -297,6 +297,13 @@ async def test_a_device_in_quarantine_is_shown_and_released(ask: Run, served: Se
     assert (again.exit_code, "'pi' is not in quarantine" in again.stderr) == (1, True)
 
 
+async def test_a_peer_whose_model_is_refused_is_admitted(ask: Run) -> None:
+    assert (await ask("peers", "admit", "us-1")).stdout == "admitted: us-1; its next model is merged\n"
+    assert json.loads((await ask("peers", "admit", "us-1", "--json")).stdout) == {"admitted": "us-1"}
+    other = await ask("peers", "admit", "sa-1")
+    assert (other.exit_code, "the model of peer 'sa-1' is not refused" in other.stderr) == (1, True)
+
+
 async def test_a_join_token_for_nobody_is_wrong_usage(ask: Run, served: Served) -> None:
     refused = await ask("token", "create", "--uses", "0")
     assert (refused.exit_code, "--uses" in refused.stderr) == (2, True)

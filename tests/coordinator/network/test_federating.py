@@ -31,6 +31,7 @@ EAGER: dict[str, Any] = {
     "arrival": {"rule": "constant", "weight": 1.0},
     "federation": {
         "rule": "spyker_token",
+        "distance_max": 0.0,  # what these devices send drives the regions far apart
         "h_inter": 1.0,
         "h_intra": 1.0,
         "exchange_interval_min_s": 0.0,

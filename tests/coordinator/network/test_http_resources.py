@@ -12,6 +12,7 @@ from coordinator.service import Service
 from coordinator.status_text import status_text
 from coordinator.store import Batch, Store
 from skerry.algorithms.conduct import Conduct
+from skerry.algorithms.peer_guard import PeerDistances
 from skerry.protocol import frames, sparse
 from skerry.protocol.messages import (
     BroadcastId,
@@ -230,6 +231,28 @@ async def test_a_peers_model_is_taken_once_and_needed_whole_where_its_base_is_mi
     assert await answer(publication(2, None, values)) == PeerModelTaken(2)
     status = await peer.coordinator.json("/v1/admin/status")
     assert status["peers"]["us"]["publication"] == 2
+
+
+async def test_a_peer_whose_model_is_refused_is_shown_and_admitted(start: Start) -> None:
+    first = Peer(await start(peers={"us": NOWHERE}))
+    assert (await first.post("model", publication(1, None, np.ones(64, np.float32))))[0] == 200
+    metrics = await first.coordinator.metrics()
+    assert metrics["skerry_peer_refused{peer=us}"] == 0.0
+    await first.coordinator.service.stop()
+    store = Store(first.coordinator.config.state_dir)
+    store.write(Batch(rules={PeerDistances: PeerDistances(refused={"us": "why \x1b[2J"})}))
+    store.close()
+
+    again = Peer(await start(peers={"us": NOWHERE}))
+    status = await again.coordinator.json("/v1/admin/status")
+    assert status["peers"]["us"]["refused"] == "why \x1b[2J"
+    assert ", its model is not merged: why ?[2J" in status_text(status)
+    assert (await again.coordinator.metrics())["skerry_peer_refused{peer=us}"] == 1.0
+    for answer in (200, 404):
+        async with again.coordinator.http.post(f"{again.coordinator.url}/v1/admin/peers/us/admit") as response:
+            assert response.status == answer
+            assert "us" in await response.text()
+    assert (await again.coordinator.json("/v1/admin/status"))["peers"]["us"]["refused"] == ""
 
 
 async def test_a_sign_of_life_tells_region_version_and_bundle(peer: Peer) -> None:
