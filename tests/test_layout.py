@@ -74,34 +74,47 @@ def imported_modules(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+def users_of(packages: set[str]) -> list[str]:
+    """Every module of ours that imports one of `packages`, or something in it."""
+    return [
+        module_name(path)
+        for path in SOURCES
+        if not packages.isdisjoint(name.split(".")[0] for name in imported_modules(path))
+    ]
+
+
 def allowed_for(module: str) -> tuple[str, ...]:
     owner = max((name for name in MAY_IMPORT if module == name or module.startswith(f"{name}.")), key=len)
     return MAY_IMPORT[owner]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_imports_point_one_way(path: Path) -> None:
-    allowed = allowed_for(module_name(path))
-    for name in imported_modules(path):
-        if name.split(".")[0] in OURS:
-            ours = any(
-                name == package or name.startswith(f"{package}.") or package.startswith(f"{name}.")
-                for package in allowed
-            )
-            assert ours, f"{module_name(path)} imports {name}"
+def is_allowed(name: str, module: str) -> bool:
+    return any(
+        name == package or name.startswith(f"{package}.") or package.startswith(f"{name}.")
+        for package in allowed_for(module)
+    )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_torch_lives_in_training_only(path: Path) -> None:
-    if not module_name(path).startswith("skerry.training"):
-        assert not any(name.split(".")[0] in {"torch", "onnxscript"} for name in imported_modules(path))
+def test_imports_point_one_way() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for path in SOURCES
+        for module in [module_name(path)]
+        for name in imported_modules(path)
+        if name.split(".")[0] in OURS and not is_allowed(name, module)
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_protocol_and_algorithms_do_no_io(path: Path) -> None:
-    if module_name(path).startswith(("skerry.protocol", "skerry.algorithms", "skerry.vector", "skerry.values")):
-        used = {name.split(".")[0] for name in imported_modules(path)}
-        assert not used & FORBIDDEN_IN_PURE_CODE
+def test_torch_lives_in_training_only() -> None:
+    users = users_of({"torch", "onnxscript"})
+    assert users
+    assert [module for module in users if not module.startswith("skerry.training")] == []
+
+
+def test_protocol_and_algorithms_do_no_io() -> None:
+    pure = ("skerry.protocol", "skerry.algorithms", "skerry.vector", "skerry.values")
+    assert [module for module in users_of(FORBIDDEN_IN_PURE_CODE) if module.startswith(pure)] == []
 
 
 @pytest.mark.parametrize("module", ["attempt", "connection", "flow", "host", "network", "path", "route", "wire"])
@@ -110,16 +123,13 @@ def test_the_model_of_the_network_knows_no_event_loop(module: str) -> None:
     assert not used & (FORBIDDEN_IN_PURE_CODE - {"random", "socket"})  # draws from what it is seeded with; error codes
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_nothing_unpickles(path: Path) -> None:
-    assert not imported_modules(path) & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+def test_nothing_unpickles() -> None:
+    assert users_of({"pickle", "marshal", "shelve", "dill", "cloudpickle"}) == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_one_module_imports_the_runtime(path: Path) -> None:
+def test_one_module_imports_the_runtime() -> None:
     """The one that switches the runtime's telemetry off first; so every command does, and every test."""
-    if module_name(path) != "skerry.training.onnx_engine":
-        assert not any(name.split(".")[0] == "onnxruntime" for name in imported_modules(path))
+    assert users_of({"onnxruntime"}) == ["skerry.training.onnx_engine"]
 
 
 def test_the_runtime_is_silenced_before_it_is_imported() -> None:
@@ -133,10 +143,10 @@ def test_the_runtime_is_silenced_before_it_is_imported() -> None:
     assert "onnxruntime" not in modules
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_a_file_is_one_noun(path: Path) -> None:
-    assert path.stem not in {"utils", "helpers", "common", "manager", "misc"}
-    assert len(path.read_text().splitlines()) <= 500
+def test_a_file_is_one_noun() -> None:
+    for path in SOURCES:
+        assert path.stem not in {"utils", "helpers", "common", "manager", "misc"}, path
+        assert len(path.read_text().splitlines()) <= 500, path
 
 
 @pytest.mark.parametrize("service", ["edge_agent.service", "coordinator.service"])

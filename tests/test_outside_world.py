@@ -116,11 +116,9 @@ def taken(source: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_named_shells_touch_the_outside_world(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
-    found = taken(path.read_text())
-    assert found == SHELLS.get(name, set())
+def test_only_named_shells_touch_the_outside_world() -> None:
+    found = {str(path.relative_to(ROOT)): taken(path.read_text()) for path in SOURCES}
+    assert {name: names for name, names in found.items() if names} == SHELLS
 
 
 @pytest.mark.parametrize(
