@@ -58,7 +58,7 @@ def check(federation: SmallFederation, acknowledged: Acknowledged) -> None:
 
 
 def test_two_regions_learn_and_federate(tmp_path: Path, acknowledged: Acknowledged) -> None:
-    federation = small_federation.in_world(1, tmp_path, lambda _: asyncio.sleep(90.0), slower=2.0)
+    federation = small_federation.in_world(1, tmp_path, lambda _: asyncio.sleep(90.0), slower=4.0)
     check(federation, acknowledged)
     assert {device for device, _ in acknowledged} == set(small_federation.STEP_S)
     for coordinator in federation.coordinators.values():
@@ -71,7 +71,7 @@ def test_two_regions_learn_and_federate(tmp_path: Path, acknowledged: Acknowledg
         assert coordinator.work.busy_s == pytest.approx(0.002 * (len(history.updates) + len(history.merges)))
 
 
-def digest_of(seed: int, folder: Path, hash_seed: int, seconds: float = 40.0) -> str:
+def digest_of(seed: int, folder: Path, hash_seed: int, seconds: float = 20.0) -> str:
     """Run a federation in a process of its own."""
     folder.mkdir()
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(SCRIPT.parents[2])}
