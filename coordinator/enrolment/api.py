@@ -218,11 +218,11 @@ async def _decided(deciding: Awaitable[T]) -> T:
 def _token(token: TokenRow, now_s: float) -> dict[str, Any]:
     fields = token._asdict()
     del fields["secret_sha256"], fields["revoked"]
-    return {**fields, "state": token.state(now_s)}
+    return {**fields, "addresses": token.addresses.split(), "state": token.state(now_s)}
 
 
 def _party(party: PartyRow, revoked: bool) -> dict[str, Any]:
-    return {**party._asdict(), "revoked": revoked}
+    return {**party._asdict(), "addresses": party.addresses.split(), "revoked": revoked}
 
 
 def _json(value: dict[str, Any]) -> web.Response:

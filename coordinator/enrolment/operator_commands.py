@@ -269,7 +269,7 @@ region      {one["region"]}
 state       {_state(one)}{f": {_printable(one['quarantine'])}" if one["quarantine"] else ""}
 updates     {one["updates"]}
 enrolled    {_date(one["enrolled_at_s"])}{f" with join token {one['join_token']}" if one["join_token"] else ""}
-certificate {one["serial"]}{", until " if one["serial"] else ""}{_until(one)}
+certificate {one["serial"]}{", until " if one["serial"] else ""}{_until(one)}{_serves(one)}
 key         {one["key"]}"""
         for one in found
     )
@@ -423,10 +423,14 @@ def _state(party: dict[str, Any]) -> str:
     return f"{state}, in quarantine" if party["quarantine"] else state
 
 
+def _serves(party: dict[str, Any]) -> str:
+    return f", for {_printable(', '.join(party['addresses']))}" if party["addresses"] else ""
+
+
 def _of_token(token: dict[str, Any]) -> str:
     """Say in one line what a join token is for."""
     whom = f"{token['role']} {token['name']}" if token["name"] else f"{token['role']}s"
-    whom += f" at {token['addresses'].replace(' ', ', ')}" if token["addresses"] else ""
+    whom += f" at {', '.join(token['addresses'])}" if token["addresses"] else ""
     uses = "1 use" if token["uses"] == 1 else f"{token['uses']} uses"
     return f"{token['identifier']} for {whom} of region {token['region']}: {uses}, until {_date(token['expires_at_s'])}"
 

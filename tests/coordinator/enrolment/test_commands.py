@@ -279,6 +279,8 @@ async def test_devices_are_listed_shown_and_renamed(ask: Run, served: Served, tm
     shown = (await ask("devices", "show", "pi")).stdout
     assert "title       by the window" in shown
     assert served.bench.desk.registry.parties()[1].key in shown
+    shown = (await ask("devices", "show", "eu-1", "--role", "coordinator")).stdout
+    assert "for eu-1.example.org, localhost, 127.0.0.1" in shown
     unknown = await ask("devices", "show", "nobody")
     assert (unknown.exit_code, "no agent 'nobody'" in unknown.stderr) == (1, True)
 
