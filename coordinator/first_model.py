@@ -15,6 +15,7 @@ from skerry.protocol.messages import PeerModel
 from skerry.vector import Float32
 
 ASK_AGAIN_S = 0.5
+STARTING = "it is starting: it asks its peers what they hold of it, at most for peers_wait_s; try again"
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +80,17 @@ def add_waiting_room(router: web.UrlDispatcher) -> None:
         response.force_close()
         return response
 
+    async def not_yet(request: web.Request) -> web.Response:
+        response = web.Response(status=503, text=f"{STARTING}\n")
+        response.force_close()
+        return response
+
     async def live(request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     router.add_get("/v1/federation/replica", know_nothing)
     router.add_get("/v1/agents/stream", ask_later)
     router.add_get("/readyz", ask_later)
+    for what in ("admin/{path:.*}", "enrolment/{path:.*}", "model", "region"):
+        router.add_route("*", f"/v1/{what}", not_yet)
     router.add_get("/healthz", live)

@@ -243,6 +243,9 @@ async def test_two_that_start_at_once_without_a_state_do_not_wait_for_each_other
         assert await answer("/healthz") == (200, "ok\n")
         for path in ("/readyz", "/v1/agents/stream"):
             assert await answer(path) == (503, "starting\n")
+        for path in ("/v1/admin/status", "/v1/admin/join-tokens", "/v1/enrolment/root", "/v1/model?kind=regional"):
+            status, text = await answer(path)
+            assert (status, "asks its peers what they hold of it" in text) == (503, True)
         told = await answer("/v1/federation/replica?of=west")
         assert told == (404, "there is no state here yet: its peers are asked, too")
         west = await region("west", peers_wait_s=3600.0)
