@@ -392,7 +392,7 @@ def drain(config_path: Path, url: str | None, identity: Path | None, as_json: bo
         if not elsewhere:
             note = (
                 f"drained: {asked} agents were asked to go, but no other coordinator that takes agents is known here. "
-                "One that knows none by its own configuration keeps trying, and trains until its outbox is full"
+                "An agent that has no other one in its own configuration tries on, and trains until its outbox is full"
             )
     note += ". This coordinator can be stopped; a restart takes agents again"
     click.echo(json.dumps(told) if as_json else note)
