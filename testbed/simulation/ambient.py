@@ -22,6 +22,25 @@ OBJECTS = 10_000  # made and not freed again before garbage is looked for: a mes
 
 
 @contextmanager
+def collecting_anew() -> Iterator[None]:
+    """Within, what is made there alone decides when garbage is collected: finalizers may close connections.
+
+    What is there before counts no more, nor in later worlds, and is never found to be garbage: so this comes before
+    anything of a world is made. Looking through all of a large process before each of many small worlds would take
+    longer than they do.
+    """
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS, *threshold[1:])
+    gc.collect()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
+
+
+@contextmanager
 def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
     """Within, what the process offers follows from `seed` and `clock` (virtual seconds); afterwards it is as before."""
     streams = [random.Random(f"{seed}/{name}") for name in ("global", "masks", "system")]  # noqa: S311 - a simulation
@@ -42,30 +61,15 @@ def seeded(seed: int, clock: Callable[[], float]) -> Iterator[None]:
         (aiohttp.connector, "monotonic", clock),
     ]
     real = [(module, name, getattr(module, name)) for module, name, _ in offered]
-    threshold = gc.get_threshold()
-    _begin_collecting_anew()
     try:
         for module, name, virtual in offered:
             setattr(module, name, virtual)
         yield
     finally:
-        gc.set_threshold(*threshold)
         for module, name, before_it in real:
             setattr(module, name, before_it)
         random.setstate(before[0])
         masks.setstate(before[1])
-
-
-def _begin_collecting_anew() -> None:
-    """Let what comes alone decide when garbage is collected: finalizers may close connections.
-
-    What was there before counts no more, nor in the worlds that come later: looking through all of a large process
-    before each of many small worlds would take longer than they do.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
-    gc.collect()
 
 
 def _mask_source() -> random.Random:

@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
-from testbed.simulation.ambient import seeded
+from testbed.simulation.ambient import collecting_anew, seeded
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -316,6 +316,7 @@ def run(main: Coroutine[Any, Any, T], *, seed: int) -> T:
         DeadlockError: everything waits and nothing is scheduled.
         LivelockError: something is always ready, and time never passes.
     """
-    loop = VirtualLoop()
-    with seeded(seed, loop.time), asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(main)
+    with collecting_anew():
+        loop = VirtualLoop()
+        with seeded(seed, loop.time), asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(main)

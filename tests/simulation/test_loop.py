@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -312,6 +313,20 @@ def test_garbage_is_collected_more_rarely_meanwhile() -> None:
         assert gc.get_threshold() == (700, 11, 12)
     finally:
         gc.set_threshold(*usual)
+
+
+def test_a_world_that_is_over_is_garbage() -> None:
+    class Thing:
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+            self.loop.set_exception_handler(lambda loop, context: self.loop.stop())  # as a world does, which it names
+
+    async def main() -> weakref.ref[Thing]:
+        return weakref.ref(Thing())
+
+    thing = run(main(), seed=1)
+    gc.collect()
+    assert thing() is None
 
 
 def test_the_random_sources_come_back_after_a_failure() -> None:
