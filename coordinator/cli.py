@@ -5,11 +5,13 @@ import faulthandler
 import json
 import logging
 import os
+import random
 import signal
 import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -139,7 +141,7 @@ def status(config_path: Path, url: str | None, identity: Path | None, insecure: 
 
 @coordinator.group()
 def model() -> None:
-    """Take the region's model."""
+    """Take the region's model, or put one back."""
 
 
 @model.command("export", epilog=EXIT_CODES)
@@ -195,6 +197,40 @@ def model_export(
             "skerry-coordinator: note: no update has been applied yet: these are the bundle's initial parameters",
             err=True,
         )
+
+
+@model.command("restore", epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@config_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+def model_restore(file: Path, config_path: Path, yes: bool, as_json: bool) -> None:
+    """Let the region go on from a model that `model export` wrote as safetensors; the coordinator must be stopped.
+
+    What the model learned since is given up, for good. Devices and peers stay and are sent the model whole when the
+    coordinator runs again; what devices had acknowledged does not count twice.
+
+    \b
+    Examples:
+      skerry-coordinator model restore model.safetensors
+      skerry-coordinator model restore monday.safetensors --config lab/eu.toml --yes --json
+    """  # noqa: D301 - click takes \b for "do not rewrap"
+    require("coordinator", "this command")
+    from coordinator.restore import restore
+
+    with naming(config_path):
+        loaded = configuration.load(config_path)
+        if not yes:
+            click.confirm(f"Give up the model in {loaded.state_dir} and go on from {file}?", abort=True, err=True)
+        restored = restore(loaded, file, rng=random.SystemRandom(), wall_clock=time.time)
+    if as_json:
+        click.echo(json.dumps({"restored": asdict(restored)}))
+        return
+    before = "there was none" if restored.before is None else f"{restored.before} was given up"
+    click.echo(
+        f"restored: model {restored.model} of age {restored.age:.1f}, as {restored.version}; {before}\n"
+        "next: start the coordinator; devices and peers are sent the model"
+    )
 
 
 @coordinator.group()

@@ -42,7 +42,7 @@ async def from_running(url: str, kind: Kind, form: Format, context: ssl.SSLConte
         SkerryError: it is not running, its answers cannot be used, or onnx is missing.
     """
     model = await remote.get(url, f"/v1/model?kind={kind}", bytes_max=MODEL_BYTES_MAX, context=context)
-    metadata = _metadata(model)
+    metadata = metadata_of(model)
     version = f"{metadata['lineage']}@{metadata['version']}"
     trained = metadata.get("trained") != "no"
     if form == "safetensors":
@@ -97,13 +97,17 @@ def _predicting(bundle: Bundle, model: bytes) -> bytes:
     return export_prediction_model(bundle, from_safetensors(bundle.manifest.layout, model))
 
 
-def _metadata(model: bytes) -> dict[str, str]:
-    """Return the text beside the tensors of a safetensors file that a coordinator sent."""
+def metadata_of(model: bytes) -> dict[str, str]:
+    """Return the text beside the tensors of a safetensors file that a coordinator wrote.
+
+    Raises:
+        DataError: it is none.
+    """
     try:
         header = json.loads(model[8 : 8 + int.from_bytes(model[:8], "little")])
         metadata: dict[str, str] = header["__metadata__"]
         if not {"lineage", "version", "bundle"} <= metadata.keys():
             raise KeyError("lineage, version or bundle")
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the answer is no model of a coordinator: {error}") from error
+        raise DataError(f"no model of a coordinator: {error}") from error
     return metadata

@@ -6,6 +6,22 @@ SELECT coordinator, region, bundle_sha256, lineage FROM region;
 -- name: create_region
 INSERT INTO region (id, coordinator, region, bundle_sha256, lineage, created_at_s) VALUES (1, ?, ?, ?, ?, ?);
 
+-- name: begin_lineage
+UPDATE region SET lineage = ?, created_at_s = ?;
+
+-- name: forget_journal
+DELETE FROM journal;
+
+-- name: forget_publications
+DELETE FROM publication;
+
+-- name: forget_checkpoints
+DELETE FROM checkpoint;
+
+-- name: forget_versions_of_rules
+-- What rules remember of versions, which mean nothing in another lineage.
+DELETE FROM rule_state WHERE rule IN ('RoundState', 'OfferedState');
+
 -- name: append_journal
 INSERT INTO journal
     (position, version, kind, sender, sequence, base_number, weight, age, steps, examples, loss, seconds_per_step,

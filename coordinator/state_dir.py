@@ -77,7 +77,7 @@ def open_state(
             if recovered.vectors.size != len(initial):
                 size = recovered.vectors.size
                 raise StorageError(f"{path}: the state has {size} parameters, the bundle {len(initial)}")
-            _check_files(path, recovered.region.ages.last)
+            _check_files(path, recovered.region.lineage, recovered.region.ages.last)
             _sweep(store, path, recovered.checkpoint_version)
         except BaseException:
             store.close()
@@ -142,8 +142,8 @@ def _check(store: Store, found: RegionRow, expected: RegionRow, state_dir: Path)
             )
 
 
-def _check_files(state_dir: Path, newest: int) -> None:
-    """See that no whole checkpoint is of a version behind the `newest` of the journal, which is written first.
+def _check_files(state_dir: Path, lineage: str, newest: int) -> None:
+    """See that no whole checkpoint of `lineage` is of a version behind the `newest` of the journal, written first.
 
     Raises:
         StateDamagedError: one is: the journal lost its end after it was synced.
@@ -151,9 +151,11 @@ def _check_files(state_dir: Path, newest: int) -> None:
     for path in sorted((state_dir / CHECKPOINTS).glob("*.safetensors")):
         if path > checkpoint_file.path_of(state_dir / CHECKPOINTS, newest):
             try:
-                checkpoint_file.read(path)
+                found = checkpoint_file.read(path)
             except CheckpointError:
                 continue  # torn: it is swept away
+            if found.lineage != lineage:
+                continue  # of a model that was, or was about to be, replaced: so is this
             raise StateDamagedError(f"{path}: is whole, but the journal ends at version {newest}{REMEDY}")
 
 

@@ -251,6 +251,15 @@ class Store:
             self._run("put_checkpoint", checkpoint)
             self._run_each("put_ledger", [_ledger_row(entry) for entry in ledger])
 
+    def begin_lineage(self, lineage: str, checkpoint: CheckpointRow, ledger: Sequence[LedgerEntry]) -> None:
+        """Go on from `checkpoint` as another lineage; what led to the former model is deleted."""
+        with self._db.transaction():
+            self._run("begin_lineage", (lineage, checkpoint.written_at_s))
+            for query in ("forget_journal", "forget_publications", "forget_checkpoints", "forget_versions_of_rules"):
+                self._run(query, ())
+            self._run("put_checkpoint", checkpoint)
+            self._run_each("put_ledger", [_ledger_row(entry) for entry in ledger])
+
     def write(self, batch: Batch) -> None:
         """Write all of `batch`, or nothing of it where this raises; on disk when it returns.
 

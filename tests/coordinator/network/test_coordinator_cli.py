@@ -1,6 +1,7 @@
 """`skerry-coordinator` as a process: its commands, its exit codes, and what it prints."""
 
 import asyncio
+import io
 import json
 import logging
 import resource
@@ -23,7 +24,7 @@ from coordinator.recovery import rebuild
 from skerry.protocol import sparse
 from skerry.tasks import data
 from skerry.tasks.bundle import Bundle
-from skerry.tasks.model_file import from_safetensors
+from skerry.tasks.model_file import from_safetensors, to_safetensors
 from skerry.training.trainer import open_trainer
 from skerry.vector import SparseVector
 
@@ -274,6 +275,33 @@ async def test_an_exported_model_predicts_as_it_stands(
     prepared = bundle.manifest.input.prepare(raw)
     assert held_out.x[:3].shape == prepared.shape
     assert np.allclose(logits, open_trainer(bundle).predict(expected, prepared), atol=1e-5)
+
+
+def test_a_region_goes_back_to_an_exported_model(
+    cli: Cli, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    bundle, path = Bundle.builtin("activity"), tmp_path / "good.safetensors"
+    metadata = {"lineage": "eu/1", "version": "3", "age": "2.5", "bundle": bundle.sha256}
+    path.write_bytes(to_safetensors(bundle.manifest.layout, np.ones(SIZE, np.float32), metadata))
+    where = ("model", "restore", path, "--config", config_file)
+    asked = cli(*where)
+    assert (asked.returncode, "Give up the model in" in asked.stderr) == (1, True)
+    assert not (tmp_path / "state").exists()
+    first = cli(*where, "--yes")
+    assert first.returncode == 0, first.stderr
+    assert "restored: model eu/1@3 of age 2.5, as eu/" in first.stdout
+    assert "there was none\nnext: start the coordinator" in first.stdout
+    again = json.loads(cli(*where, "--yes", "--json").stdout)["restored"]
+    assert (again["model"], again["age"]) == ("eu/1@3", 2.5)
+    assert again["before"].endswith("@0")
+    assert again["version"].endswith("@1")
+    copy = tmp_path / "copy.safetensors"
+    assert cli("model", "export", "--config", config_file, "-o", copy).returncode == 0
+    assert from_safetensors(bundle.manifest.layout, copy.read_bytes()).tolist() == [1.0] * SIZE
+    path.write_bytes(b"no model")
+    refused = cli(*where, "--yes")
+    assert (refused.returncode, str(path) in refused.stderr) == (5, True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,225 @@
+"""Going back to an exported model: what counts then, what does not count twice, and what a kill on the way leaves."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator import export, restore
+from coordinator.checkpoint import CHECKPOINTS
+from coordinator.config import CoordinatorConfig
+from coordinator.recovery import rebuild
+from coordinator.restore import Restored
+from coordinator.state_dir import open_state
+from skerry.algorithms.arrival import ArrivalRule, Constant, FedAvg, FedBuff
+from skerry.algorithms.downlink import Newest, TopK
+from skerry.algorithms.federation import NoFederation
+from skerry.errors import DataError, SkerryError, StorageError
+from skerry.protocol.messages import BundleReference, UpdateAccepted
+from skerry.recipe import Recipe
+from skerry.tasks.bundle import Bundle
+from skerry.tasks.model_file import from_safetensors, to_safetensors
+from skerry.vector import Float32
+
+BUNDLE = Bundle.builtin("activity")
+LAYOUT = BUNDLE.manifest.layout
+FIELDS = {"bundle": BundleReference(BUNDLE.sha256, BUNDLE.file_bytes), "initial": BUNDLE.initial_parameters()}
+METADATA = {"lineage": "eu/1", "version": "3", "age": "2.5", "bundle": BUNDLE.sha256}
+
+
+def recipe(arrival: ArrivalRule = Constant(weight=0.5), **stages: Any) -> Recipe:  # noqa: B008 - frozen
+    return Recipe(**{"arrival": arrival, "downlink": Newest(), "federation": NoFederation()} | stages)
+
+
+def back(config: CoordinatorConfig, path: Path, seed: int = 1) -> Restored:
+    return restore.restore(config, path, rng=random.Random(seed), wall_clock=lambda: 1_700_000_000.0)
+
+
+def exported(config: CoordinatorConfig, path: Path) -> Float32:
+    path.write_bytes(export.from_state(config, "regional", "safetensors").data)
+    return from_safetensors(LAYOUT, path.read_bytes())
+
+
+@pytest.fixture
+def train(words: Any) -> Callable[..., Any]:
+    """Let a device send updates `first` to `last`."""
+
+    async def send(engine: Any, outlet: Any, first: int, last: int, base: Any = None) -> list[UpdateAccepted]:
+        before = len(outlet.accepted())
+        for sequence in range(first, last + 1):
+            vector = words.vector(sequence, 50, LAYOUT.size)
+            engine.submit(words.update("kite", sequence, base or engine.version, vector=vector))
+            await outlet.until_accepted(before + sequence - first + 1)
+        accepted: list[UpdateAccepted] = outlet.accepted()[before:]
+        return accepted
+
+    return send
+
+
+async def test_a_region_goes_on_from_the_model_and_counts_nothing_twice(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path, train: Any
+) -> None:
+    config, path = config_of(recipe(downlink=TopK())), tmp_path / "good.safetensors"
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        await train(engine, engine._outlet, 1, 2)
+    good = exported(config, path)
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        base = engine.version
+        weights = [one.weight for one in await train(engine, engine._outlet, 3, 5)]
+        assert not np.array_equal(engine.model().values, good)
+    result = back(config, path)
+    assert (result.model, result.before) == (f"{base.lineage}@2", f"{base.lineage}@5")
+    assert result.age == 2.0
+    assert [one.name for one in (config.state_dir / CHECKPOINTS).iterdir()] == ["000000000006.safetensors"]
+
+    outlet = new_listener()
+    async with open_engine(config, outlet, **FIELDS) as engine:
+        assert result.version == f"{engine.lineage}@{engine.version.number}"
+        assert engine.lineage != base.lineage
+        assert engine.version.number == 6
+        assert (engine.model().values.tobytes(), engine.age, engine.model().trained) == (good.tobytes(), 2.0, True)
+        assert (engine.status().publication, engine.status().peers) == (0, {})
+        repeats = await train(engine, outlet, 3, 5, base)
+        assert [one.weight for one in repeats] == weights
+        assert engine.model().values.tobytes() == good.tobytes(), "they were acknowledged: they count no second time"
+        (after,) = await train(engine, outlet, 6, 6)
+        assert after.version == 7
+        values = engine.model().values
+    assert not np.array_equal(values, good)
+    assert rebuild(config.state_dir, 7).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("arrival", [FedBuff(size=3), FedAvg(devices_min=2)])
+async def test_what_was_held_is_given_up_and_rounds_begin_anew(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path, train: Any, words: Any, arrival: ArrivalRule
+) -> None:
+    config, path = config_of(recipe(arrival)), tmp_path / "good.safetensors"
+    async with open_engine(config, new_listener(), **FIELDS):
+        pass
+    good = exported(config, path)
+    outlet = new_listener()
+    async with open_engine(config, outlet, **FIELDS) as engine:
+        for device in ("kite", "tern"):
+            engine.submit(words.hello(device))
+        await outlet.until(lambda: len(outlet.offers) >= 2)
+        await train(engine, outlet, 1, 1)
+        assert engine.status().held_updates == 1
+    back(config, path)
+    outlet = new_listener()
+    async with open_engine(config, outlet, **FIELDS) as engine:
+        assert engine.status().held_updates == 0
+        assert engine.status().devices["kite"].last_sequence == 1
+        assert engine.model().values.tobytes() == good.tobytes()
+        for device in ("kite", "tern"):
+            engine.submit(words.hello(device))
+        await outlet.until(lambda: len(outlet.offers) >= 2)
+        await train(engine, outlet, 2, 2)
+
+
+async def test_nothing_happens_while_the_coordinator_runs(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path, train: Any
+) -> None:
+    config, path = config_of(recipe()), tmp_path / "good.safetensors"
+    outlet = new_listener()
+    async with open_engine(config, outlet, **FIELDS) as engine:
+        exported(config, path)
+        with pytest.raises(StorageError, match="another coordinator is running on this state"):
+            back(config, path)
+        await train(engine, outlet, 1, 1)
+
+
+@pytest.mark.parametrize("when", ["before it is written down", "before it is looked at"])
+async def test_a_kill_on_the_way_leaves_the_former_state_or_the_new_one(
+    config_of: Any,
+    open_engine: Any,
+    new_listener: Any,
+    tmp_path: Path,
+    train: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    config, path = config_of(recipe()), tmp_path / "good.safetensors"
+    async with open_engine(config, new_listener(), **FIELDS):
+        pass
+    good = exported(config, path)
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        await train(engine, engine._outlet, 1, 3)
+        former = engine.model().values
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if when == "before it is written down":
+            patch.setattr("coordinator.store.Store.begin_lineage", killed)
+        else:
+            patch.setattr(restore, "open_state", lambda *one, **more: open_state(*one, **more) if more else killed())
+        with pytest.raises(KeyboardInterrupt):
+            back(config, path)
+    assert len(list((config.state_dir / CHECKPOINTS).iterdir())) > 1
+    expected = former if when == "before it is written down" else good
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        assert engine.model().values.tobytes() == expected.tobytes()
+        await train(engine, engine._outlet, 4, 4)
+    assert back(config, path, seed=2).age == 0.0
+
+
+async def test_without_a_state_the_region_begins_with_the_model(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path
+) -> None:
+    config, path = config_of(recipe()), tmp_path / "good.safetensors"
+    values = np.linspace(-1.0, 1.0, LAYOUT.size, dtype=np.float32)
+    path.write_bytes(to_safetensors(LAYOUT, values, METADATA))
+    result = back(config, path)
+    assert (result.before, result.age, result.version.endswith("@0")) == (None, 2.5, True)
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        assert (engine.model().values.tobytes(), engine.age) == (values.tobytes(), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "changes", "words"),
+    [
+        (np.nan, {}, "not finite"),
+        (1.1e30, {}, "this model has diverged; take an older one"),
+        (1.0, {"bundle": "0" * 64}, "is a model of bundle 000000000000, this coordinator trains"),
+        (1.0, {"age": "-1"}, "its age is -1"),
+        (1.0, {"age": "nan"}, "its age is nan"),
+        (1.0, {"age": "old"}, "says no age"),
+        (1.0, {"lineage": None}, "no model of a coordinator"),
+        (1.0, {"age": None}, "says no age"),
+    ],
+)
+def test_what_is_no_model_of_this_task_is_refused_and_nothing_is_made(
+    config_of: Any, tmp_path: Path, value: float, changes: dict[str, str | None], words: str
+) -> None:
+    config, path = config_of(recipe()), tmp_path / "bad.safetensors"
+    metadata = {key: text for key, text in (METADATA | changes).items() if text is not None}
+    values = np.ones(LAYOUT.size, np.float32)
+    values[-1] = value
+    path.write_bytes(to_safetensors(LAYOUT, values, metadata))
+    with pytest.raises(DataError, match=words) as error:
+        back(config, path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert not config.state_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "No such file"),
+        (b"", "not a safetensors file"),
+        (b"\xff" * 100, "not a safetensors file"),
+        (bytes((16 << 20) + 4 * LAYOUT.size + 1), "more than the"),
+    ],
+    ids=["missing", "empty", "garbage", "endless"],
+)
+def test_what_is_no_file_of_a_model_is_refused(config_of: Any, tmp_path: Path, data: bytes | None, words: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(SkerryError, match=words) as error:
+        back(config_of(recipe()), path)
+    assert str(path) in str(error.value)
