@@ -118,8 +118,9 @@ class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
         for name, url in self.peers.items():
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"peers.{name}: {url!r} is no http:// or https:// URL")
-        if self.url is not None:
-            self.check_no_peer_at(self.url)
+        host = f"[{self.listen.host}]" if ":" in self.listen.host else self.listen.host
+        for own_url in filter(None, (self.url, f"http://{host}:{self.listen.port}" if self.listen.port else None)):
+            self.check_no_peer_at(own_url)
 
     def check_no_peer_at(self, own_url: str) -> None:
         """Refuse a peer that is this coordinator itself.

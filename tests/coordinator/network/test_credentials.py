@@ -75,6 +75,27 @@ def test_before_there_is_an_identity_both_ways_to_one_are_named(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("own", "peer", "same"),
+    [
+        ({"url": "https://eu.example.org"}, "https://eu.example.org:443/", True),
+        ({"url": "https://eu.example.org"}, "http://eu.example.org", False),  # port 80
+        ({"url": "https://eu.example.org"}, "https://us.example.org", False),
+        ({"url": "https://eu.example.org"}, "https://eu.example.org:none", False),
+        ({"listen": Listen("127.0.0.1", 8470)}, "http://127.0.0.1:8470", True),
+        ({"listen": Listen("::1", 8470)}, "http://[::1]:8470", True),
+        ({"listen": Listen("127.0.0.1", 8470)}, "http://127.0.0.1:8471", False),
+        ({"listen": Listen("127.0.0.1", 0)}, "http://127.0.0.1:80", False),
+    ],
+)
+def test_a_peer_where_the_coordinator_itself_is_reached_or_listens_is_refused(
+    own: dict[str, Any], peer: str, same: bool
+) -> None:
+    expected = pytest.raises(ValueError, match=r"peers\.us: .*this coordinator itself") if same else nullcontext()
+    with expected:
+        CoordinatorConfig(name="eu", region="eu", bundle="builtin:activity", peers={"us": peer}, **own)
+
+
+@pytest.mark.parametrize(
     ("changes", "refused"),
     [
         ({}, True),
