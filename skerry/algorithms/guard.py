@@ -7,6 +7,7 @@ entry, where payloads are read.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import exp, log
+from statistics import median
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -24,6 +25,8 @@ LENGTH_DEVIATIONS = 3.5  # from the median, in the logarithm: what a fleet of un
 DIRECTION_UPDATES_MIN = 16.0  # before the region's direction means anything, however few devices there are
 CHANCE_MAX = 1.6  # what noise's square cosine times its entries, 1 on average, stays below over a few updates
 CHANCE_REGION_MIN = 10.0  # the region's median: below it, honest devices cannot be told from noise
+RECENT_MIN, RECENT_EACH = 64, 4  # updates of the region, in all and for each device, after which one has left
+FEW_SHARE = log(0.1)  # of its usual length, that a device counts with at least while there are few to compare it with
 CHANCE_LENGTH = log(0.5)  # noise that is shorter than this, against the median, does no harm
 
 DevicesMin = Annotated[int, Meta(ge=3, le=100_000)]
@@ -110,8 +113,12 @@ class Guard:
         self._lengths, self._tail_lengths, self._cosines, self._chances = Spread(), Spread(), Spread(), Spread()
         self._direction = Direction(self._trainable) if isinstance(rule, Outliers) else None
         self._warned = False  # that share_max is reached
-        for line in self._lines.values():
+        self._recent: dict[str, None] = {}  # devices that have not left, who was heard of last at the end
+        self._heard = 0  # updates that were judged
+        for line in sorted(self._lines.values(), key=lambda line: line.heard):
+            self._heard = line.heard
             self._spread(line)
+        self._forget()
 
     @property
     def quarantined(self) -> dict[str, str]:
@@ -127,7 +134,7 @@ class Guard:
         line = self._lines.get(device)
         if line is None or not line.quarantine:
             return False
-        self._write(_released(line))
+        self._write(replace(_released(line), heard=self._heard))
         return True
 
     def judge(self, device: str, update: SparseVector) -> Verdict:
@@ -141,7 +148,8 @@ class Guard:
             _excess(device, head, self._lengths, rule.devices_min),
             _excess(device, tail, self._tail_lengths, rule.devices_min),
         )
-        line = line.after_length(head, tail)
+        self._heard += 1
+        line = replace(line.after_length(head, tail), heard=self._heard)
         known = len(self._lengths) >= rule.devices_min
         if self._direction is not None and length > 0.0 and known:
             line = self._look(line, self._direction.cosine(indices, values, length), split)
@@ -151,14 +159,15 @@ class Guard:
             line = replace(line, taken=line.taken + 1)
             if self._direction is not None and length > 0.0:
                 share = min(1.0, self._taken / (max(1, len(self._lines)) * line.taken))  # nobody counts more than most
-                memory = max(DIRECTION_UPDATES_MIN, 2.0 * len(self._lines))
+                memory = max(DIRECTION_UPDATES_MIN, 2.0 * len(self._recent))
                 self._direction.turn(indices, values, length, share, memory)
         self._write(line)
+        self._forget()
         return verdict
 
     def _look(self, line: Conduct, cosine: float | None, entries: int) -> Conduct:
         assert self._direction is not None
-        needed = max(DIRECTION_UPDATES_MIN, len(self._lines)) / 2.0
+        needed = max(DIRECTION_UPDATES_MIN, len(self._recent)) / 2.0
         if cosine is None or self._direction.updates < needed:
             return line
         return line.after_direction(cosine, entries)
@@ -167,7 +176,8 @@ class Guard:
         """Return the verdict, and the line after it; `excess`: see `_excess`."""
         rule = self._rule
         if line.quarantine and not known:
-            return Verdict(refused="quarantined", detail=line.quarantine), line
+            alone = self._among_the_quarantined(line, rule)
+            return (Verdict(refused="quarantined", detail=line.quarantine), line) if alone is None else alone
         if not known:
             return Verdict(factor=min(1.0, 1.0 / excess)), line
         factor = 1.0 if rule.clip_factor is None else min(1.0, rule.clip_factor / excess)
@@ -206,10 +216,11 @@ class Guard:
         return ""
 
     def _put_away(self, line: Conduct, rule: Outliers, why: str) -> tuple[Verdict, Conduct]:
-        away = sum(bool(one.quarantine) for one in self._lines.values())
-        if away + 1 > rule.share_max * len(self._lines):
+        away = sum(bool(self._lines[name].quarantine) for name in self._recent if name != line.device)
+        devices = len(self._recent | {line.device: None})
+        if away + 1 > rule.share_max * devices:
             warned, self._warned = self._warned, True
-            alarm = f"would be in quarantine, were not {away} of {len(self._lines)} devices there already: {why}"
+            alarm = f"would be in quarantine, were not {away} of {devices} devices there already: {why}"
             return Verdict(alarm="" if warned else alarm), line
         alarm = f"in quarantine from now on: {why}"
         return Verdict(refused="quarantined", detail=why, alarm=alarm), replace(line, quarantine=why, in_order=0)
@@ -222,12 +233,29 @@ class Guard:
             return Verdict(refused="quarantined", detail="the last one: the next update counts", alarm=alarm), line
         return Verdict(refused="quarantined", detail=line.quarantine), line
 
+    def _among_the_quarantined(self, line: Conduct, rule: Clip | Outliers) -> tuple[Verdict, Conduct] | None:
+        """Judge a device in quarantine by all others, where those who put it there have left; None: there are few."""
+        lengths = [one.length for name in self._recent if (one := self._lines[name]).length is not None]
+        if len(lengths) < rule.devices_min or line.length is None or not isinstance(rule, Outliers):
+            return None
+        return self._in_quarantine(line, rule, conspicuous=exp(line.length - median(lengths)) > rule.length_factor)
+
     def _write(self, line: Conduct) -> None:
         self._lines[line.device] = line
         self._spread(line)
 
+    def _forget(self) -> None:
+        """Leave devices that were not heard of for long out of what the others are compared with."""
+        heard_min = self._heard - max(RECENT_MIN, RECENT_EACH * len(self._recent))
+        while self._recent and self._lines[oldest := next(iter(self._recent))].heard < heard_min:
+            del self._recent[oldest]
+            for spread in (self._lengths, self._tail_lengths, self._cosines, self._chances):
+                spread.drop(oldest)
+
     def _spread(self, line: Conduct) -> None:
         """Bring the region's figures up to date; those in quarantine have no part in them."""
+        self._recent.pop(line.device, None)
+        self._recent[line.device] = None
         device, apart = line.device, bool(line.quarantine)
         directed = line.cosines > 0
         for spread, value in (
@@ -249,12 +277,17 @@ def _logarithm(length: float) -> float | None:
 def _excess(device: str, length: float | None, lengths: Spread, devices_min: int) -> float:
     """Return how many times as long as the median device's an update is, > 0; `length` is a logarithm.
 
-    While fewer than `devices_min` devices are known: as the shortest of the others', or 1 where there is none.
+    While fewer than `devices_min` devices are known: as the median of the others', or 1 where there is none. Others
+    that are much shorter than the device usually is do not stop it then: nobody can say which of them is strange.
     """
     if length is None:
         return LENGTH_MIN
-    usual = lengths.middle()[0] if len(lengths) >= devices_min else lengths.least_of_others(device)
-    return 1.0 if usual is None else exp(length - usual)
+    if len(lengths) >= devices_min:
+        return exp(length - lengths.middle()[0])
+    usual, own = lengths.middle_of_others(device), lengths.of(device)
+    if usual is None:
+        return 1.0
+    return exp(length - (usual if own is None else max(usual, own + FEW_SHARE)))
 
 
 def _released(line: Conduct) -> Conduct:

@@ -41,7 +41,8 @@ def test_median_and_deviation(values: list[float]) -> None:
     centre, sigma = spread.middle()
     assert centre == statistics.median(values)
     assert sigma == pytest.approx(1.4826 * statistics.median(abs(value - centre) for value in values))
-    assert spread.least_of_others("d0") == min(values[1:], default=None)
+    assert spread.middle_of_others("d0") == (statistics.median_high(values[1:]) if values[1:] else None)
+    assert spread.of("d0") == values[0]
 
 
 def test_figures_follow_as_soon_as_an_eighth_of_the_devices_have_changed() -> None:

@@ -121,18 +121,99 @@ def test_strikes_are_forgiven() -> None:
         )
 
 
-def test_while_few_are_known_an_update_counts_no_longer_than_the_shortest() -> None:
-    guard = Outliers(devices_min=3).start(4, 0, [])
+def of_length(length: float) -> SparseVector:
+    return SparseVector(4, np.array([1]), np.array([length], np.float32))
+
+
+def test_while_few_are_known_an_update_counts_no_longer_than_the_others() -> None:
+    guard = Outliers(devices_min=4).start(4, 0, [])
 
     def judge(name: str, length: float) -> float:
-        return guard.judge(name, SparseVector(4, np.array([1]), np.array([length], np.float32))).factor
+        return guard.judge(name, of_length(length)).factor
 
     assert judge("a", 8.0) == 1.0
     assert judge("a", 80.0) == 1.0, "there is nobody to compare it with"
     assert judge("b", 2.0) == 1.0
     assert judge("b", 1000.0) == pytest.approx(8.0 * 10**0.5 / 1000.0, rel=1e-3)
     assert judge("c", 1.0) == 1.0
-    assert guard.judge("c", SparseVector(4, np.array([1]), np.array([1e3], np.float32))).refused == "outlier"
+    assert judge("c", 1000.0) == pytest.approx((2.0 * 1000.0) ** 0.5 / 1000.0, rel=1e-3), "of two others the longer"
+    assert judge("d", 1.0) == 1.0
+    assert guard.judge("d", of_length(1e3)).refused == "outlier"
+
+
+@pytest.mark.parametrize("rule", [Outliers(), Clip()])
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_one_tiny_device_among_few_does_not_stop_training(rule: Outliers | Clip, devices: int) -> None:
+    guard = rule.start(4, 0, [])
+    factors = []
+    for _ in range(20):
+        guard.judge("tiny", of_length(1e-20))
+        factors += [guard.judge(f"d{number}", of_length(1.0)).factor for number in range(1, devices)]
+    assert min(factors[devices - 1 :]) == pytest.approx(0.1 if devices == 2 else 1.0)
+
+
+def test_among_few_what_is_longer_than_a_device_ever_was_still_counts_little() -> None:
+    guard = Outliers().start(4, 0, [])
+    for _ in range(5):
+        guard.judge("tiny", of_length(1e-20))
+        guard.judge("a", of_length(1.0))
+    assert guard.judge("a", of_length(1e6)).factor * 1e6 == pytest.approx(0.1)
+
+
+def test_devices_that_left_do_not_put_away_for_good_those_that_came_for_them() -> None:
+    """Others with a longer cycle: their updates are six times as long."""
+    guard = Outliers().start(4, 0, [])
+    for _ in range(20):
+        for number in range(30):
+            guard.judge(f"old{number}", of_length(1.0))
+    counted = 0
+    for turn in range(100):
+        for number in range(12):
+            verdict = guard.judge(f"new{number}", of_length(6.0))
+            counted += verdict.refused is None
+            assert verdict.refused is None or turn < 80
+    assert guard.quarantined == {}
+    assert counted >= 20 * 12
+
+
+def test_those_who_left_count_neither_in_what_is_usual_nor_in_the_share() -> None:
+    fleet = Fleet(4, devices=40)
+    guard = Outliers(share_max=0.2).start(SIZE, 0, [])
+    train(guard, fleet, 10)
+    fleet.devices = fleet.devices[:10]
+    train(guard, fleet, 20)
+    assert len(guard._lengths) == len(guard._cosines) == 10
+    train(guard, fleet, 20, dict.fromkeys(fleet.devices[:3], LIES["scaled"]))
+    assert len(guard.quarantined) == 2, "of ten, not of forty"
+    assert guard.line("d39").taken == 10, "but what is known of them is kept"
+
+
+def test_liars_that_stay_behind_alone_are_not_let_in_by_a_few_and_a_slow_device_is_not_forgotten() -> None:
+    fleet = Fleet(5)
+    guard = Outliers(release_after=7).start(SIZE, 0, [])
+    liars = dict.fromkeys(fleet.devices[:4], LIES["scaled"])
+    train(guard, fleet, 20, liars)
+    assert set(guard.quarantined) == set(liars)
+    everybody, fleet.devices = fleet.devices, fleet.devices[:4]
+    verdicts = train(guard, fleet, 100, liars)
+    assert all(verdict.refused == "quarantined" for own in verdicts.values() for verdict in own), "four are too few"
+    fleet.devices = everybody
+    assert [verdict.refused for verdict in train(guard, fleet, 3)["d7"]] == [None] * 3
+
+
+def test_an_operators_word_brings_a_device_back_that_was_silent_for_long() -> None:
+    fleet = Fleet(6)
+    guard = Outliers(release_after=None).start(SIZE, 0, [])
+    train(guard, fleet, 20, {"d3": LIES["scaled"]})
+    silent, fleet.devices = fleet.devices, [name for name in fleet.devices if name != "d3"]
+    train(guard, fleet, 10)
+    assert guard.release("d3")
+    assert len(guard._lengths) == 20
+    fleet.devices = fleet.devices[:10]
+    train(guard, fleet, 30)
+    assert len(guard._lengths) == 10
+    fleet.devices = silent
+    assert train(guard, fleet, 1)["d3"] == [Verdict()]
 
 
 def test_the_statistics_at_the_end_are_measured_for_themselves() -> None:
