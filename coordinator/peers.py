@@ -66,7 +66,7 @@ class Enrolment(Protocol):
             Refusal: it has told too many.
         """
 
-    async def learn_parties(self, parties: Sequence[PartyRow]) -> object:
+    async def learn_parties(self, parties: Sequence[PartyRow], peer: str) -> object:
         """Take note of a peer's parties.
 
         Raises:
@@ -96,6 +96,7 @@ class _Peer(PeerLink):
         self.ledger = ""  # the place that its ledger was read up to
         self.revocations: str | None = None  # the digest of those that were read to their end
         self.parties = ""  # the place that they were read up to
+        self.untaken: dict[str, str] = {}  # by what is read in pages: why not all of it was taken, the last time
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
         self.serves_at: str | None = None  # where agents reach it, as it said last; None: they are not to be sent there
 
@@ -310,7 +311,7 @@ class Peers:
             told = [party for text in page.parties if (party := parse_party(text)) is not None]
             if len(told) != len(page.parties):
                 raise PeerError("tells no parties")
-            await desk.learn_parties(told)
+            await desk.learn_parties(told, peer.name)
             further = page.more and bool(told) and page.up_to != peer.parties
             peer.parties = page.up_to
             return Place(page.up_to, further)
@@ -328,11 +329,15 @@ class Peers:
     ) -> bool:
         """Read what a peer tells in pages; return whether that came to its end. Else it is asked for next time."""
         try:
-            return await peer.read_pages(session, f"{what}?after=", after, pages_max, take)
+            whole = await peer.read_pages(session, f"{what}?after=", after, pages_max, take)
         except (PeerError, Refusal) as error:
             self._metrics.peer_failures[peer.name] += 1
-            log.warning("peer %s: its %s cannot be taken: %s", peer.name, what, error)
+            if peer.untaken.get(what) != str(error):  # once, however often it is asked
+                log.warning("peer %s: its %s cannot be taken: %s", peer.name, what, error)
+            peer.untaken[what] = str(error)
             return False
+        peer.untaken.pop(what, None)
+        return whole
 
     async def _deliver(self, session: aiohttp.ClientSession, peer: _Peer, box: _Newest, what: str) -> None:
         """Send what is put into `box`, again and again until it is taken or replaced."""

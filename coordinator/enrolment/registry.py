@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from coordinator.enrolment import addresses as addressing
+from coordinator.enrolment.peers_word import PeersWord
 from coordinator.enrolment.records import JoinRole, PartyRow, Revocation, TokenRow
 from skerry.identity.certificate import NAME, Identified, Issuer, Role
 
@@ -71,6 +72,8 @@ class Registry:
         self._signs_coordinators, self._process = signs_coordinators, process
         self._tokens = {token.identifier: token for token in tokens}
         self._parties: dict[tuple[Role, str], dict[str, PartyRow]] = {}
+        self._devices = 0  # that got a certificate here: peers can tell of any number
+        self._word = PeersWord()
         self._told: list[str] = []  # every party as peers are told of it
         self._revoked = set(revocations)
         self._revoked_keys = {one.key for one in self._revoked}
@@ -321,6 +324,10 @@ class Registry:
         behind = min(start, len(self._told)) + len(page)
         return page, f"{self._process}:{behind}", behind < len(self._told)
 
+    def believed_parties(self, parties: Iterable[PartyRow], peer: str, now_s: float) -> list[PartyRow]:
+        """Return what is taken now of the parties that a peer tells: it can shut out few devices by earlier claims."""
+        return [one for one in parties if not self._displaces(one) or self._word.counts(peer, self._devices, now_s)]
+
     def learn_parties(self, parties: Iterable[PartyRow]) -> list[PartyRow]:
         """Take note of parties that were enrolled elsewhere; return those that were new, or enrolled before we knew.
 
@@ -353,6 +360,13 @@ class Registry:
         keys = [party.key for party in self._known(role, name)] if key is None else [key]
         return self._take([Revocation(role, name, one) for one in keys if not self.is_revoked(role, name, one)])
 
+    def believed(self, revocations: Iterable[Revocation], peer: str, now_s: float) -> list[Revocation]:
+        """Return what is taken now of the revocations that a peer tells: it can shut out few devices in a day.
+
+        Those of keys that are not let in here shut nobody out.
+        """
+        return [one for one in revocations if not self._lets_in(one) or self._word.counts(peer, self._devices, now_s)]
+
     def learn(self, revocations: Iterable[Revocation], peer: str) -> list[Revocation]:
         """Take a peer's revocations; return those that were new. What one peer tells takes no room from anybody else.
 
@@ -379,6 +393,18 @@ class Registry:
         return page, start + len(page) < len(self._revoked_texts)
 
     # --- inside ---
+
+    def _lets_in(self, one: Revocation) -> bool:
+        """Return whether this is the key of a device that is served."""
+        holder = self._holder(one.role, one.name) if one.role == "agent" else None
+        return holder is not None and holder.key == one.key
+
+    def _displaces(self, told: PartyRow) -> bool:
+        """Return whether a device that is served loses its name if this is believed."""
+        holder = self._holder(told.role, told.name) if told.role == "agent" else None
+        if holder is None or holder.key == told.key or self.is_revoked(told.role, told.name, told.key):
+            return False
+        return (told.enrolled_at_s, told.key) < (holder.enrolled_at_s, holder.key)
 
     def _learns(self, told: PartyRow) -> PartyRow | None:
         """Return what a peer's word makes of a party; None: nothing new, or not for a peer to say."""
@@ -425,6 +451,7 @@ class Registry:
     def _add(self, party: PartyRow) -> None:
         same = self._parties.setdefault((party.role, party.name), {})
         before = same.get(party.key)
+        self._devices += party.role == "agent" and bool(party.serial) and not (before and before.serial)
         if before is None or party.enrolled_at_s < before.enrolled_at_s:
             self._told.append(party.text())
         else:  # a peer may have told of an earlier time while its certificate was signed

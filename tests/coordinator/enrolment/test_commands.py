@@ -256,7 +256,9 @@ async def test_a_join_token_lasts_from_a_minute_to_a_year(ask: Run, ttl: str) ->
 async def test_a_device_that_another_coordinator_enrolled_has_no_certificate_that_is_known(
     ask: Run, served: Served
 ) -> None:
-    await served.bench.desk.learn_parties([PartyRow("agent", "far", "f" * 64, "us", "far", "", 1_000.0, 0.0, "")])
+    await served.bench.desk.learn_parties(
+        [PartyRow("agent", "far", "f" * 64, "us", "far", "", 1_000.0, 0.0, "")], "us-1"
+    )
     head, line = (await ask("devices", "list")).stdout.splitlines()
     assert head.split("  ")[0] == "NAME"
     assert "STATE HERE" in head

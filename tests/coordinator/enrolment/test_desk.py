@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.enrolment import desk as desks
 from coordinator.enrolment import founding
-from coordinator.enrolment.records import Revocation
+from coordinator.enrolment.records import PartyRow, Revocation
 from coordinator.enrolment.registry import Refusal
 from skerry.errors import ConfigError, StorageError
 from skerry.identity import certificate, key_file, request
@@ -318,9 +318,9 @@ async def test_a_second_wish_to_revoke_is_not_answered_before_the_first_is_on_di
 async def test_who_loses_a_name_to_an_earlier_key_at_a_peer_is_ended(bench: Bench) -> None:
     late = shown(bench, await join(bench, await bench.token(), make_key()))
     (own,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
-    await bench.desk.learn_parties([own._replace(name="other", key="a" * 64)])
+    await bench.desk.learn_parties([own._replace(name="other", key="a" * 64)], "us-1")
     assert bench.ended == []
-    await bench.desk.learn_parties([own._replace(key="b" * 64, enrolled_at_s=own.enrolled_at_s - 1)])
+    await bench.desk.learn_parties([own._replace(key="b" * 64, enrolled_at_s=own.enrolled_at_s - 1)], "us-1")
     assert bench.ended == [None]
     assert "belongs to another key" in str(bench.desk.registry.refusal(late))
 
@@ -331,12 +331,31 @@ async def test_since_when_a_device_is_enrolled_is_kept_and_with_it_its_answer(
     key, token = make_key(), await bench.token()
     answer = await bench.desk.join(asked(token, key))
     (own,) = [one for one in bench.desk.registry.parties() if one.role == "agent"]
-    await bench.desk.learn_parties([own._replace(enrolled_at_s=7.0, title="told", region="us")])
+    await bench.desk.learn_parties([own._replace(enrolled_at_s=7.0, title="told", region="us")], "us-1")
     bench.desk.close()
     restarted = await open_bench()
     kept = [one for one in restarted.desk.registry.parties() if one.role == "agent"]
     assert kept == [own._replace(enrolled_at_s=7.0)]
     assert await restarted.desk.join(asked(token, key)) == answer
+
+
+async def test_a_peer_that_shuts_out_many_devices_is_believed_a_few(bench: Bench) -> None:
+    """By revocations as by claims; what was believed is done before it is told that the rest was not."""
+    rows = [PartyRow("agent", f"n{number}", f"{number:064x}", "eu", "n", "", 9.0, 0.0, "") for number in range(20)]
+    await bench.desk.learn_parties(rows, "us-1")
+    with pytest.raises(Refusal, match="'us-1' would shut out 16 devices more than one peer is believed in a day"):
+        await bench.desk.learn([Revocation("agent", one.name, one.key) for one in rows], "us-1")
+    assert [bench.desk.registry.is_revoked("agent", one.name, one.key) for one in rows] == [True] * 4 + [False] * 16
+    assert len(bench.ended) == 1
+    with pytest.raises(Refusal, match="12 devices more"):
+        await bench.desk.learn_parties([one._replace(key="f" * 64, enrolled_at_s=1.0) for one in rows[4:]], "ap-1")
+    assert [bench.desk.registry.is_contested("agent", one.name) for one in rows] == [False] * 4 + [True] * 4 + [
+        False
+    ] * 12
+    assert len(bench.ended) == 2
+    bench.now_s[0] += 86400.0
+    with pytest.raises(Refusal, match=" 8 devices more"):
+        await bench.desk.learn([Revocation("agent", one.name, one.key) for one in rows[4:]], "us-1")
 
 
 async def test_what_was_known_before_is_neither_written_nor_ends_anything(bench: Bench) -> None:

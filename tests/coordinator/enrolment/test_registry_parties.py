@@ -85,6 +85,39 @@ def test_of_an_own_party_a_peer_can_change_nothing_but_since_when_a_device_is_en
     assert eu.learn_parties([other._replace(enrolled_at_s=0.0)]) == []
 
 
+def test_one_peer_shuts_out_few_devices_in_a_day_by_revocations_and_claims_together() -> None:
+    own = [party(f"n{number}", f"{number:064x}")._replace(serial="1f") for number in range(60)]
+    eu = registry(parties=own)
+    eu.enrol(own[0]._replace(serial="2f"))
+    eu.learn_parties([party(f"x{number}", f"{number:064x}") for number in range(100)])  # which nobody has seen here
+    revoked = [Revocation("agent", one.name, one.key) for one in own]
+    claims = [one._replace(key="f" * 64, enrolled_at_s=0.0) for one in own]
+    assert eu.believed(revoked[:3], "us", NOW_S) == revoked[:3]
+    assert eu.believed_parties(claims[3:], "us", NOW_S + 1.0) == claims[3:6]
+    assert eu.believed(revoked, "us", NOW_S + 86399.0) == []
+    assert eu.believed_parties(claims, "us", NOW_S + 86399.0) == []
+    assert eu.believed(revoked, "ap", NOW_S + 1.0) == revoked[:6]  # whose word is another one
+    assert eu.believed(revoked, "us", NOW_S + 86400.0) == revoked[:6]
+    assert len(eu.revoke("agent", "n59")) == 1  # who revokes it here is an operator
+
+
+def test_what_shuts_nobody_out_is_believed() -> None:
+    own = [party(f"n{number}", f"{number:064x}") for number in range(9)]
+    eu = registry(parties=own)
+    eu.learn([Revocation("agent", own[8].name, own[8].key), Revocation("agent", "n0", "c" * 64)], "us")
+    harmless = [
+        Revocation("agent", own[8].name, own[8].key),
+        *(Revocation("agent", one.name, "f" * 64) for one in own),
+        Revocation("coordinator", "us-1", "f" * 64),
+    ]
+    later = [*own, *(one._replace(key="f" * 64, enrolled_at_s=NOW_S + 1.0) for one in own), party("n8", "d" * 64, 0.0)]
+    later.append(party("n0", "c" * 64, 0.0))
+    for _ in range(3):
+        assert eu.believed(harmless, "us", NOW_S) == harmless
+        assert eu.believed_parties(later, "us", NOW_S) == later
+    assert len(eu.believed([Revocation("agent", one.name, one.key) for one in own], "us", NOW_S)) == 4 + 1
+
+
 PARTIES = st.lists(
     st.builds(
         party,

@@ -41,7 +41,7 @@ class Desk:
     async def learn(self, revocations: Sequence[Revocation], peer: str) -> None:
         raise AssertionError("nobody told any")
 
-    async def learn_parties(self, parties: Sequence[PartyRow]) -> None:
+    async def learn_parties(self, parties: Sequence[PartyRow], peer: str) -> None:
         self.heard += len(parties)
 
 
