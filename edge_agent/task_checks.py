@@ -89,6 +89,9 @@ def check_agent(config: AgentConfig, root: Path, now_s: float) -> tuple[Finding,
         return warning(name, f"{about}, but has not said anything for {silent_s:.0f} s", "look at its log"), found
     if not found.connected:
         return warning(name, f"{about}, not connected: {found.last_error or 'no reason yet'}", "see below"), found
+    if found.rejected.quarantine:
+        remedy = f"look at its data; an operator may let it in again: skerry-coordinator devices release {found.device}"
+        return warning(name, f"{about}, in quarantine: {found.rejected.quarantine}", remedy), found
     return ok(name, f"{about}, connected to region {found.region}, {found.cycles} cycles"), found
 
 

@@ -19,11 +19,13 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent import doctor
+from edge_agent import status as status_file
 from edge_agent.bundle_file import FOLDER
 from edge_agent.cli import cli
 from edge_agent.config import AgentConfig, Data, with_profile
 from edge_agent.doctor import Surroundings
 from edge_agent.finding import Finding
+from edge_agent.rejections import Rejected
 from edge_agent.store import Store
 from edge_agent.task_checks import (
     RegionalCycle,
@@ -34,8 +36,10 @@ from edge_agent.task_checks import (
     check_state,
     judge_speed,
 )
+from edge_agent.vitals import ThisProcess
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.data import Dataset
+from tests.edge_agent.test_agent_status import status_of
 from tests.identity.parties import Federation
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -262,6 +266,17 @@ def test_somebody_else_holds_the_state(tmp_path: Path) -> None:
     assert running is None
     assert found.outcome == "failure"
     assert f"process {os.getpid()} holds {tmp_path}" in found.found
+
+
+def test_a_device_in_quarantine_is_warned_of(tmp_path: Path) -> None:
+    here = ThisProcess()
+    for quarantine, outcome in (("", "ok"), ("points away", "warning")):
+        told = status_of(here.pid, here.started_at_s, device="d", rejected=Rejected({}, quarantine))
+        status_file.write(tmp_path, told)
+        found, running = check_agent(agent_config(tmp_path), Path("/"), 1.0)
+        assert running == told
+        assert (found.outcome, "in quarantine: points away" in found.found) == (outcome, outcome == "warning")
+    assert "skerry-coordinator devices release d" in found.remedy
 
 
 def test_the_state_is_looked_at_without_a_trace(tmp_path: Path) -> None:
