@@ -63,7 +63,7 @@ SHELLS = {
     "edge_agent/board.py": {"os.statvfs"},
     "edge_agent/vitals.py": {"ctypes", "os.getpid", "psutil"},
     # commands and what they alone use
-    "coordinator/cli.py": {"signal", "time"},
+    "coordinator/cli.py": {"random", "signal", "time"},
     "coordinator/enrolment/identity_commands.py": {"secrets", "time"},
     "coordinator/enrolment/operator_commands.py": {"secrets"},
     "coordinator/export.py": {"tempfile"},
@@ -88,6 +88,7 @@ SHELLS = {
     "skerry/renewal.py": {"random"},
     "coordinator/engine.py": {"random"},
     "coordinator/peers.py": {"random"},
+    "coordinator/restore.py": {"random"},
     "coordinator/stream.py": {"socket"},
     "skerry/training/shuffle.py": {"random"},
     "skerry/training/onnx_engine.py": {"threading"},  # a lock
