@@ -250,8 +250,9 @@ def config_check(config_path: Path, as_json: bool) -> None:
       skerry-coordinator config check --config lab/eu.toml --json
     """  # noqa: D301 - click takes \b for "do not rewrap"
     require("coordinator", "this command")
+    from coordinator.bundle_checks import check_privacy, check_size
     from coordinator.credentials import check_peers, credentials_of
-    from coordinator.service import check_exposure, check_privacy, check_size
+    from coordinator.service import check_exposure
 
     loaded = configuration.load(config_path)
     with naming(config_path):

@@ -21,6 +21,7 @@ from yarl import URL
 
 from coordinator import authorization, reload
 from coordinator.api import Api
+from coordinator.bundle_checks import check_privacy, check_size
 from coordinator.config import CoordinatorConfig
 from coordinator.credentials import Credentials, check_peers, credentials_of
 from coordinator.engine import Engine, Toll
@@ -40,11 +41,10 @@ from coordinator.stream import Agents
 from coordinator.threads import RunInThread, in_executor
 from skerry import joining
 from skerry.database import Database, OpenDatabase
-from skerry.errors import ConfigError, DataError, StorageError
+from skerry.errors import ConfigError, StorageError
 from skerry.exposure import check_url, is_loopback
 from skerry.identity.certificate import Identified
 from skerry.identity.own import own_addresses
-from skerry.protocol.limits import PAYLOAD_BYTES_MAX
 from skerry.protocol.messages import (
     BundleReference,
     ModelVersion,
@@ -54,13 +54,10 @@ from skerry.protocol.messages import (
     UpdateRejected,
     Welcome,
 )
-from skerry.protocol.sparse import HEADER_BYTES as VECTOR_HEADER_BYTES
-from skerry.recipe import Recipe
 from skerry.reload import Differences, Reloads, follow
 from skerry.renewal import keep_renewing
 from skerry.service_manager import ServiceManager
 from skerry.tasks import bundle as bundles
-from skerry.tasks.bundle import Bundle
 from skerry.training.trainer import OpenTrainer, open_trainer
 from skerry.under_way import UnderWay
 from skerry.vector import Float32
@@ -456,34 +453,6 @@ def check_exposure(config: CoordinatorConfig) -> None:
             raise ConfigError(f"peers.{name}: {error}") from error
         if config.insecure and url.startswith("https://"):
             raise ConfigError(f"peers.{name}: {url!r} asks for a certificate, which `insecure = true` does without")
-
-
-def check_size(bundle: Bundle) -> None:
-    """Refuse a model that no message can carry whole.
-
-    Raises:
-        DataError: it is too large.
-    """
-    size = bundle.manifest.layout.size
-    if 4 * size + VECTOR_HEADER_BYTES > PAYLOAD_BYTES_MAX:
-        raise DataError(
-            f"{bundle.path}: {size} parameters take more than the {PAYLOAD_BYTES_MAX} bytes that one message carries"
-        )
-
-
-def check_privacy(config: CoordinatorConfig, bundle: Bundle) -> None:
-    """Refuse noise in a model whose statistics would not stand it: a variance must not fall below zero.
-
-    Raises:
-        ConfigError: the recipe's `privacy` does not suit the bundle.
-    """
-    assert isinstance(config.recipe, Recipe), "config.load reads a recipe that is given as a path"
-    tail = bundle.manifest.layout.tail_size
-    if tail and config.recipe.privacy.noise_multiplier:
-        raise ConfigError(
-            f"recipe: privacy.rule is gaussian, but {tail} entries of {bundle.manifest.name} are statistics, which "
-            "stand no noise; take a model with group or layer normalisation"
-        )
 
 
 def _write_port(path: Path, port: int) -> None:

@@ -36,4 +36,7 @@ def protects_more(now: Privacy, before: Privacy) -> bool:
     """Say whether what was made under `before` tells more than `now` lets out: less noise, or a longer norm."""
     if now.noise_multiplier > before.noise_multiplier:
         return True
-    return isinstance(now, Gaussian) and isinstance(before, Gaussian) and now.clip_norm < before.clip_norm
+    if not isinstance(now, Gaussian) or not isinstance(before, Gaussian) or now.clip_norm == before.clip_norm:
+        return False
+    # A norm that follows the model may be any: to be sure, as if it were the shorter one.
+    return now.clip_norm is None or before.clip_norm is None or now.clip_norm < before.clip_norm

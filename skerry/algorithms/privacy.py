@@ -10,6 +10,8 @@ from msgspec import Meta
 from skerry.algorithms.clipping import clip_factor
 from skerry.vector import Float32
 
+GAIN = 1.2  # sum of the weights of one update from every device, as the arrival rule `gain_controlled` has it
+
 if TYPE_CHECKING:
     from numpy.random import Generator  # most devices need no noise, and are spared its 3 MB
 
@@ -36,17 +38,33 @@ class Gaussian(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     doi:10.1145/2382196.2382264); both are beyond what epsilon speaks of.
     """
 
-    clip_norm: Annotated[float, Meta(gt=0.0, le=1e6)] = 1.0  # L2; a longer difference is scaled down to it
+    clip_norm: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None  # L2, that a longer difference gets; None: `norm`
     noise_multiplier: Annotated[float, Meta(gt=0.0, le=1e4)] = 5.0  # standard deviation of each entry, over clip_norm
+
+    def norm(self, entries: int) -> float:
+        """Return the L2 norm that a longer difference of a model of so many entries is scaled down to.
+
+        Where none is chosen, as long as one device's noise allows: T updates of weight w <= 1 and norm C move the model
+        by T w C at most, their noise moves it by z w C sqrt(T n). By the time that the former is a length of 1, the
+        latter is z sqrt(n w C), which with C = 1 / (z^2 n) is sqrt(w), whatever else is the case.
+        """
+        if self.clip_norm is not None:
+            return self.clip_norm
+        return min(1.0, 1.0 / (self.noise_multiplier**2 * max(1, entries)))
+
+    def devices_wanted(self, entries: int) -> float:
+        """Return how many devices have to train at once, their weights adding up to `GAIN`, for that to hold."""
+        return GAIN * self.norm(entries) * self.noise_multiplier**2 * entries
 
     def protect(self, difference: Float32, generator: "Callable[[], Generator]") -> Float32:
         """Return the clipped difference plus noise, float32 of the same shape (n,); `difference` must be finite.
 
         `generator` gives what noise is drawn from.
         """
+        norm = self.norm(len(difference))
         noise = generator().standard_normal(len(difference), np.float32)
-        noise *= np.float32(self.noise_multiplier * self.clip_norm)
-        noise += difference * np.float32(clip_factor(difference, self.clip_norm))
+        noise *= np.float32(self.noise_multiplier * norm)
+        noise += difference * np.float32(clip_factor(difference, norm))
         return noise
 
 

@@ -47,3 +47,33 @@ def test_every_entry_gets_noise_of_the_promised_size(clip_norm: float, noise_mul
     assert np.abs(protected[0]) < clip_norm * (1 + 6 * noise_multiplier)
     again = rule.protect(difference, lambda: np.random.default_rng(2))
     assert not np.array_equal(protected, again)
+
+
+def test_the_norm_that_is_chosen_keeps_the_noise_of_one_device_within_what_it_can_teach() -> None:
+    """Over as many updates of weight 1 as move the model by a length of 1, the noise moves it by no more."""
+    for entries, noise_multiplier in ((1_500, 5.0), (1_500, 20.0), (1_000_000, 5.0)):
+        rule = Gaussian(noise_multiplier=noise_multiplier)
+        norm = rule.norm(entries)
+        updates = 1.0 / norm
+        assert noise_multiplier * norm * np.sqrt(updates * entries) == pytest.approx(1.0)
+        assert rule.devices_wanted(entries) == pytest.approx(1.2)
+    assert Gaussian(noise_multiplier=5.0).norm(1_500) == pytest.approx(1.0 / 37_500)
+    assert Gaussian(noise_multiplier=0.01).norm(100) == 1.0, "with hardly any noise it need not be short"
+    assert Gaussian(noise_multiplier=5.0).norm(0) == pytest.approx(0.04)
+
+
+def test_a_norm_that_was_asked_for_is_taken_and_wants_its_devices() -> None:
+    rule = Gaussian(clip_norm=0.5, noise_multiplier=5.0)
+    assert rule.norm(1_500) == 0.5
+    assert rule.devices_wanted(1_500) == pytest.approx(1.2 * 0.5 * 37_500)
+    twice = Gaussian(clip_norm=1.2, noise_multiplier=5.0)
+    assert twice.devices_wanted(1_500) == pytest.approx(1.2 * 1.2 * 37_500)
+
+
+def test_noise_and_difference_follow_the_chosen_norm() -> None:
+    difference = np.zeros(10_000, np.float32)
+    difference[0] = 100.0
+    rule = Gaussian(noise_multiplier=5.0)
+    protected = rule.protect(difference, generator)
+    assert protected[1:].std() == pytest.approx(5.0 * rule.norm(10_000), rel=0.03)
+    assert abs(protected[0]) < rule.norm(10_000) * 31

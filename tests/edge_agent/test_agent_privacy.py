@@ -78,6 +78,8 @@ def test_a_recipe_that_protects_too_little_is_refused(noise: float) -> None:
         (Gaussian(noise_multiplier=5.0), Gaussian(noise_multiplier=6.0), False),
         (Gaussian(clip_norm=0.5), Gaussian(clip_norm=1.0), True),
         (Gaussian(clip_norm=2.0), Gaussian(clip_norm=1.0), False),
+        (Gaussian(clip_norm=2.0), Gaussian(), True),
+        (Gaussian(), Gaussian(clip_norm=2.0), True),
         (Gaussian(clip_norm=0.5, noise_multiplier=5.0), Gaussian(clip_norm=1.0, noise_multiplier=6.0), True),
     ],
 )

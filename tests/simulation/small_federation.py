@@ -35,9 +35,9 @@ LAB = Lab(jitter=Jitter(sigma=0.1), throttling=Throttling(every_s=60.0, lasts_s=
 class SmallFederation:
     """The machines, by name; started by `running`."""
 
-    def __init__(self, seed: int, folder: Path, slower: float) -> None:
+    def __init__(self, seed: int, folder: Path, slower: float, recipe: Recipe) -> None:
         """Make the world inside the running loop."""
-        self._slower = slower
+        self._slower, self._recipe = slower, recipe
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         network = SimulatedNetwork(seed, loop, NetworkPath(latency_s=0.015, jitter_s=0.003, loss_share=0.002))
@@ -62,7 +62,7 @@ class SmallFederation:
             name=name,
             region=REGIONS[name],
             bundle="builtin:activity",
-            recipe=Recipe(),
+            recipe=self._recipe,
             peers={other: f"http://{address(other)}:{PORT}" for other in REGIONS if other != name},
             insecure=True,
             evaluation=Evaluation(source="builtin:activity?split=test", every_s=10.0),
@@ -122,7 +122,11 @@ class SmallFederation:
 
 
 def in_world(
-    seed: int, folder: Path, happens: Callable[[SmallFederation], Awaitable[Any]], slower: float = 1.0
+    seed: int,
+    folder: Path,
+    happens: Callable[[SmallFederation], Awaitable[Any]],
+    slower: float = 1.0,
+    recipe: Recipe = Recipe(),  # noqa: B008 - frozen
 ) -> SmallFederation:
     """Let the federation run while `happens` does, and stop it; return what is left.
 
@@ -130,7 +134,7 @@ def in_world(
     """
 
     async def main() -> SmallFederation:
-        federation = SmallFederation(seed, folder, slower)
+        federation = SmallFederation(seed, folder, slower, recipe)
         async with federation.running():
             await happens(federation)
         return federation

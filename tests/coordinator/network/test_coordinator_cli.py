@@ -375,7 +375,9 @@ def test_key_figures_of_a_good_configuration_are_shown(cli: Cli, config_file: Pa
     assert len(result.stdout.splitlines()) < 15
 
 
-def test_every_stage_that_a_recipe_changes_is_shown_with_its_settings(cli: Cli, config_file: Path) -> None:
+def test_every_stage_that_a_recipe_changes_is_shown_with_its_settings(
+    cli: Cli, config_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file without a name is called as the file is."""
     (config_file.parent / "careful.toml").write_text(
         '[guard]\nrule = "outliers"\n[privacy]\nrule = "gaussian"\nclip_norm = 2.0\nnoise_multiplier = 0.5\n'
@@ -391,6 +393,11 @@ def test_every_stage_that_a_recipe_changes_is_shown_with_its_settings(cli: Cli, 
         assert words in result.stdout
     (usual,) = [line for line in result.stdout.splitlines() if "by default" in line]
     assert "guard" not in usual
+    assert "fewer than 8567 devices at once ruin the model. Leave clip_norm out: 0.00028 is chosen" in caplog.text
+    caplog.clear()
+    (config_file.parent / "careful.toml").write_text('[privacy]\nrule = "gaussian"\n')
+    assert cli("config", "check", "--config", config_file).returncode == 0
+    assert caplog.text == "", "the norm that is chosen wants no more than one"
     assert "arrival gain_controlled" in usual
 
 
