@@ -23,7 +23,7 @@ from edge_agent.outbox import Update
 from edge_agent.store import Store, StoredModel
 from edge_agent.stream import Stream, StreamLimits, _offers
 from skerry.identity.errors import IdentityError
-from skerry.protocol.messages import ModelVersion, Refused
+from skerry.protocol.messages import Hello, ModelVersion, Refused
 from tests.edge_agent.device_core import at, finished, new_device, offer, tell, welcome
 
 QUICK = StreamLimits(reconnect_min_s=0.01, reconnect_max_s=0.05, heartbeat_s=0.1, progress_timeout_s=1.0, probe_s=0.05)
@@ -203,6 +203,20 @@ async def test_an_agent_ends_when_all_its_coordinators_say_that_it_was_revoked(s
     with pytest.raises(IdentityError, match="no other coordinator known here says otherwise") as caught:
         await asyncio.wait_for(running, 20)
     assert caught.value.exit_code == 7
+
+
+async def test_who_serves_an_agent_after_all_says_no_more_that_it_was_revoked(serve: Any) -> None:
+    home = await serve(name="home", shuts_out=True)
+    nowhere = "http://127.0.0.1:1"
+    async with streaming(home.url, nowhere) as (stream, events):
+        said = f"{home.url} says that this device's certificate was revoked, and alone is not believed"
+        await home.until(lambda: Disconnected(said) in events)
+        home.shuts_out = False
+        await home.until(lambda: stands(stream, home))
+        assert stream._choice._present.shuts_out
+        assert stream.connection is not None
+        stream.connection.send(Hello(1, 0, "pi-1", "0.1", "", None, None, 0, None))
+        await home.until(lambda: not stream._choice._present.shuts_out)
 
 
 async def test_a_certificate_is_renewed_by_any_coordinator_that_is_known(

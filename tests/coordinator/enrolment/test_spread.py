@@ -148,7 +148,9 @@ async def test_where_we_know_more_a_peer_is_asked_once_and_not_for_ever(open_ben
     ],
     ids=["garbage", "order", "again and again", "role"],
 )
-async def test_a_broken_peer_is_counted_and_disturbs_nobody(open_bench: OpenBench, pages: list[list[str]]) -> None:
+async def test_a_broken_peer_is_counted_and_disturbs_nobody(
+    open_bench: OpenBench, pages: list[list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
     us = await open_bench("us-1")
     told = 0
 
@@ -161,6 +163,7 @@ async def test_a_broken_peer_is_counted_and_disturbs_nobody(open_bench: OpenBenc
     async with serving(lambda: "0" * 64, tell) as url, polling(url, us) as metrics:
         await until(lambda: metrics.peer_failures["eu-1"] >= 2)
     assert told <= 2 * (metrics.peer_failures["eu-1"] + 1)
+    assert caplog.text.count("its revocations cannot be taken") == 1  # however often it was asked
 
 
 async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,14 @@ def test_who_makes_room_for_a_new_address_is_found_without_a_look_at_those_that_
     assert "10.0.0.2" in door._idle
 
 
+def test_of_those_without_a_connection_who_asked_last_is_forgotten_last() -> None:
+    door = admission(connections_max=1)
+    assert door.admit("10.0.0.1", 0.0) is None
+    for address in ("10.0.0.2", "10.0.0.3", "10.0.0.2", *(f"2001:db8:{n:x}::1" for n in range(ADDRESSES_MAX - 1))):
+        assert door.admit(address, 0.0) == "full"
+    assert ("10.0.0.2" in door._idle, "10.0.0.3" in door._idle) == (True, False)
+
+
 def test_each_name_has_its_own_share_and_memory_is_bounded() -> None:
     allowances = Allowances(1.0)
     assert [allowances.take("pi-1", 0.0) for _ in range(6)] == [True] * 5 + [False]
