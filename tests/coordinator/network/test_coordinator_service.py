@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator import service
 from coordinator.config import CoordinatorConfig
 from coordinator.evaluation import LOSS_MAX
 from coordinator.history import read_history
@@ -46,7 +45,7 @@ async def test_plain_http_to_peers_stays_on_this_machine(make_config: MakeConfig
 async def test_a_model_that_no_message_can_carry_is_refused(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "PAYLOAD_BYTES_MAX", 4 * 64 + 11)  # a real one would take 256 MB
+    monkeypatch.setattr("coordinator.bundle_checks.PAYLOAD_BYTES_MAX", 4 * 64 + 11)  # a real one would take 256 MB
     await refused(make_config(), DataError, "64 parameters")
 
 
