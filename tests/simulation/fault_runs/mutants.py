@@ -180,6 +180,9 @@ MUTANTS = (
                 },
             ),
             Edit(
+                federation, "Federation._judge", {"return False, []": "return True, []"}
+            ),  # nobody can measure a repeat
+            Edit(
                 token,
                 "TokenMachine.model_arrived",
                 {"if broadcast > self._merged.get(sender, NO_ID):": "if broadcast >= self._merged.get(sender, NO_ID):"},
