@@ -1,12 +1,14 @@
 """Lets the faults of a plan happen to a federation, and ends them all in time. A thin shell: the plan has decided."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import aiohttp
 
+from coordinator.events import PeerLedgerArrived
 from coordinator.peers import BUNDLE_HEADER
+from coordinator.region import Region
 from edge_agent.stream import STREAM_PATH
 from skerry.errors import SkerryError
 from testbed.simulation.connector import Connector
@@ -29,11 +31,15 @@ from tests.simulation.fault_runs.plan import (
     SlowDisk,
     Stall,
     Storm,
+    ToAndFro,
     UpdateTwice,
 )
-from tests.simulation.fault_runs.witness import Witness
+from tests.simulation.fault_runs.witness import Acknowledged, Witness
 
 LOOK_S = 0.02  # between two looks for the token's holder
+CLOSE_LOOK_S = 0.001  # between two looks for what must not be missed: less than an answer takes to be answered
+COMMIT_S = 0.3  # longer than a commit takes
+HEAR_S = 2.0  # longer than a coordinator takes to start and to be heard by another
 ECHO_S = 2.0  # how long whoever repeats something waits for an answer
 
 
@@ -99,6 +105,10 @@ class Inflicter:
                 await self._send_again(fault)
             case PostTwice():
                 await self._post_again(fault)
+            case ToAndFro(device=device):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FAULTS_END_S - self._loop.time()):
+                        await self._send_to_and_fro(device)
 
     async def _storm(self, fault: Storm) -> None:
         others = [name for name in self._machines if name != fault.a] if fault.b not in self._machines else [fault.b]
@@ -121,14 +131,7 @@ class Inflicter:
 
         def crash() -> None:
             if self._loop.time() < FAULTS_END_S:
-                if isinstance(machine, SimulatedCoordinator):
-                    self._witness.look(machine)
-                if fault.power:
-                    machine.cut_power()
-                else:
-                    machine.kill()
-                if isinstance(machine, SimulatedCoordinator):
-                    replay(machine, self._witness, {self._witness.version_of(machine.name)})
+                self._end(machine, power=fault.power)
                 crashed.set()
 
         machine.crash_after(fault.callbacks, crash)
@@ -137,6 +140,17 @@ class Inflicter:
                 await crashed.wait()
         if crashed.is_set():
             await self._start_after(machine, fault.down_s)
+
+    def _end(self, machine: Machine, *, power: bool = False) -> None:
+        """Kill its service, or cut its power, and compare what it leaves with what was seen of it."""
+        if isinstance(machine, SimulatedCoordinator):
+            self._witness.look(machine)
+        if power:
+            machine.cut_power()
+        else:
+            machine.kill()
+        if isinstance(machine, SimulatedCoordinator):
+            replay(machine, self._witness, {self._witness.version_of(machine.name)})
 
     async def _start_after(self, machine: Machine, down_s: float) -> None:
         await asyncio.sleep(min(down_s, max(0.0, FAULTS_END_S - self._loop.time())))
@@ -161,6 +175,52 @@ class Inflicter:
                     return coordinator
             await asyncio.sleep(LOOK_S)
         return None
+
+    # --- a device between two coordinators ---
+
+    async def _send_to_and_fro(self, device: str) -> None:
+        await self._until(lambda: self._answered_last(device) is not None)
+        answered = self._answered_last(device)
+        assert answered is not None
+        last, name = answered.sequence, answered.coordinator
+        (elsewhere,) = set(self._federation.plan.homes[device]) - {name}
+        first, other = self._federation.coordinators[name], self._federation.coordinators[elsewhere]
+        self._network.partition(first.name, one_way=True)  # the other is not to hear of it either
+        await self._until(lambda: _last_taken(first, device) > last)
+        await asyncio.sleep(COMMIT_S)
+        sequence = _last_taken(first, device)
+        self._network.heal(first.name)
+        self._end(first)
+        with self._slower(other, COMMIT_S):  # the answer is not ahead of the partition
+            await self._until(lambda: _last_taken(other, device) >= sequence)
+            self._network.partition(other.name, device, one_way=True)
+            await asyncio.sleep(COMMIT_S)
+        self._network.heal(other.name, device)
+        self._end(other)
+        self._start(first)
+        await self._until(lambda: device in _links(first))
+        self._network.stall(device, first.name, one_way=True)  # its update is to come behind the other's ledger
+        with self._slower(first, HEAR_S):
+            self._start(other)
+            await self._until(lambda: _hears(first, device))
+            self._network.heal(device, first.name)
+            await self._until(lambda: not _hears(first, device))
+
+    def _answered_last(self, device: str) -> Acknowledged | None:
+        return next((one for one in reversed(self._witness.acknowledged) if one.device == device), None)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110 - it is looked at from outside
+            await asyncio.sleep(CLOSE_LOOK_S)
+
+    @contextmanager
+    def _slower(self, machine: Machine, sync_s: float) -> Iterator[None]:
+        """Have each sync of its disk take so much longer."""
+        self._federation.slower_s[machine.name] += sync_s
+        try:
+            yield
+        finally:
+            self._federation.slower_s[machine.name] -= sync_s
 
     # --- who says again what was said before ---
 
@@ -199,3 +259,26 @@ class Inflicter:
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with asyncio.timeout(ECHO_S), aiohttp.ClientSession(connector=connector, headers=headers) as session:
                 await say(session, target.url)
+
+
+def _region(coordinator: SimulatedCoordinator) -> Region | None:
+    """Return its core; None: it is down."""
+    engine = getattr(coordinator.service, "engine", None)
+    return engine._region if engine is not None and coordinator.running else None
+
+
+def _links(coordinator: SimulatedCoordinator) -> set[str]:
+    return set() if (region := _region(coordinator)) is None else set(region.links)
+
+
+def _last_taken(coordinator: SimulatedCoordinator, device: str) -> int:
+    return 0 if (region := _region(coordinator)) is None else region.ledger.last_sequence(device)
+
+
+def _hears(coordinator: SimulatedCoordinator, device: str) -> bool:
+    """Whether a peer has told it of a device's updates, and it has not decided yet what becomes of its own copies."""
+    engine = getattr(coordinator.service, "engine", None)
+    if engine is None or not coordinator.running:
+        return False
+    told = [line for event in engine._events if isinstance(event, PeerLedgerArrived) for line in event.lines]
+    return device in {*(line.device for line in told), *(whose for whose, _ in engine._region._roaming._contested)}

@@ -122,6 +122,17 @@ MUTANTS = (
         (Edit(roaming, "Roaming.update_found", {"found, -found.weight, age)": "found, -1.0, age)"}),),
     ),
     Mutant(
+        "take back what was answered again",
+        "an update that was answered once more while it was looked up is taken back all the same",
+        (
+            Edit(
+                roaming,
+                "Roaming.update_found",
+                {"not (recent.counts_here and self._stays(recent, peer, line))": "not recent.counts_here"},
+            ),
+        ),
+    ),
+    Mutant(
         "take what a peer has",
         "an update that a peer's ledger has is applied here, too, and stays",
         (

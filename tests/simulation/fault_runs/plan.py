@@ -4,6 +4,7 @@ Equal seeds give equal plans in every process; `describe` prints one, so that a 
 """
 
 import random
+from collections import Counter
 from dataclasses import dataclass, fields
 
 FAULTS_BEGIN_S, FAULTS_END_S = 2.0, 11.0
@@ -149,6 +150,18 @@ class PostTwice:
     back: int
 
 
+@dataclass(frozen=True, slots=True)
+class ToAndFro:
+    """A device is answered by neither of its coordinators, and comes back when the first hears of the other.
+
+    Both die behind the commit of its update. When it has come back to the first, which has a slow disk now, the other
+    comes back, too, and the device's update arrives behind what the other tells of it.
+    """
+
+    at_s: float
+    device: str
+
+
 Fault = (
     Partition
     | Stall
@@ -162,6 +175,7 @@ Fault = (
     | FullDisk
     | UpdateTwice
     | PostTwice
+    | ToAndFro
 )
 
 
@@ -202,6 +216,7 @@ def draw_plan(seed: int) -> Plan:
     calm = {spared, *(device for device, home in homes.items() if home[0] == spared)}
     if spared is not None:
         homes = {device: home[:1] if device in calm else home for device, home in homes.items()}
+    drawn = _Draw(draws, coordinators, homes, {one for one in calm if one is not None})
     return Plan(
         seed=seed,
         arrival=draws.choice(("spyker", "gain_controlled", "fedbuff")),
@@ -214,8 +229,34 @@ def draw_plan(seed: int) -> Plan:
         jitter_s=draws.choice((0.0, 0.005, 0.05)),
         loss_share=draws.choice((0.0, 0.0, 0.01)),
         spared=spared,
-        faults=_Draw(draws, coordinators, homes, {one for one in calm if one is not None}).faults(),
+        faults=_beside(_to_and_fro(seed, homes, spared), drawn.faults(), homes),
     )
+
+
+def _to_and_fro(seed: int, homes: dict[str, tuple[str, ...]], spared: str | None) -> ToAndFro | None:
+    """Let a device go to and fro in every other world that has one with two coordinators, neither of them spared.
+
+    Its own one has another device, whose updates keep the disk busy.
+    """
+    draws = random.Random(f"to and fro/{seed}")
+    first = Counter(of[0] for of in homes.values())
+    wander = [device for device, of in homes.items() if len(of) > 1 and spared not in of and first[of[0]] > 1]
+    if not wander or draws.random() < 0.5:
+        return None
+    return ToAndFro(draws.uniform(FAULTS_BEGIN_S, FAULTS_BEGIN_S + 1.0), draws.choice(wander))
+
+
+def _beside(going: ToAndFro | None, faults: tuple[Fault, ...], homes: dict[str, tuple[str, ...]]) -> tuple[Fault, ...]:
+    """Return the faults with a device that goes to and fro among them, and without what would stop it on its way."""
+    if going is None:
+        return faults
+    busy = {going.device, *homes[going.device], EVERYBODY}
+
+    def is_apart(fault: Fault) -> bool:
+        names = {getattr(fault, name, None) for name in ("a", "b", "machine", "device", "coordinator")}
+        return not names & busy and not isinstance(fault, HolderCrash)
+
+    return tuple(sorted([*filter(is_apart, faults), going], key=lambda fault: fault.at_s))
 
 
 class _Draw:

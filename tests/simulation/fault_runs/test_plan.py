@@ -12,8 +12,10 @@ from tests.simulation.fault_runs.plan import (
     ClockJump,
     Crash,
     Fault,
+    HolderCrash,
     Partition,
     PostTwice,
+    ToAndFro,
     draw_plan,
 )
 
@@ -71,6 +73,22 @@ def test_whom_a_plan_spares_has_no_trouble_of_its_own() -> None:
             for name in ("a", "machine", "device"):
                 assert getattr(fault, name, None) not in calm
         assert all(plan.homes[name] == (plan.spared,) for name in calm if name in plan.homes)
+
+
+def test_whoever_goes_to_and_fro_has_two_coordinators_and_nothing_else_in_its_way() -> None:
+    going = [(plan, fault) for plan in PLANS for fault in plan.faults if isinstance(fault, ToAndFro)]
+    beside = 0
+    for plan, fault in going:
+        own, other = plan.homes[fault.device]
+        assert plan.spared not in {own, other}
+        assert sum(homes[0] == own for homes in plan.homes.values()) > 1
+        others = [one for one in plan.faults if one is not fault]
+        beside += len(others)
+        for one in others:
+            assert not isinstance(one, HolderCrash)
+            names = {getattr(one, name, None) for name in ("a", "b", "machine", "device", "coordinator")}
+            assert not names & {fault.device, own, other, EVERYBODY}
+    assert beside > len(going)
 
 
 def test_every_region_has_devices_and_some_devices_wander() -> None:
