@@ -79,6 +79,10 @@ def test_two_that_have_not_met_for_long_may_have_drifted_apart_all_the_while() -
     assert Meetings().meet().come(11.0, after_s=5.0).counts
 
 
+def test_one_that_comes_sooner_than_usual_is_not_judged_more_strictly() -> None:
+    assert Meetings().meet().come(4.8, after_s=0.01).counts
+
+
 def test_after_a_restart_nobody_knows_for_how_long_they_have_not_met() -> None:
     meetings = Meetings()
     assert meetings.come(11.0).counts, "the first one"
