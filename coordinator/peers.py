@@ -5,6 +5,7 @@ Each peer has its own tasks and its own newest message of each kind, so that the
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -40,6 +41,7 @@ POLL_S = 1.0  # between two requests for a peer's status
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 10.0  # bounds of the full-jitter back-off
 PAGES_MAX = 64  # of what one peer tells, one after the other; then it is asked for signs of life again
 REVOCATION_PAGES_MAX = 4096  # these are read from the first on each time: many peers' shares of them
+AGAIN_S = 3600.0  # until what a peer was not believed is read again
 OWN_LEDGER_PAGES_MAX = 1024  # of what one peer knows of a ledger that was lost: more than 30,000 devices
 
 MODEL_ANSWERS = PeerModelTaken | PeerModelNeeded
@@ -59,15 +61,15 @@ class Enrolment(Protocol):
     def digest(self) -> str | None:
         """Of the revocations that are known here."""
 
-    async def learn(self, revocations: Sequence[Revocation], peer: str) -> object:
-        """Take a peer's revocations.
+    async def learn(self, revocations: Sequence[Revocation], peer: str) -> int:
+        """Take a peer's revocations; return how many of them are not believed now.
 
         Raises:
             Refusal: it has told too many.
         """
 
-    async def learn_parties(self, parties: Sequence[PartyRow], peer: str) -> object:
-        """Take note of a peer's parties.
+    async def learn_parties(self, parties: Sequence[PartyRow], peer: str) -> int:
+        """Take note of a peer's parties; return how many of them are not believed now.
 
         Raises:
             Refusal: there would be too many.
@@ -95,7 +97,10 @@ class _Peer(PeerLink):
         self.token = _Newest()
         self.ledger = ""  # the place that its ledger was read up to
         self.revocations: str | None = None  # the digest of those that were read to their end
+        self.revocations_again_s = math.inf  # when they are read again, for some were not believed
         self.parties = ""  # the place that they were read up to
+        self.parties_again = "", math.inf  # the place in front of the first that were not believed, and the same
+        self.parties_unbelieved = 0  # since it was warned of them last
         self.untaken: dict[str, str] = {}  # by what is read in pages: why not all of it was taken, the last time
         self.trouble: str | None = "not asked yet"  # None: it answered the last status request
         self.serves_at: str | None = None  # where agents reach it, as it said last; None: they are not to be sent there
@@ -283,26 +288,38 @@ class Peers:
 
     async def _fetch_revocations(self, session: aiohttp.ClientSession, peer: _Peer, digest: str | None) -> None:
         """Ask for the peer's revocations, from the first on, where it has others."""
-        desk, after = self.enrolment, ""
-        if desk is None or digest in {None, peer.revocations, desk.digest}:
+        desk, after, unbelieved = self.enrolment, "", 0
+        now_s = asyncio.get_running_loop().time()
+        if desk is None or digest in {None, desk.digest}:
+            return
+        if digest == peer.revocations and now_s < peer.revocations_again_s:
             return
 
         async def take(answer: bytes) -> Place:
-            nonlocal after
+            nonlocal after, unbelieved
             page = decode(answer, Revocations)
             told = parse_page(page.revoked, after)
             if told is None:
                 raise PeerError("tells no revocations, or not in order")
-            await desk.learn(told, peer.name)
+            unbelieved += await desk.learn(told, peer.name)
             after = page.revoked[-1] if told else after
-            return Place(after, page.more and bool(told))
+            if page.more and told:
+                return Place(after, more=True)
+            peer.revocations, peer.revocations_again_s = digest, now_s + AGAIN_S if unbelieved else math.inf
+            if unbelieved:  # not before: behind devices come coordinators and operators
+                raise PeerError(
+                    f"they would shut out {unbelieved} devices more than one peer is believed in a day: if that is "
+                    "meant, revoke them here as well; if not, its machine may be in wrong hands"
+                )
+            return Place(after, more=False)
 
-        if await self._fetch(session, peer, "revocations", after, REVOCATION_PAGES_MAX, take):
-            peer.revocations = digest
+        await self._fetch(session, peer, "revocations", after, REVOCATION_PAGES_MAX, take)
 
     async def _fetch_parties(self, session: aiohttp.ClientSession, peer: _Peer, place: str) -> None:
         """Ask who was enrolled at the peer where it has come further than what was read."""
-        desk = self.enrolment
+        desk, now_s = self.enrolment, asyncio.get_running_loop().time()
+        if now_s >= peer.parties_again[1]:
+            peer.parties, peer.parties_again = peer.parties_again[0], ("", math.inf)
         if desk is None or place in {"", peer.parties}:
             return
 
@@ -311,9 +328,18 @@ class Peers:
             told = [party for text in page.parties if (party := parse_party(text)) is not None]
             if len(told) != len(page.parties):
                 raise PeerError("tells no parties")
-            await desk.learn_parties(told, peer.name)
+            unbelieved = await desk.learn_parties(told, peer.name)
+            if unbelieved and peer.parties_again[1] == math.inf:
+                peer.parties_again = peer.parties, now_s + AGAIN_S
             further = page.more and bool(told) and page.up_to != peer.parties
-            peer.parties = page.up_to
+            peer.parties, peer.parties_unbelieved = page.up_to, peer.parties_unbelieved + unbelieved
+            if peer.parties_unbelieved and not further:
+                count, peer.parties_unbelieved = peer.parties_unbelieved, 0
+                raise PeerError(
+                    f"{count} would take the names of more devices than one peer is believed in a day, or of a "
+                    "coordinator or operator: if that is meant, revoke whoever has the name here; if not, its machine "
+                    "may be in wrong hands"
+                )
             return Place(page.up_to, further)
 
         await self._fetch(session, peer, "parties", peer.parties, PAGES_MAX, take)

@@ -204,23 +204,21 @@ class Desk:
         """Of the revocations that are known here."""
         return self.registry.digest
 
-    async def learn(self, revocations: Sequence[Revocation], peer: str) -> list[Revocation]:
-        """Take a peer's revocations; return those that were new.
+    async def learn(self, revocations: Sequence[Revocation], peer: str) -> int:
+        """Take a peer's revocations; return how many of them are not believed now.
 
         Raises:
-            Refusal: it has told too many, or of too many devices in a day; then the others were taken.
+            Refusal: it has told too many.
         """
         believed = self.registry.believed(revocations, peer, self._wall_clock())
-        new = await self._shut_out(self.registry.learn(believed, peer))
-        self._check_believed(len(revocations) - len(believed), peer)
-        return new
+        await self._shut_out(self.registry.learn(believed, peer))
+        return len(revocations) - len(believed)
 
-    async def learn_parties(self, parties: Sequence[PartyRow], peer: str) -> list[PartyRow]:
-        """Take note of a peer's parties; return those that were new, or enrolled before we knew.
+    async def learn_parties(self, parties: Sequence[PartyRow], peer: str) -> int:
+        """Take note of a peer's parties; return how many of them are not believed now.
 
         Raises:
-            Refusal: there would be too many, or it claims the names of too many devices in a day; then the others were
-                taken.
+            Refusal: there would be too many.
         """
         believed = self.registry.believed_parties(parties, peer, self._wall_clock())
         new = self.registry.learn_parties(believed)
@@ -233,8 +231,7 @@ class Desk:
             await self._written(write)
         if any(self.registry.is_contested(one.role, one.name) for one in new):
             self._revoked()
-        self._check_believed(len(parties) - len(believed), peer)
-        return new
+        return len(parties) - len(believed)
 
     # --- the task ---
 
@@ -277,20 +274,6 @@ class Desk:
             raise Refusal("busy", "this coordinator's own certificates have expired: join at another one")
         if len(self._waiting) >= WAITING_MAX:
             raise Refusal("busy", f"{WAITING_MAX} parties are joining at this moment: come back in a few seconds")
-
-    @staticmethod
-    def _check_believed(missing: int, peer: str) -> None:
-        """See that everything that a peer told was believed.
-
-        Raises:
-            Refusal: it was not.
-        """
-        if missing:
-            raise Refusal(
-                "busy",
-                f"{peer!r} would shut out {missing} devices more than one peer is believed in a day: if that is meant, "
-                "revoke them here as well; if not, its machine may be in wrong hands",
-            )
 
     def _check_turn(self, key: str, now_s: float) -> None:
         """See that one party does not take the places of all.

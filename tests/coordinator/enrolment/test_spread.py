@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from coordinator import peers as peers_module
 from coordinator.enrolment import registry as registries
 from coordinator.enrolment.api import EnrolmentApi
-from coordinator.enrolment.records import Revocation, parse_page
+from coordinator.enrolment.records import PartyRow, Revocation, parse_page
 from coordinator.enrolment.registry import Refusal
 from coordinator.events import Event
 from coordinator.metrics import Metrics
@@ -40,6 +40,10 @@ class Ear:
 
 def revocation(number: int) -> Revocation:
     return Revocation("agent", f"pi-{number}", f"{number:064x}")
+
+
+def devices(count: int) -> list[PartyRow]:
+    return [PartyRow("agent", f"pi-{number}", f"{number:064x}", "us", "n", "", 9.0, 0.0, "") for number in range(count)]
 
 
 @asynccontextmanager
@@ -164,6 +168,86 @@ async def test_a_broken_peer_is_counted_and_disturbs_nobody(
         await until(lambda: metrics.peer_failures["eu-1"] >= 2)
     assert told <= 2 * (metrics.peer_failures["eu-1"] + 1)
     assert caplog.text.count("its revocations cannot be taken") == 1  # however often it was asked
+
+
+async def test_behind_devices_that_are_not_believed_a_coordinator_is_revoked(
+    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is not believed is told in the log once, and read again at its time and not at each sign of life."""
+    monkeypatch.setattr(registries, "PAGE_ENTRIES_MAX", 8)
+    eu, us = await open_bench("eu-1"), await open_bench("us-1")
+    await us.desk.learn_parties(devices(20), "eu-1")
+    for number in range(20):
+        await eu.desk.revoke("agent", f"pi-{number}", f"{number:064x}")
+    await eu.desk.revoke("coordinator", "m", "f" * 64)
+    api = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0)
+    statuses = asked_first = 0
+
+    def digest() -> str | None:
+        nonlocal statuses
+        statuses += 1
+        return eu.desk.digest
+
+    async def tell(request: web.Request) -> web.Response:
+        nonlocal asked_first
+        asked_first += request.query["after"] == ""
+        return await api.tell_revocations(request)
+
+    async with serving(digest, tell) as url:
+        async with polling(url, us):
+            await until(lambda: statuses > 3)
+            assert us.desk.registry.is_revoked("coordinator", "m", "f" * 64)
+            assert len(us.desk.registry.revocations()[0]) == 4 + 1
+            assert asked_first == 1
+            assert caplog.text.count("they would shut out 16 devices more than one peer is believed in a day") == 1
+            await eu.desk.revoke("admin", "ann", "e" * 64)
+            await until(lambda: us.desk.registry.is_revoked("admin", "ann", "e" * 64))
+        us.now_s[0] += 86400.0
+        monkeypatch.setattr(peers_module, "AGAIN_S", 0.0)
+        async with polling(url, us):
+            await until(lambda: sum(us.desk.registry.is_revoked(*revocation(number)) for number in range(20)) == 8)
+            us.now_s[0] += 86400.0
+            await until(lambda: sum(us.desk.registry.is_revoked(*revocation(number)) for number in range(20)) == 12)
+
+
+async def test_behind_claims_that_are_not_believed_parties_are_heard_of(
+    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The claims are told in the log once, and read again at their time and not at each sign of life."""
+    monkeypatch.setattr(registries, "PAGE_ENTRIES_MAX", 8)
+    eu, us = await open_bench("eu-1"), await open_bench("us-1")
+    await us.desk.learn_parties(devices(20), "ap-1")
+    claims = [one._replace(key="f" * 64, enrolled_at_s=1.0) for one in devices(20)]
+    await eu.desk.learn_parties([*claims, *(one._replace(name=f"far-{one.name}") for one in claims[:5])], "ap-1")
+    api = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0)
+    statuses = pages = 0
+
+    def place() -> str:
+        nonlocal statuses
+        statuses += 1
+        return eu.desk.registry.place
+
+    async def tell(request: web.Request) -> web.Response:
+        nonlocal pages
+        pages += 1
+        return await api.tell_parties(request)
+
+    def taken() -> int:
+        return sum(one.key == "f" * 64 and not one.name.startswith("far") for one in us.desk.registry.parties())
+
+    async with serving(lambda: None, api.tell_revocations, tell, place) as url:
+        async with polling(url, us):
+            await until(lambda: statuses > 3)
+            assert taken() == 4
+            assert sum(one.name.startswith("far-pi-") for one in us.desk.registry.parties()) == 5
+            assert pages == 4
+            assert caplog.text.count("16 would take the names of more devices than one peer is believed") == 1
+        us.now_s[0] += 86400.0
+        monkeypatch.setattr(peers_module, "AGAIN_S", 0.0)
+        async with polling(url, us):
+            await until(lambda: taken() == 8)
+            us.now_s[0] += 86400.0
+            await until(lambda: taken() == 12)
 
 
 async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch) -> None:
