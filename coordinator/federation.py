@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from coordinator.events import (
     Effect,
     JournalMerge,
@@ -42,6 +44,9 @@ class Federation:
         self._state = state
         self._counts = counts
         barrier = state.remembered(BarrierState)
+        if barrier is not None:  # a state may hold no replica of a peer that has arrived: then it has to come again
+            arrived = {peer: one for peer, one in barrier.arrived.items() if peer in state.peers}
+            barrier = msgspec.structs.replace(barrier, arrived=arrived)
         rule = settings.recipe.federation
         self._machine = rule.start(settings.name, settings.peers, now_s, state.token, barrier)
         self._guard = PeerGuard(rule.distance_max, state.remembered(PeerDistances))

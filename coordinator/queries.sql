@@ -18,9 +18,8 @@ DELETE FROM publication;
 -- name: forget_checkpoints
 DELETE FROM checkpoint;
 
--- name: forget_versions_of_rules
--- What rules remember of versions, which mean nothing in another lineage.
-DELETE FROM rule_state WHERE rule IN ('RoundState', 'OfferedState');
+-- name: forget_rule_states
+DELETE FROM rule_state;
 
 -- name: append_journal
 INSERT INTO journal

@@ -5,7 +5,7 @@ learned since, and what is held of the peers' models, is given up; peers send th
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from coordinator import checkpoint as checkpoint_file
 from coordinator.checkpoint import CHECKPOINTS, Checkpoint
 from coordinator.config import CoordinatorConfig
+from coordinator.events import RuleState
 from coordinator.export import metadata_of
 from coordinator.former_life import FormerLife
 from coordinator.intake import MAGNITUDE_MAX
@@ -23,6 +24,8 @@ from coordinator.ledger import LedgerEntry
 from coordinator.model_state import ModelState
 from coordinator.state_dir import StateDir, is_made, open_state
 from coordinator.store import CheckpointRow, RegionRow
+from skerry.algorithms.barrier import BarrierState
+from skerry.algorithms.gain import GainState
 from skerry.errors import DataError
 from skerry.protocol.limits import AGE_MAX
 from skerry.tasks import bundle as bundles
@@ -82,7 +85,18 @@ def _begin(state: StateDir, lineage: str, values: Float32, age: float, at_s: flo
     vectors.changed_at[:] = version
     checkpoint_file.write(state.path / CHECKPOINTS, Checkpoint(lineage, position, vectors))
     ledger = [_kept(entry, version) for device in region.ledger if (entry := region.ledger.entry(device)) is not None]
-    state.store.begin_lineage(lineage, CheckpointRow(version, position, at_s), ledger)
+    token = None if region.token is None else replace(region.token, age_merged=min(region.token.age_merged, age))
+    rules = _remembered(region.rules.values())
+    state.store.begin_lineage(lineage, CheckpointRow(version, position, at_s), ledger, token, rules)
+
+
+def _remembered(rules: Iterable[RuleState]) -> Iterator[RuleState]:
+    """Return what rules remember that is still so: nothing of versions, peers' models or how far away they lie."""
+    for rule in rules:
+        if isinstance(rule, BarrierState):
+            yield BarrierState(exchange=rule.exchange)  # a number that peers know is never used again
+        elif isinstance(rule, GainState):
+            yield rule
 
 
 def _kept(entry: LedgerEntry, version: int) -> LedgerEntry:

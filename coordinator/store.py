@@ -4,7 +4,7 @@ Synchronous; the engine calls it from a worker thread, one call at a time. Rows 
 decided elsewhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -251,14 +251,27 @@ class Store:
             self._run("put_checkpoint", checkpoint)
             self._run_each("put_ledger", [_ledger_row(entry) for entry in ledger])
 
-    def begin_lineage(self, lineage: str, checkpoint: CheckpointRow, ledger: Sequence[LedgerEntry]) -> None:
-        """Go on from `checkpoint` as another lineage; what led to the former model is deleted."""
+    def begin_lineage(
+        self,
+        lineage: str,
+        checkpoint: CheckpointRow,
+        ledger: Sequence[LedgerEntry],
+        token: TokenState | None,
+        rules: Iterable[RuleState],
+    ) -> None:
+        """Go on from `checkpoint` as another lineage; what led to the former model is deleted.
+
+        Rules remember `rules` and nothing else.
+        """
         with self._db.transaction():
             self._run("begin_lineage", (lineage, checkpoint.written_at_s))
-            for query in ("forget_journal", "forget_publications", "forget_checkpoints", "forget_versions_of_rules"):
+            for query in ("forget_journal", "forget_publications", "forget_checkpoints", "forget_rule_states"):
                 self._run(query, ())
             self._run("put_checkpoint", checkpoint)
             self._run_each("put_ledger", [_ledger_row(entry) for entry in ledger])
+            if token is not None:
+                self._run("put_token", (_json(token),))
+            self._run_each("put_rule_state", [(type(one).__name__, _json(one)) for one in rules])
 
     def write(self, batch: Batch) -> None:
         """Write all of `batch`, or nothing of it where this raises; on disk when it returns.

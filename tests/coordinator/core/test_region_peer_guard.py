@@ -19,12 +19,14 @@ from coordinator.events import (
     Reply,
     SaveRuleState,
     TakePeerModel,
+    Tick,
 )
 from coordinator.former_life import FormerLife
 from coordinator.recovery import rebuild, recover
 from coordinator.region_state import RegionState
 from coordinator.store import Store
 from skerry.algorithms.arrival import Constant
+from skerry.algorithms.barrier import BarrierState, PeerArrived
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import FederationRule, NoFederation, SpykerToken, SynchronousExchange
 from skerry.algorithms.peer_guard import Measured, PeerDistances
@@ -117,6 +119,17 @@ def test_a_barrier_does_not_wait_for_a_model_that_has_no_part_in_the_mean(new_re
         assert len(of(Publish, effects)) == 1
         assert len(of(Merge, effects)) == merges
         assert not region.waits_for_peers
+
+
+def test_a_peer_that_has_arrived_and_is_not_held_comes_again(new_region: Any, words: Any) -> None:
+    """As a state that was restored had it: whoever starts with it ends no exchange with what is not there."""
+    rules = {BarrierState: BarrierState(exchange=1, waiting=True, arrived={"there-1": PeerArrived(1, OLD)})}
+    region = region_of(new_region, SynchronousExchange(peer_timeout_s=10.0), rules=rules)
+    effects = region.handle(Tick(), 1.0)
+    assert of(Publish, effects)
+    assert not of(Merge, effects)
+    assert not of(Merge, region.handle(Tick(), 11.0))
+    assert not region.waits_for_peers
 
 
 def test_where_regions_do_not_federate_only_numbers_that_are_none_are_refused(new_region: Any, words: Any) -> None:

@@ -2,23 +2,33 @@
 
 import random
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from coordinator import export, restore
 from coordinator.checkpoint import CHECKPOINTS
 from coordinator.config import CoordinatorConfig
-from coordinator.recovery import rebuild
+from coordinator.downlink import OfferedState
+from coordinator.events import PeerModelArrived, RuleState
+from coordinator.recovery import rebuild, recover
 from coordinator.restore import Restored
 from coordinator.state_dir import open_state
+from coordinator.store import Batch, Store
 from skerry.algorithms.arrival import ArrivalRule, Constant, FedAvg, FedBuff
+from skerry.algorithms.barrier import BarrierState, PeerArrived
 from skerry.algorithms.downlink import Newest, TopK
-from skerry.algorithms.federation import NoFederation
+from skerry.algorithms.federation import NoFederation, SynchronousExchange
+from skerry.algorithms.gain import GainState
+from skerry.algorithms.peer_guard import PeerDistances
+from skerry.algorithms.rounds import RoundState
+from skerry.algorithms.token import TokenState
 from skerry.errors import DataError, SkerryError, StorageError
-from skerry.protocol.messages import BundleReference, UpdateAccepted
+from skerry.protocol.messages import BroadcastId, BundleReference, PeerModel, UpdateAccepted
 from skerry.recipe import Recipe
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.model_file import from_safetensors, to_safetensors
@@ -117,6 +127,72 @@ async def test_what_was_held_is_given_up_and_rounds_begin_anew(
             engine.submit(words.hello(device))
         await outlet.until(lambda: len(outlet.offers) >= 2)
         await train(engine, outlet, 2, 2)
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_a_region_that_waits_for_its_peers_goes_on_and_merges_only_what_it_holds(
+    config_of: Any,
+    open_engine: Any,
+    new_listener: Any,
+    tmp_path: Path,
+    train: Any,
+    words: Any,
+    waiting: bool,
+) -> None:
+    """Its peer was faster, the everyday case, or slower; then what is held of the peer's model is given up."""
+    rule = SynchronousExchange(every_rounds=2)
+    config = config_of(recipe(federation=rule), peers={"there-1": "http://there"})
+    path, vector = tmp_path / "good.safetensors", words.vector(1, 50, LAYOUT.size)
+
+    def come(exchange: int) -> PeerModelArrived:
+        whole = PeerModel("there-1", "there/2", BroadcastId(0, exchange), 1.0, exchange, None, b"")
+        return PeerModelArrived(whole, vector)
+
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        if waiting:
+            await train(engine, engine._outlet, 1, 2)
+        else:
+            await engine.ask(come(1))
+            await train(engine, engine._outlet, 1, 1)
+        assert engine.status().waits_for_peers == waiting
+    exported(config, path)
+    back(config, path)
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        assert not engine.status().waits_for_peers
+        first = 3 if waiting else 2
+        assert all(one.weight for one in await train(engine, engine._outlet, first, first + 1))
+        assert (engine.status().waits_for_peers, engine.status().merges) == (True, 0)
+        await engine.ask(come(2 if waiting else 1))
+        assert (engine.status().waits_for_peers, engine.status().merges) == (False, 1)
+
+
+async def test_what_is_no_more_so_of_versions_and_peers_is_forgotten(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path, train: Any
+) -> None:
+    config, path = config_of(recipe()), tmp_path / "good.safetensors"
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        await train(engine, engine._outlet, 1, 2)
+    exported(config, path)
+    merged, token = (
+        TokenState(known=(2, 7), published=(2, 6), age_merged=90.0),
+        TokenState(known=(2, 7), age_merged=1.0),
+    )
+    gain, arrived = GainState(load=0.3, devices=2.0), {"there-1": PeerArrived(5, 90.0)}
+    rules: list[RuleState] = [
+        BarrierState(4, waiting=True, rounds=1, arrived=arrived),
+        PeerDistances(known=16, usual=3.0, gap=1.0, refused={"us": "far"}, admitted=frozenset({"there-1"})),
+        gain,
+        OfferedState(after=1),
+        RoundState(number=3),
+    ]
+    for before, age_merged in ((merged, 2.0), (token, 1.0)):
+        with closing(Store(config.state_dir)) as store:
+            store.write(Batch(token=before, rules={type(one): one for one in rules}))
+        back(config, path, seed=int(age_merged))
+        with closing(Store(config.state_dir, read_only=True)) as store:
+            region = recover(store, config.state_dir, config.name).region
+        assert region.rules == {BarrierState: BarrierState(exchange=4), GainState: gain}
+        assert region.token == replace(before, age_merged=age_merged), "how old the model was when it last merged"
 
 
 async def test_nothing_happens_while_the_coordinator_runs(
