@@ -73,10 +73,13 @@ class Registry:
         self._tokens = {token.identifier: token for token in tokens}
         self._parties: dict[tuple[Role, str], dict[str, PartyRow]] = {}
         self._devices = 0  # that got a certificate here: peers can tell of any number
+        self._device_keys: set[str] = set()
         self._word = PeersWord()
         self._told: list[str] = []  # every party as peers are told of it
         self._revoked = set(revocations)
-        self._revoked_keys = {one.key for one in self._revoked}
+        self._revoked_keys: dict[Role, set[str]] = {"agent": set(), "coordinator": set(), "admin": set()}
+        for one in self._revoked:
+            self._revoked_keys[one.role].add(one.key)
         self._learnt_from: Counter[str] = Counter()  # by peer: revocations that were new
         self._revoked_texts = sorted(one.text() for one in self._revoked)
         self._digest: str | None = None
@@ -202,7 +205,9 @@ class Registry:
             raise Refusal("name", f"this join token is for {token.name!r}, not for {name!r}")
         name = name or token.name or f"device-{key[:10]}"
         known = self._parties.get((token.role, name), {}).get(key)
-        if key in self._revoked_keys:
+        # Who is known is not shut out by a revocation of its key in another role: peers may tell any number of those.
+        roles = [token.role] if known is not None else list(self._revoked_keys)
+        if any(key in self._revoked_keys[role] for role in roles):
             raise Refusal(
                 "revoked",
                 "this key was revoked, under this name or another: remove its identity folder to make a new key",
@@ -363,9 +368,9 @@ class Registry:
     def believed(self, revocations: Iterable[Revocation], peer: str, now_s: float) -> list[Revocation]:
         """Return what is taken now of the revocations that a peer tells: it can shut out few devices in a day.
 
-        Those of keys that are not let in here shut nobody out.
+        A device is shut out by a revocation of its key, under whatever name. Those of other keys shut nobody out.
         """
-        return [one for one in revocations if not self._lets_in(one) or self._word.counts(peer, self._devices, now_s)]
+        return [one for one in revocations if not self._shuts_out(one) or self._word.counts(peer, self._devices, now_s)]
 
     def learn(self, revocations: Iterable[Revocation], peer: str) -> list[Revocation]:
         """Take a peer's revocations; return those that were new. What one peer tells takes no room from anybody else.
@@ -394,10 +399,13 @@ class Registry:
 
     # --- inside ---
 
-    def _lets_in(self, one: Revocation) -> bool:
-        """Return whether this is the key of a device that is served."""
-        holder = self._holder(one.role, one.name) if one.role == "agent" else None
-        return holder is not None and holder.key == one.key
+    def _shuts_out(self, one: Revocation) -> bool:
+        """Return whether a device that is known is served no more, or cannot join again, if this is believed."""
+        if one.role != "agent":
+            return False
+        holder = self._holder(one.role, one.name)
+        served = holder is not None and holder.key == one.key
+        return served or (one.key in self._device_keys and one.key not in self._revoked_keys["agent"])
 
     def _displaces(self, told: PartyRow) -> bool:
         """Return whether a device that is served loses its name if this is believed."""
@@ -443,7 +451,7 @@ class Registry:
     def _take(self, new: list[Revocation]) -> list[Revocation]:
         for one in new:
             self._revoked.add(one)
-            self._revoked_keys.add(one.key)
+            self._revoked_keys[one.role].add(one.key)
             insort(self._revoked_texts, one.text())
             self._digest = None
         return new
@@ -451,6 +459,8 @@ class Registry:
     def _add(self, party: PartyRow) -> None:
         same = self._parties.setdefault((party.role, party.name), {})
         before = same.get(party.key)
+        if party.role == "agent":
+            self._device_keys.add(party.key)
         self._devices += party.role == "agent" and bool(party.serial) and not (before and before.serial)
         if before is None or party.enrolled_at_s < before.enrolled_at_s:
             self._told.append(party.text())

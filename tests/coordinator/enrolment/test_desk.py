@@ -353,7 +353,7 @@ async def test_a_peer_that_shuts_out_many_devices_is_believed_a_few(bench: Bench
     ] * 12
     assert len(bench.ended) == 2
     bench.now_s[0] += 86400.0
-    assert await bench.desk.learn([Revocation("agent", one.name, one.key) for one in rows[4:]], "us-1") == 8
+    assert await bench.desk.learn([Revocation("agent", one.name, one.key) for one in rows[4:]], "us-1") == 12
 
 
 async def test_what_was_known_before_is_neither_written_nor_ends_anything(bench: Bench) -> None:

@@ -102,6 +102,24 @@ def test_one_peer_shuts_out_few_devices_in_a_day_by_revocations_and_claims_toget
     assert len(eu.revoke("agent", "n59")) == 1  # who revokes it here is an operator
 
 
+def test_no_peer_keeps_devices_from_coming_back_by_revoking_nobody_under_their_keys() -> None:
+    """As many as it may shut out in a day by their names, and none by another role."""
+    own = [party(f"n{number}", f"{number:064x}")._replace(serial="1f") for number in range(20)]
+    eu = registry(parties=own)
+    roles: list[Role] = ["agent", "coordinator", "admin"]
+    for role in roles:
+        eu.learn(eu.believed([Revocation(role, f"nobody-{one.name}", one.key) for one in own], "us", NOW_S), "us")
+    token(eu, uses=20)
+    for one in own[:4]:
+        with refused("revoked"):
+            join(eu, one.name, one.key)
+    for one in own[4:]:
+        assert join(eu, one.name, one.key).party.key == one.key
+    assert eu.believed([Revocation("agent", "n0", own[0].key)], "us", NOW_S) == []  # which is still served
+    with refused("revoked"):
+        join(eu, "x", own[9].key)
+
+
 def test_what_shuts_no_device_out_is_believed() -> None:
     own = [party(f"n{number}", f"{number:064x}") for number in range(9)]
     eu = registry(parties=own)
