@@ -1,7 +1,7 @@
 """What a region remembers of how one device's updates look, and how that lies among the others. Scalars only."""
 
 from collections.abc import Iterable
-from statistics import median, median_high
+from statistics import median
 
 import msgspec
 
@@ -24,7 +24,7 @@ class Conduct(msgspec.Struct, frozen=True):
     strikes: int = 0  # too long updates, less those that were not, never below 0
     quarantine: str = ""  # why it is there; "": it is not
     in_order: int = 0  # updates in a row that were inconspicuous, since it is there
-    heard: int = 0  # which update of the region its last one was, counted by the guard
+    turn: int = 0  # of the region, as the guard counts them, in which it was heard of last
 
     def after_length(self, length: float | None, tail_length: float | None) -> "Conduct":
         """Return the line after an update of such logarithms; None: of nothing but zeros."""
@@ -69,14 +69,9 @@ class Spread:
         if self._values.pop(device, None) is not None:
             self._changed()
 
-    def of(self, device: str) -> float | None:
-        """Return the device's value; None: it has none."""
-        return self._values.get(device)
-
-    def middle_of_others(self, device: str) -> float | None:
-        """Return the median over all devices but this one, of two the higher value; None: there is no other."""
-        others = [value for name, value in self._values.items() if name != device]
-        return median_high(others) if others else None
+    def of_others(self, device: str) -> list[float]:
+        """Return the values of all devices but this one."""
+        return [value for name, value in self._values.items() if name != device]
 
     def middle(self) -> tuple[float, float]:
         """Return the median and the standard deviation that the median absolute deviation stands for, >= 0."""

@@ -7,7 +7,7 @@ entry, where payloads are read.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import exp, log
-from statistics import median
+from statistics import median, median_high
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -25,8 +25,9 @@ LENGTH_DEVIATIONS = 3.5  # from the median, in the logarithm: what a fleet of un
 DIRECTION_UPDATES_MIN = 16.0  # before the region's direction means anything, however few devices there are
 CHANCE_MAX = 1.6  # what noise's square cosine times its entries, 1 on average, stays below over a few updates
 CHANCE_REGION_MIN = 10.0  # the region's median: below it, honest devices cannot be told from noise
-RECENT_MIN, RECENT_EACH = 64, 4  # updates of the region, in all and for each device, after which one has left
-FEW_SHARE = log(0.1)  # of its usual length, that a device counts with at least while there are few to compare it with
+TURN_SHARE = 0.25  # of the devices that have not left, each heard of at least once: a turn of the region
+RECENT_TURNS = 16  # of the region, after which a device that was not heard of has left
+PAIR_FACTOR = 10.0  # times the other's length, that an update counts for at most where there is a single other
 CHANCE_LENGTH = log(0.5)  # noise that is shorter than this, against the median, does no harm
 
 DevicesMin = Annotated[int, Meta(ge=3, le=100_000)]
@@ -64,7 +65,7 @@ class Outliers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     """Refuse updates that are far too long, and keep devices apart whose updates stay strange.
 
     Our decision, after the norm bound of Sun et al. 2019 (arXiv:1911.07963) and the cosines of FLTrust (Cao et al.
-    2021, arXiv:2012.13995), without the server's data that the latter needs. See decision record `guards`.
+    2021, arXiv:2012.13995), without the server's data that the latter needs. See decision record 0010.
     """
 
     compares: ClassVar[bool] = True
@@ -88,6 +89,7 @@ class Outliers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
         return Guard(self, size, tail, lines)
 
 
+Part = Literal["length", "tail_length"]  # of an update, in a device's line
 GuardRule = WellFormed | Clip | Outliers
 
 
@@ -114,9 +116,10 @@ class Guard:
         self._direction = Direction(self._trainable) if isinstance(rule, Outliers) else None
         self._warned = False  # that share_max is reached
         self._recent: dict[str, None] = {}  # devices that have not left, who was heard of last at the end
-        self._heard = 0  # updates that were judged
-        for line in sorted(self._lines.values(), key=lambda line: line.heard):
-            self._heard = line.heard
+        self._turn = 0  # the region's turn that goes on
+        self._in_turn: set[str] = set()  # devices that were heard of in it
+        for line in sorted(self._lines.values(), key=lambda line: line.turn):
+            self._turn = line.turn
             self._spread(line)
         self._forget()
 
@@ -134,7 +137,7 @@ class Guard:
         line = self._lines.get(device)
         if line is None or not line.quarantine:
             return False
-        self._write(replace(_released(line), heard=self._heard))
+        self._write(replace(_released(line), turn=self._turn))
         return True
 
     def judge(self, device: str, update: SparseVector) -> Verdict:
@@ -145,11 +148,10 @@ class Guard:
         length, line = length_of(values), self.line(device)
         head, tail = _logarithm(length), _logarithm(length_of(update.values[split:]))
         excess = max(
-            _excess(device, head, self._lengths, rule.devices_min),
-            _excess(device, tail, self._tail_lengths, rule.devices_min),
+            self._excess(device, head, self._lengths, "length"),
+            self._excess(device, tail, self._tail_lengths, "tail_length"),
         )
-        self._heard += 1
-        line = replace(line.after_length(head, tail), heard=self._heard)
+        line = replace(line.after_length(head, tail), turn=self._turn)
         known = len(self._lengths) >= rule.devices_min
         if self._direction is not None and length > 0.0 and known:
             line = self._look(line, self._direction.cosine(indices, values, length), split)
@@ -162,7 +164,8 @@ class Guard:
                 memory = max(DIRECTION_UPDATES_MIN, 2.0 * len(self._recent))
                 self._direction.turn(indices, values, length, share, memory)
         self._write(line)
-        self._forget()
+        if line.length is not None:
+            self._count(device)
         return verdict
 
     def _look(self, line: Conduct, cosine: float | None, entries: int) -> Conduct:
@@ -188,6 +191,8 @@ class Guard:
         line = replace(line, strikes=line.strikes + 1 if too_long else max(0, line.strikes - 1))
         strange = self._strange(line, rule)
         if line.quarantine:
+            if not (too_long or self._directed(line, rule)):
+                return Verdict(refused="quarantined", detail=line.quarantine), line
             return self._in_quarantine(line, rule, conspicuous=too_long or bool(strange))
         if line.strikes >= rule.strikes_max:
             strange = f"{line.strikes} updates too long, the last {excess:.3g} times as long as the median device's"
@@ -202,9 +207,13 @@ class Guard:
             return Verdict(refused="outlier", detail=detail, alarm=verdict.alarm), line
         return Verdict(factor, alarm=verdict.alarm), line
 
+    def _directed(self, line: Conduct, rule: Outliers) -> bool:
+        """Say whether enough is known of directions to judge this device's."""
+        return line.cosines >= rule.updates_min and len(self._cosines) >= rule.devices_min
+
     def _strange(self, line: Conduct, rule: Outliers) -> str:
         """Say what is strange about a device's usual direction, "": nothing."""
-        if line.cosines < rule.updates_min or len(self._cosines) < rule.devices_min:
+        if not self._directed(line, rule):
             return ""
         centre, sigma = self._cosines.middle()
         if line.cosine < rule.cosine_min and line.cosine < centre - rule.deviations * sigma:
@@ -235,19 +244,52 @@ class Guard:
 
     def _among_the_quarantined(self, line: Conduct, rule: Clip | Outliers) -> tuple[Verdict, Conduct] | None:
         """Judge a device in quarantine by all others, where those who put it there have left; None: there are few."""
-        lengths = [one.length for name in self._recent if (one := self._lines[name]).length is not None]
+        lengths = self._lengths_of_all("length")
         if len(lengths) < rule.devices_min or line.length is None or not isinstance(rule, Outliers):
             return None
-        return self._in_quarantine(line, rule, conspicuous=exp(line.length - median(lengths)) > rule.length_factor)
+        away = line.cosines >= rule.updates_min and line.cosine < rule.cosine_min
+        too_long = exp(line.length - median(lengths)) > rule.length_factor
+        return self._in_quarantine(line, rule, conspicuous=away or too_long)
+
+    def _lengths_of_all(self, part: Part) -> list[float]:
+        """Return the logarithms of the usual lengths of all that have not left, those in quarantine too."""
+        known = (getattr(self._lines[name], part) for name in self._recent)
+        return [length for length in known if length is not None]
+
+    def _excess(self, device: str, length: float | None, lengths: Spread, part: Part) -> float:
+        """Return how many times as long as the median device's an update is, > 0; `length` is a logarithm.
+
+        While `lengths` has fewer than `devices_min` devices: as the median of all that have not left, where these are
+        enough; else as the median of the others', of two the longer; or 1 where there is none. Nothing that the device
+        itself has sent lets its next update count for more.
+        """
+        if length is None:
+            return LENGTH_MIN
+        if len(lengths) >= self._rule.devices_min:
+            return exp(length - lengths.middle()[0])
+        everybody = self._lengths_of_all(part)
+        if len(everybody) >= self._rule.devices_min:
+            return exp(length - median(everybody))
+        others = lengths.of_others(device)
+        if not others:
+            return 1.0
+        return exp(length - median_high(others)) / (PAIR_FACTOR if len(others) == 1 else 1.0)
 
     def _write(self, line: Conduct) -> None:
         self._lines[line.device] = line
         self._spread(line)
 
+    def _count(self, device: str) -> None:
+        """Let a device count in the turn, once however much it sends; the turn ends when enough have."""
+        self._in_turn.add(device)
+        if len(self._in_turn) >= max(self._rule.devices_min, TURN_SHARE * len(self._recent)):
+            self._turn += 1
+            self._in_turn.clear()
+            self._forget()
+
     def _forget(self) -> None:
         """Leave devices that were not heard of for long out of what the others are compared with."""
-        heard_min = self._heard - max(RECENT_MIN, RECENT_EACH * len(self._recent))
-        while self._recent and self._lines[oldest := next(iter(self._recent))].heard < heard_min:
+        while self._recent and self._lines[oldest := next(iter(self._recent))].turn < self._turn - RECENT_TURNS:
             del self._recent[oldest]
             for spread in (self._lengths, self._tail_lengths, self._cosines, self._chances):
                 spread.drop(oldest)
@@ -272,22 +314,6 @@ class Guard:
 
 def _logarithm(length: float) -> float | None:
     return log(min(max(length, LENGTH_MIN), LENGTH_MAX)) if length > 0.0 else None
-
-
-def _excess(device: str, length: float | None, lengths: Spread, devices_min: int) -> float:
-    """Return how many times as long as the median device's an update is, > 0; `length` is a logarithm.
-
-    While fewer than `devices_min` devices are known: as the median of the others', or 1 where there is none. Others
-    that are much shorter than the device usually is do not stop it then: nobody can say which of them is strange.
-    """
-    if length is None:
-        return LENGTH_MIN
-    if len(lengths) >= devices_min:
-        return exp(length - lengths.middle()[0])
-    usual, own = lengths.middle_of_others(device), lengths.of(device)
-    if usual is None:
-        return 1.0
-    return exp(length - (usual if own is None else max(usual, own + FEW_SHARE)))
 
 
 def _released(line: Conduct) -> Conduct:

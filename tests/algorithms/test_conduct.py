@@ -41,8 +41,7 @@ def test_median_and_deviation(values: list[float]) -> None:
     centre, sigma = spread.middle()
     assert centre == statistics.median(values)
     assert sigma == pytest.approx(1.4826 * statistics.median(abs(value - centre) for value in values))
-    assert spread.middle_of_others("d0") == (statistics.median_high(values[1:]) if values[1:] else None)
-    assert spread.of("d0") == values[0]
+    assert spread.of_others("d0") == values[1:]
 
 
 def test_figures_follow_as_soon_as_an_eighth_of_the_devices_have_changed() -> None:
