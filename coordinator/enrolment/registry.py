@@ -330,8 +330,9 @@ class Registry:
         return page, f"{self._process}:{behind}", behind < len(self._told)
 
     def believed_parties(self, parties: Iterable[PartyRow], peer: str, now_s: float) -> list[PartyRow]:
-        """Return what is taken now of the parties that a peer tells: it can shut out few devices by earlier claims."""
-        return [one for one in parties if not self._displaces(one) or self._word.counts(peer, self._devices, now_s)]
+        """Return what is taken now of a peer's parties: it shuts out few devices by earlier claims, and nobody else."""
+        may = [one for one in parties if one.role == "agent" or not self._displaces(one)]
+        return [one for one in may if not self._displaces(one) or self._word.counts(peer, self._devices, now_s)]
 
     def learn_parties(self, parties: Iterable[PartyRow]) -> list[PartyRow]:
         """Take note of parties that were enrolled elsewhere; return those that were new, or enrolled before we knew.
@@ -401,18 +402,17 @@ class Registry:
 
     def _shuts_out(self, one: Revocation) -> bool:
         """Return whether a device that is known is served no more, or cannot join again, if this is believed."""
-        if one.role != "agent":
-            return False
         holder = self._holder(one.role, one.name)
         served = holder is not None and holder.key == one.key
-        return served or (one.key in self._device_keys and one.key not in self._revoked_keys["agent"])
+        may_join = one.key in self._device_keys and one.key not in self._revoked_keys["agent"]
+        return one.role == "agent" and (served or may_join)
 
     def _displaces(self, told: PartyRow) -> bool:
-        """Return whether a device that is served loses its name if this is believed."""
-        holder = self._holder(told.role, told.name) if told.role == "agent" else None
+        """Return whether somebody who is served loses a name if this is believed, or it is one for its holder alone."""
+        holder = self._holder(told.role, told.name)
         if holder is None or holder.key == told.key or self.is_revoked(told.role, told.name, told.key):
             return False
-        return (told.enrolled_at_s, told.key) < (holder.enrolled_at_s, holder.key)
+        return told.role != "agent" or (told.enrolled_at_s, told.key) < (holder.enrolled_at_s, holder.key)
 
     def _learns(self, told: PartyRow) -> PartyRow | None:
         """Return what a peer's word makes of a party; None: nothing new, or not for a peer to say."""

@@ -213,7 +213,7 @@ async def test_behind_devices_that_are_not_believed_a_coordinator_is_revoked(
 async def test_behind_claims_that_are_not_believed_parties_are_heard_of(
     open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The claims are told in the log once, and read again at their time and not at each sign of life."""
+    """The claims, one an operator's, are told in the log once, and read again at their time and not at each sign of life."""
     monkeypatch.setattr(registries, "PAGE_ENTRIES_MAX", 8)
     eu, us = await open_bench("eu-1"), await open_bench("us-1")
     await us.desk.learn_parties(devices(20), "ap-1")
@@ -241,13 +241,34 @@ async def test_behind_claims_that_are_not_believed_parties_are_heard_of(
             assert taken() == 4
             assert sum(one.name.startswith("far-pi-") for one in us.desk.registry.parties()) == 5
             assert pages == 4
-            assert caplog.text.count("16 would take the names of more devices than one peer is believed") == 1
+            assert caplog.text.count("17 would take the names of more devices than one peer is believed") == 1
         us.now_s[0] += 86400.0
         monkeypatch.setattr(peers_module, "AGAIN_S", 0.0)
         async with polling(url, us):
             await until(lambda: taken() == 8)
             us.now_s[0] += 86400.0
             await until(lambda: taken() == 12)
+
+
+async def test_a_coordinators_new_key_is_heard_of_behind_the_revocation_of_its_old_one(
+    open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was told before, beside an operator's name with another key: then it is told again, and can be revoked."""
+    monkeypatch.setattr(peers_module, "AGAIN_S", 0.0)
+    eu, us = await open_bench("eu-1"), await open_bench("us-1")
+    m = PartyRow("coordinator", "m", "a" * 64, "m", "m", "", 9.0, 0.0, "")
+    await us.desk.learn_parties([m], "eu-1")
+    await eu.desk.learn_parties([m._replace(key="b" * 64, enrolled_at_s=99.0)], "m")
+    api = EnrolmentApi(eu.desk, caller_of=lambda _: None, wall_clock=lambda: 0.0)
+    async with (
+        serving(lambda: None, api.tell_revocations, api.tell_parties, lambda: eu.desk.registry.place) as url,
+        polling(url, us) as metrics,
+    ):
+        await until(lambda: metrics.peer_failures["eu-1"] >= 2)
+        assert "2 would take the names of more devices than one peer is believed in a day, or of a coord" in caplog.text
+        assert await us.desk.revoke("coordinator", "m", None) == [Revocation("coordinator", "m", "a" * 64)]
+        await until(lambda: any(one.key == "b" * 64 for one in us.desk.registry.parties()))
+    assert await us.desk.revoke("coordinator", "m", None) == [Revocation("coordinator", "m", "b" * 64)]
 
 
 async def test_a_malicious_peer_cannot_fill_our_memory(open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch) -> None:
