@@ -213,7 +213,7 @@ async def test_behind_devices_that_are_not_believed_a_coordinator_is_revoked(
 async def test_behind_claims_that_are_not_believed_parties_are_heard_of(
     open_bench: OpenBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The claims, one an operator's, are told in the log once, and read again at their time and not at each sign of life."""
+    """The claims, one an operator's, are told in the log once, and read again at their time alone."""
     monkeypatch.setattr(registries, "PAGE_ENTRIES_MAX", 8)
     eu, us = await open_bench("eu-1"), await open_bench("us-1")
     await us.desk.learn_parties(devices(20), "ap-1")
