@@ -49,7 +49,8 @@ class Federation:
             barrier = msgspec.structs.replace(barrier, arrived=arrived)
         rule = settings.recipe.federation
         self._machine = rule.start(settings.name, settings.peers, now_s, state.token, barrier)
-        self._guard = PeerGuard(rule.distance_max, state.remembered(PeerDistances))
+        self._guard = PeerGuard(rule.distance_max, state.remembered(PeerDistances), settings.peers)
+        state.rules[PeerDistances] = self._guard.snapshot()
 
     @property
     def broadcast(self) -> BroadcastId:
@@ -83,7 +84,7 @@ class Federation:
         rewound = old and held is not None and message.broadcast > held.broadcast
         if old and not rewound:
             self._machine.peer_seen(message.coordinator, broadcast, now_s)
-            return [*self._translate(()), Reply(event.key, PeerModelTaken(message.publication))]
+            return [*self._translate((), now_s), Reply(event.key, PeerModelTaken(message.publication))]
         builds = held is not None and same_life and not rewound and held.publication == message.base
         if message.base is not None and not builds:
             has = "none" if held is None else f"{held.lineage} number {held.publication}"
@@ -101,7 +102,7 @@ class Federation:
             journal,
             take,
             *judged,
-            *self._translate(decided),
+            *self._translate(decided, now_s),
             Reply(event.key, PeerModelTaken(message.publication)),
         ]
 
@@ -113,20 +114,18 @@ class Federation:
         return [*self._remember_distances(), alarm, Reply(event.key, message=True)]
 
     def _judge(self, event: PeerModelArrived, now_s: float) -> tuple[bool, list[Effect]]:
-        """Say whether a peer's model may be merged, and what of that is to be written down and told."""
+        """Say whether a peer's model may be merged, and what of that is to be told."""
         message, age = event.message, self._state.ages.age
-        if event.measured is None:  # it builds on one that came in the same moment
-            return False, []
         merges = not self._machine.is_far_behind(message.age, age)
         judged = self._guard.judge(message.coordinator, event.measured, age, message.age, now_s, merges=merges)
         self._counts.peer_models_refused[message.coordinator] += not judged.counts
-        alarms = [PeerAlarm(message.coordinator, judged.alarm)] if judged.alarm else []
-        return judged.counts, [*self._remember_distances(), *alarms]
+        alarms: list[Effect] = [PeerAlarm(message.coordinator, judged.alarm)] if judged.alarm else []
+        return judged.counts, alarms
 
     def _remember_distances(self) -> list[Effect]:
         """Return what writes down what the guard knows, if it changed."""
         known = self._guard.snapshot()
-        if known == self._state.rules.get(PeerDistances, PeerDistances()):
+        if known == self._state.rules[PeerDistances]:
             return []
         self._state.rules[PeerDistances] = known
         return [SaveRuleState(known)]
@@ -138,26 +137,29 @@ class Federation:
         age = self._state.ages.age
         decided = self._machine.token_arrived(message.sender, broadcast, message.ages, age, now_s)
         # The reply first: from here on this coordinator answers for the token, wherever it goes next.
-        return self._translate(decided, first=Reply(event.key, TokenTaken(message.broadcast)))
+        return self._translate(decided, now_s, first=Reply(event.key, TokenTaken(message.broadcast)))
 
     def peer_seen(self, status: PeerStatus, now_s: float) -> list[Effect]:
         """Take note of a peer's sign of life."""
         self._machine.peer_seen(status.coordinator, (status.broadcast.epoch, status.broadcast.number), now_s)
-        return self._translate(())
+        return self._translate((), now_s)
 
     def updated(self, devices: int, now_s: float) -> list[Effect]:
         """Go on after the arrival rule has applied updates; `devices`: that are connected."""
         decided = self._machine.updated(self._state.ages.age, devices, now_s)
         # For every update: only a barrier, which counts them, has anything to write down where nothing was decided.
-        return self._translate(decided) if decided or isinstance(self._machine, BarrierMachine) else []
+        return self._translate(decided, now_s) if decided or isinstance(self._machine, BarrierMachine) else []
 
     def tick(self, devices: int, now_s: float) -> list[Effect]:
         """Let time pass; `devices`: that are connected."""
-        return self._translate(self._machine.tick(self._state.ages.age, devices, now_s))
+        return self._translate(self._machine.tick(self._state.ages.age, devices, now_s), now_s)
 
-    def _translate(self, decided: Sequence[ring.TokenEffect], first: Reply | None = None) -> list[Effect]:
+    def _translate(self, decided: Sequence[ring.TokenEffect], now_s: float, first: Reply | None = None) -> list[Effect]:
         """Return the effects of what the machine decided; its state is on disk before any of them is performed."""
-        effects = self._remember()
+        for effect in decided:
+            if isinstance(effect, ring.MergePeer):
+                self._guard.merged(effect.peer, now_s)
+        effects = [*self._remember(), *self._remember_distances()]
         if first is not None:
             effects.append(first)
         for effect in decided:

@@ -62,7 +62,7 @@ class SpykerToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_f
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # share of the entries in a difference to a peer's replica
     values: ValueEncoding = ValueEncoding.INT8  # float16 where the model has an untrainable tail
     merge_entries: MergedEntries = "published"  # of a peer's model that the own is moved towards
-    distance_max: DistanceMax = 5.0  # times the usual distance, at which a peer's model counts; 0: any finite one does
+    distance_max: DistanceMax = 5.0  # times the usual distance, at which a peer's model counts; 0: any does
     exchange_interval_min_s: Seconds = 0.5  # between two exchanges
     hold_min_s: Seconds = 0.1  # the token stays so long: bounds messages and disk syncs
     hold_max_s: PositiveSeconds = 1.0  # and no longer than that where no update comes
@@ -134,7 +134,7 @@ class SynchronousExchange(
     interval_s: PositiveSeconds | None = None  # instead: so long after the last exchange, or when a peer begins one
     density: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0  # share of the entries in a difference to a peer's replica
     values: ValueEncoding = ValueEncoding.FLOAT32
-    distance_max: DistanceMax = 5.0  # times the usual distance, at which a peer's model counts; 0: any finite one does
+    distance_max: DistanceMax = 5.0  # times the usual distance, at which a peer's model counts; 0: any does
     peer_timeout_s: PositiveSeconds = 10.0  # without a sign of life a peer is dead, and not waited for
     barrier_timeout_s: PositiveSeconds = 1800.0  # the longest wait for peers that live
 

@@ -6,6 +6,7 @@ measure, is compared with what it usually is, in logarithms. A model that blew u
 is tens of times further away. Our decision: see decision record 14.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from math import exp, inf, isfinite, log
 
@@ -18,7 +19,9 @@ LENGTHS_MIN = 0.25  # times the own model's length: nearer than that, no model i
 LENGTHS_MAX = 1.5  # times the own model's length: no model that holds as much training lies further away
 BEHIND = 0.5  # of the peer's age: a model that is no older is about to be replaced by the peer's, not moved by it,
 BEHIND_LENGTHS_MAX = 3.0  # and may lie so far away from it
+EXPLAINED_MAX = 20.0  # times the usual distance: so much a long silence makes credible, and no more
 GAP_MIN_S = 1e-3
+UNMEASURED = "it builds on one that came in the same moment: only the next one can be measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,11 @@ class Measured:
 class PeerDistances(msgspec.Struct, frozen=True, tag="peer_distances"):
     """What a coordinator must not forget."""
 
-    known: int = 0  # distances that were taken in
+    known: int = 0  # merges whose distances were taken in
     usual: float = 0.0  # natural logarithm of the distance between the own model and a peer's
-    gap: float | None = None  # natural logarithm of the seconds between two models of one peer; None: not known
+    gap: float | None = None  # natural logarithm of the seconds between two merges with one peer; None: not known
     refused: dict[str, str] = {}  # by peer: why its model does not count
-    admitted: frozenset[str] = frozenset()  # peers whose next model counts, however far away
+    admitted: frozenset[str] = frozenset()  # peers whose next merge takes place, however far away
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +53,32 @@ class Judged:
 class PeerGuard:
     """Judges the models of one region's peers, in the order of their arrival."""
 
-    def __init__(self, distance_max: float, state: PeerDistances | None) -> None:
+    def __init__(self, distance_max: float, state: PeerDistances | None, peers: Container[str]) -> None:
         """Go on from `state`.
 
         Args:
-            distance_max: times the usual distance, at which a model still counts; 0: any finite one does.
+            distance_max: times the usual distance, at which a model still counts; 0: any one does.
             state: None: nothing is known.
+            peers: what is known of others is forgotten.
         """
+        state = state or PeerDistances()
         self._distance_max = distance_max
-        self._state = state or PeerDistances()
-        self._heard_s: dict[str, float] = {}  # when each peer's last model came; not known after a restart
+        refused = {peer: why for peer, why in state.refused.items() if peer in peers}
+        admitted = frozenset(peer for peer in state.admitted if peer in peers)
+        known = msgspec.structs.replace(state, refused=refused, admitted=admitted)
+        self._state = known if distance_max else PeerDistances()
+        self._distances: dict[str, float] = {}  # of the peers' last models, those that count and are not merged yet
+        self._met_s: dict[str, float] = {}  # the last merge with each peer, or refusal of it; not known after a restart
 
     def snapshot(self) -> PeerDistances:
         """Return what a restart needs."""
         return self._state
 
     def admit(self, peer: str) -> bool:
-        """Let the peer's next model count, however far away, and learn anew what is usual; say whether it did not."""
+        """Let a merge with the peer take place, however far away it is, and learn anew what is usual.
+
+        Say whether it did not count.
+        """
         if peer not in self._state.refused:
             return False
         refused = {name: why for name, why in self._state.refused.items() if name != peer}
@@ -74,31 +86,45 @@ class PeerGuard:
         return True
 
     def judge(
-        self, peer: str, measured: Measured, age: float, peer_age: float, now_s: float, *, merges: bool
+        self, peer: str, measured: Measured | None, age: float, peer_age: float, now_s: float, *, merges: bool
     ) -> Judged:
         """Judge a model that has just come.
 
         Args:
             peer: whose it is.
-            measured: how it lies.
+            measured: how it lies; None: it was not measured.
             age: of the own model.
             peer_age: what the peer says of its own.
             now_s: on a clock that never goes back.
-            merges: the rule is about to merge it; False: it is so far behind that it has to catch up first.
+            merges: the rule merges such a model; False: it is so far behind that it has to catch up first.
         """
-        silence_s = now_s - self._heard_s.get(peer, -inf)
-        self._heard_s[peer] = now_s
-        trouble = self._trouble(peer, measured, age, peer_age, silence_s, merges=merges)
-        refused = dict(self._state.refused)
-        before = refused.pop(peer, None)
-        if trouble:
-            refused[peer] = trouble
-            self._state = msgspec.structs.replace(self._state, refused=refused)
-            return Judged(counts=False, alarm=f"its model is not merged: {trouble}" if before is None else "")
-        self._state = msgspec.structs.replace(self._state, refused=refused, admitted=self._state.admitted - {peer})
-        if merges:
-            self._learn(measured.distance, silence_s)
-        return Judged(counts=True, alarm="" if before is None else "its model is in bounds, and merged again")
+        if self._distance_max == 0.0:
+            return Judged(counts=True)
+        self._distances.pop(peer, None)
+        before = self._state.refused.get(peer, UNMEASURED)
+        if measured is None:
+            self._refuse(peer, before)
+            return Judged(counts=False)
+        silence_s = now_s - self._met_s.get(peer, -inf)
+        if trouble := self._trouble(peer, measured, age, peer_age, silence_s, merges=merges):
+            self._met_s[peer] = now_s  # who is refused does not come nearer by waiting
+            self._refuse(peer, trouble)
+            return Judged(counts=False, alarm=f"its model is not merged: {trouble}" if before == UNMEASURED else "")
+        refused = {name: why for name, why in self._state.refused.items() if name != peer}
+        self._state = msgspec.structs.replace(self._state, refused=refused)
+        self._distances[peer] = measured.distance
+        return Judged(counts=True, alarm="" if before == UNMEASURED else "its model is in bounds again")
+
+    def merged(self, peer: str, now_s: float) -> None:
+        """Learn from a merge with the peer's last model: what leads to none teaches nothing."""
+        silence_s = now_s - self._met_s.get(peer, -inf)
+        self._met_s[peer] = now_s
+        self._state = msgspec.structs.replace(self._state, admitted=self._state.admitted - {peer})
+        if (distance := self._distances.pop(peer, None)) is not None:  # None: it came before a restart
+            self._learn(distance, silence_s)
+
+    def _refuse(self, peer: str, why: str) -> None:
+        self._state = msgspec.structs.replace(self._state, refused={**self._state.refused, peer: why})
 
     def _trouble(
         self, peer: str, measured: Measured, age: float, peer_age: float, silence_s: float, *, merges: bool
@@ -107,31 +133,34 @@ class PeerGuard:
         distance, length, state = measured.distance, measured.length, self._state
         if not isfinite(distance):
             return "it has values that are not finite"
-        if self._distance_max == 0.0 or peer in state.admitted or length == 0.0:
+        if peer in state.admitted or length == 0.0:
             return ""
         if distance > length * (LENGTHS_MAX if age > BEHIND * peer_age else BEHIND_LENGTHS_MAX):
             return f"it is {distance:.3g} away from the model here, whose own length is {length:.3g}"
         if not merges or state.known < KNOWN_MIN or state.gap is None or silence_s == inf:
             return ""
-        explained = max(1.0, silence_s / exp(state.gap))  # two that did not meet for long drift apart, all the while
+        # Two that did not meet for long drift apart, all the while.
+        explained = min(EXPLAINED_MAX, max(1.0, silence_s / exp(state.gap)))
         usual = exp(state.usual)
         if distance > max(self._distance_max * explained * usual, LENGTHS_MIN * length):
             return f"it is {distance:.3g} away from the model here, {distance / usual:.3g} times as far as usual"
         return ""
 
     def _learn(self, distance: float, silence_s: float) -> None:
+        """Take a merge in: one that comes sooner than usual as so much less, so that many at once are as one."""
         state = self._state
+        part = 1.0 if state.gap is None else min(1.0, silence_s / exp(state.gap))
         if distance > 0.0:
-            usual = _usual(state.usual if state.known else None, log(distance), state.known)
+            usual = _usual(state.usual if state.known else None, log(distance), state.known, part)
             state = msgspec.structs.replace(state, known=min(state.known + 1, MEMORY), usual=usual)
         if silence_s < inf:
-            gap = _usual(state.gap, log(max(silence_s, GAP_MIN_S)), state.known)
+            gap = _usual(state.gap, log(max(silence_s, GAP_MIN_S)), state.known, part)
             state = msgspec.structs.replace(state, gap=gap)
         self._state = state
 
 
-def _usual(before: float | None, now: float, known: int) -> float:
+def _usual(before: float | None, now: float, known: int, part: float) -> float:
     """Return a running mean of logarithms in which nobody counts as further away than `STEP_MAX`; None: the first."""
     if before is None:
         return now
-    return before + max(-STEP_MAX, min(STEP_MAX, now - before)) / min(known + 1, MEMORY)
+    return before + part * max(-STEP_MAX, min(STEP_MAX, now - before)) / min(known + 1, MEMORY)

@@ -2,6 +2,7 @@
 
 from math import e, exp, inf, log, nan
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,17 +18,21 @@ class Meetings:
     """A guard that is told of one model after the other."""
 
     def __init__(self, state: PeerDistances | None = KNOWN, distance_max: float = 10.0) -> None:
-        self.guard = PeerGuard(distance_max, state)
+        self.guard = PeerGuard(distance_max, state, {"us", "sa"})
         self.now_s = 100.0
 
     def come(
         self, distance: float, age: float = 100.0, peer_age: float = 100.0, *, after_s: float = 2.0, **others: object
     ) -> Judged:
-        """A model comes `after_s` seconds after the last one."""
-        fields = {"peer": "us", "length": LENGTH, "merges": True} | others
+        """A model comes `after_s` seconds after the last one, and is merged; `merged`: False: it is sent again."""
+        fields = {"peer": "us", "length": LENGTH, "merges": True, "merged": True} | others
         self.now_s += after_s
+        peer, merges = str(fields["peer"]), bool(fields["merges"])
         measured = Measured(distance, fields["length"])  # type: ignore[arg-type]
-        return self.guard.judge(str(fields["peer"]), measured, age, peer_age, self.now_s, merges=bool(fields["merges"]))
+        judged = self.guard.judge(peer, measured, age, peer_age, self.now_s, merges=merges)
+        if judged.counts and merges and fields["merged"]:
+            self.guard.merged(peer, self.now_s)
+        return judged
 
     def meet(self) -> "Meetings":
         """Let a model come that is as far away as usual, so that the peer is in touch."""
@@ -50,19 +55,76 @@ def test_what_is_much_further_away_than_usual_does_not_until_it_is_back() -> Non
     )
     assert meetings.guard.snapshot().refused == {"us": refused.alarm.partition("merged: ")[2]}
     assert meetings.come(6.0) == Judged(counts=False), "there is one alarm, not one for each model"
-    assert meetings.come(2.0) == Judged(counts=True, alarm="its model is in bounds, and merged again")
+    assert meetings.come(2.0) == Judged(counts=True, alarm="its model is in bounds again")
     assert meetings.guard.snapshot().refused == {}
     assert meetings.come(2.0) == Judged(counts=True)
 
 
 @pytest.mark.parametrize("distance", [inf, nan])
 def test_what_is_not_finite_never_counts(distance: float) -> None:
-    for meetings in (Meetings(None), Meetings(distance_max=0.0), Meetings(PeerDistances(admitted=frozenset({"us"})))):
+    for meetings in (Meetings(None), Meetings(PeerDistances(admitted=frozenset({"us"})))):
         assert meetings.come(distance, age=1.0).alarm == "its model is not merged: it has values that are not finite"
 
 
-def test_where_none_is_asked_for_any_finite_model_counts() -> None:
-    assert Meetings(distance_max=0.0).meet().come(1e20).counts
+def test_where_none_is_asked_for_any_model_counts_and_nothing_is_known() -> None:
+    meetings = Meetings(msgspec.structs.replace(KNOWN, refused={"us": "far"}), distance_max=0.0).meet()
+    assert meetings.come(1e20).counts
+    assert meetings.guard.judge("us", None, 1.0, 1.0, 300.0, merges=True) == Judged(counts=True)
+    assert meetings.guard.snapshot() == PeerDistances()
+
+
+def test_what_was_not_measured_does_not_count_until_the_next_one_is() -> None:
+    meetings = Meetings().meet()
+    assert meetings.guard.judge("us", None, 1.0, 1.0, 102.0, merges=True) == Judged(counts=False)
+    assert list(meetings.guard.snapshot().refused) == ["us"]
+    assert meetings.come(USUAL) == Judged(counts=True), "nobody is alarmed"
+    assert meetings.come(11.0).alarm
+    why = dict(meetings.guard.snapshot().refused)
+    meetings.guard.judge("us", None, 1.0, 1.0, 110.0, merges=True)
+    assert meetings.guard.snapshot().refused == why
+    assert meetings.come(11.0) == Judged(counts=False)
+
+
+def test_what_leads_to_no_merge_teaches_nothing() -> None:
+    """A peer may send as much as it likes for one exchange."""
+    meetings = Meetings().meet()
+    before = meetings.guard.snapshot()
+    for _ in range(75):
+        assert meetings.come(4.9, after_s=0.01, merged=False).counts
+    assert meetings.guard.snapshot() == before
+    assert not meetings.come(11.0).counts
+
+
+def test_many_merges_at_once_teach_as_much_as_one() -> None:
+    """A peer may begin as many exchanges as it likes."""
+    meetings = Meetings().meet()
+    for _ in range(75):
+        assert meetings.come(4.9, after_s=0.02).counts
+    known = meetings.guard.snapshot()
+    assert exp(known.usual) < USUAL * e ** (1 / 16)
+    assert exp(known.gap or 0.0) > 2.0 * e ** (-1 / 16)
+    assert not meetings.come(11.0).counts
+
+
+def test_one_that_is_refused_comes_no_nearer_by_waiting() -> None:
+    meetings = Meetings().meet()
+    for _ in range(50):
+        assert not meetings.come(11.0).counts
+
+
+def test_a_long_silence_explains_so_much_and_no_more() -> None:
+    rest = Meetings(PeerDistances(known=16, usual=log(0.05), gap=log(2.0)))
+    assert rest.come(0.05).counts
+    assert rest.come(9.9, after_s=1e6).counts
+    again = Meetings(PeerDistances(known=16, usual=log(0.05), gap=log(2.0)))
+    assert again.come(0.05).counts
+    assert not again.come(10.1, after_s=1e6).counts
+
+
+def test_what_is_known_of_one_that_is_no_peer_any_more_is_forgotten() -> None:
+    state = msgspec.structs.replace(KNOWN, refused={"af": "far", "us": "far"}, admitted=frozenset({"af", "sa"}))
+    known = Meetings(state).guard.snapshot()
+    assert known == msgspec.structs.replace(KNOWN, refused={"us": "far"}, admitted=frozenset({"sa"}))
 
 
 def test_what_is_near_for_a_model_of_this_length_is_never_refused() -> None:
@@ -178,7 +240,7 @@ def test_an_operator_lets_a_peer_in_and_what_is_usual_is_learned_anew() -> None:
     assert not meetings.guard.admit("nobody")
     again = Meetings(meetings.guard.snapshot())
     assert again.come(100.0).counts
-    assert not again.come(100.0).counts, "it was for one model"
+    assert not again.come(100.0).counts, "it was for one merge"
     assert again.come(11.0).counts
 
 
@@ -187,7 +249,7 @@ def test_what_was_written_down_is_enough_to_go_on() -> None:
     meetings.come(20.0)
     again = Meetings(meetings.guard.snapshot())
     assert again.guard.snapshot().refused.keys() == {"us"}
-    assert again.come(1.0).alarm == "its model is in bounds, and merged again"
+    assert again.come(1.0).alarm == "its model is in bounds again"
 
 
 @given(
@@ -202,10 +264,12 @@ def test_what_was_written_down_is_enough_to_go_on() -> None:
 def test_whatever_comes_is_judged_and_what_is_known_stays_finite(
     models: list[tuple[float, float, float, float, float, str, bool]],
 ) -> None:
-    guard, now_s = PeerGuard(10.0, None), 0.0
+    guard, now_s = PeerGuard(10.0, None, {"us", "sa"}), 0.0
     for distance, length, age, peer_age, after_s, peer, merges in models:
         now_s += after_s
         judged = guard.judge(peer, Measured(distance, length), age, peer_age, now_s, merges=merges)
+        if judged.counts and merges:
+            guard.merged(peer, now_s)
         known = guard.snapshot()
         assert judged.counts == (peer not in known.refused)
         assert abs(known.usual) < 800.0

@@ -1,6 +1,7 @@
 """What a region does with a peer's model that is too far away: keep it out, say so, remember it, let it in again."""
 
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from skerry.algorithms.arrival import Constant
 from skerry.algorithms.barrier import BarrierState, PeerArrived
 from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import FederationRule, NoFederation, SpykerToken, SynchronousExchange
-from skerry.algorithms.peer_guard import Measured, PeerDistances
+from skerry.algorithms.peer_guard import UNMEASURED, Measured, PeerDistances
 from skerry.protocol import sparse
 from skerry.protocol.messages import BroadcastId, ModelVersion, PeerModel, PeerModelTaken, PeerStatus
 from skerry.recipe import Recipe
@@ -82,7 +83,7 @@ def test_it_is_merged_again_when_it_is_back(region: Any, words: Any) -> None:
     come(region, words, 1, FAR)
     effects = come(region, words, 2, NEAR)
     assert of(Merge, effects)
-    assert of(PeerAlarm, effects) == [PeerAlarm("there-1", "its model is in bounds, and merged again")]
+    assert of(PeerAlarm, effects) == [PeerAlarm("there-1", "its model is in bounds again")]
     assert dict(region.refused_peers) == {}
     assert region.counts.peer_models_refused == {"there-1": 1}
 
@@ -93,8 +94,11 @@ def test_what_nobody_could_measure_is_not_merged(region: Any, words: Any) -> Non
     effects = come(region, words, 2, None)
     assert of(TakePeerModel, effects)
     assert not of(Merge, effects) + of(PeerAlarm, effects)
+    assert dict(region.refused_peers) == {"there-1": UNMEASURED}, "it has no part in the federated model, either"
+    effects = come(region, words, 3, NEAR)
+    assert of(Merge, effects)
+    assert not of(PeerAlarm, effects)
     assert dict(region.refused_peers) == {}
-    assert of(Merge, come(region, words, 3, NEAR))
 
 
 def test_an_operator_lets_a_peer_in_and_is_answered(region: Any, words: Any) -> None:
@@ -132,11 +136,34 @@ def test_a_peer_that_has_arrived_and_is_not_held_comes_again(new_region: Any, wo
     assert not region.waits_for_peers
 
 
-def test_where_regions_do_not_federate_only_numbers_that_are_none_are_refused(new_region: Any, words: Any) -> None:
-    region = region_of(new_region, NoFederation())
-    come(region, words, 1, FAR)
-    assert dict(region.refused_peers) == {}
-    come(region, words, 2, Measured(float("nan"), 8.0))
+def test_where_nothing_is_compared_nothing_is_refused(new_region: Any, words: Any) -> None:
+    for rule in (NoFederation(), SpykerToken(distance_max=0.0)):
+        region = region_of(new_region, rule, rules={PeerDistances: PeerDistances(refused={"there-1": WHY})})
+        assert dict(region.refused_peers) == {}, "it may have been compared before"
+        come(region, words, 1, FAR)
+        come(region, words, 2, None)
+        assert dict(region.refused_peers) == {}
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+def test_a_peer_talks_its_way_round_the_guard_neither_within_an_exchange_nor_with_many(
+    region: Any, words: Any, begun: int
+) -> None:
+    """It sends what is near, as often as it likes, and then what is far."""
+    numbers, exchange, now_s = count(1), 0, 0.0
+
+    def send(distance: float, after_s: float, begun: int = 1) -> int:
+        nonlocal exchange, now_s
+        number, exchange, now_s = next(numbers), exchange + begun, now_s + after_s
+        base = None if number == 1 else number - 1
+        message = PeerModel("there-1", "there/2", BroadcastId(9, exchange), region.age, number, base, b"")
+        arrived = PeerModelArrived(message, words.vector(1), 5, Measured(distance, 20.0))
+        return len(of(Merge, region.handle(arrived, now_s)))
+
+    assert [send(1.0, 1.0) for _ in range(30)] == [1] * 30
+    for _ in range(75):
+        send(1.0, 0.01, begun)
+    assert [send(29.0, 1.0) for _ in range(3)] == [0, 0, 0]
     assert list(region.refused_peers) == ["there-1"]
 
 
