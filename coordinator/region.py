@@ -93,7 +93,7 @@ class Region:
         self._known = state.rules[OfferedState] = before.start(self.version, follows=isinstance(self._downlink, TopK))
         self._unsaved: list[Effect] = [] if self._known == before else [SaveRuleState(self._known)]
         self._deferred = bool(state.held)  # something waits for the federation, or for a rule that has changed
-        self._agent_stages: dict[str, Any] = on_wire(stages)
+        self._agent_stages: dict[str, Any] = on_wire(stages, settings.size)
 
     def _start_rounds(self, now_s: float) -> Rounds | None:
         rule = self._settings.recipe.arrival

@@ -25,15 +25,18 @@ class AgentStages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     merge: Merge = CarryOver()
 
 
-def on_wire(stages: AgentStages) -> dict[str, Any]:
-    """Return `stages` as Welcome carries them.
+def on_wire(stages: AgentStages, entries: int) -> dict[str, Any]:
+    """Return `stages` as Welcome carries them, for a model of so many `entries`.
 
     An agent refuses a stage that it does not know. So one that is younger than protocol 1.0 travels only where it asks
-    for something else than what agents did before there was a choice.
+    for something else than what agents did before there was a choice. And a norm that follows the model travels as the
+    number: agents that know no other clip to the same.
     """
     tables: dict[str, Any] = msgspec.to_builtins(stages)
     if isinstance(stages.participation, Always):
         del tables["participation"]
     if isinstance(stages.privacy, NoPrivacy):
         del tables["privacy"]
+    else:
+        tables["privacy"]["clip_norm"] = stages.privacy.norm(entries)
     return tables

@@ -152,25 +152,30 @@ def test_errors_name_file_and_key(text: str, words: list[str]) -> None:
         Recipe(uplink=Flare(), federation=NoFederation()),
         Recipe(participation=OnOffer(), uplink=WholeModel(), downlink=Newest()),
         Recipe(optimizer=Adam(decoupled=True, clip_norm=5.0)),
-        Recipe(privacy=Gaussian(noise_multiplier=3.0), uplink=Dense()),
+        Recipe(privacy=Gaussian(clip_norm=0.1, noise_multiplier=3.0), uplink=Dense()),
     ],
 )
 def test_recipe_travels_as_plain_data(recipe: Recipe) -> None:
     assert msgspec.convert(msgspec.to_builtins(recipe), Recipe) == recipe
-    stages = on_wire(recipe.agent_stages())
+    stages = on_wire(recipe.agent_stages(), 100)
     assert msgspec.convert(stages, AgentStages) == recipe.agent_stages()
     assert set(stages) - {"participation", "privacy"} == {"local_steps", "optimizer", "schedule", "uplink", "merge"}
 
 
 def test_agents_that_know_of_no_participation_understand_the_recipes_that_need_none() -> None:
-    assert "participation" not in on_wire(Recipe().agent_stages())
-    assert on_wire(Recipe(participation=OnOffer()).agent_stages())["participation"] == {"rule": "on_offer"}
+    assert "participation" not in on_wire(Recipe().agent_stages(), 100)
+    assert on_wire(Recipe(participation=OnOffer()).agent_stages(), 100)["participation"] == {"rule": "on_offer"}
 
 
 def test_agents_that_know_of_no_privacy_understand_the_recipes_that_need_none_and_refuse_the_others() -> None:
-    assert "privacy" not in on_wire(Recipe().agent_stages())
+    assert "privacy" not in on_wire(Recipe().agent_stages(), 100)
     asked = {"rule": "gaussian", "clip_norm": 0.5, "noise_multiplier": 5.0}
-    assert on_wire(Recipe(privacy=Gaussian(clip_norm=0.5)).agent_stages())["privacy"] == asked
+    assert on_wire(Recipe(privacy=Gaussian(clip_norm=0.5)).agent_stages(), 100)["privacy"] == asked
+
+
+def test_a_norm_that_follows_the_model_travels_as_the_number_that_every_agent_knows() -> None:
+    privacy = on_wire(Recipe(privacy=Gaussian(noise_multiplier=5.0)).agent_stages(), 100)["privacy"]
+    assert privacy == {"rule": "gaussian", "clip_norm": 1 / (25 * 100), "noise_multiplier": 5.0}
 
 
 def test_devices_get_their_stages() -> None:

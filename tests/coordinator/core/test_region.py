@@ -34,6 +34,7 @@ from skerry.algorithms.downlink import Newest
 from skerry.algorithms.federation import NoFederation
 from skerry.algorithms.gain import GainState
 from skerry.algorithms.local_steps import Cycle
+from skerry.algorithms.privacy import Gaussian
 from skerry.protocol.limits import ANSWERS_MAX
 from skerry.protocol.messages import (
     ModelVersion,
@@ -392,6 +393,8 @@ def test_a_new_device_is_welcomed_and_offered_the_whole_model(new_region: Any, w
     assert welcome.message.last_sequence == 0
     assert msgspec.convert(welcome.message.recipe, AgentStages) == words.lone.agent_stages()
     assert offer == OfferModel("kite", None)
+    noisy = new_region(Recipe(privacy=Gaussian(), federation=NoFederation())).handle(words.hello("kite"), 0.0)[0]
+    assert noisy.message.recipe["privacy"]["clip_norm"] == Gaussian().norm(words.size)
 
 
 def test_a_device_that_holds_an_older_version_is_offered_the_difference(new_region: Any, words: Any) -> None:
