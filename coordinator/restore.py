@@ -26,7 +26,8 @@ from coordinator.state_dir import StateDir, is_made, open_state
 from coordinator.store import CheckpointRow, RegionRow
 from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.gain import GainState
-from skerry.errors import DataError
+from skerry.errors import DataError, StorageError
+from skerry.ownership import Owner, give, owner_of_the_nearest
 from skerry.protocol.limits import AGE_MAX
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
@@ -49,7 +50,8 @@ class Restored:
 def restore(config: CoordinatorConfig, path: Path, *, rng: random.Random, wall_clock: Callable[[], float]) -> Restored:
     """Let the state of a coordinator that is stopped go on from the model in `path`, as `model export` wrote it.
 
-    On disk when this returns; stopped on the way, the state is the former one or the new one.
+    On disk when this returns; stopped on the way, the state is the former one or the new one. What root writes here
+    belongs to whom the state belongs, or the folder that it is made in.
 
     Raises:
         ConfigError: the state is of another coordinator or another bundle.
@@ -61,19 +63,46 @@ def restore(config: CoordinatorConfig, path: Path, *, rng: random.Random, wall_c
     values, age, model = _read(path, bundle)
     lineage = f"{config.region}/{rng.getrandbits(32):08x}"
     expected, at_s = RegionRow(config.name, config.region, bundle.sha256, lineage), wall_clock()
-    made = is_made(config.state_dir)
-    state = open_state(config.state_dir, expected, values, at_s, former=FormerLife(age))
+    folder = config.state_dir.absolute()
+    owner, absent = owner_of_the_nearest(folder), [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        before, version = _go_on_from(folder, expected, values, age, at_s)
+    finally:
+        written = [folder / "lock", folder / CHECKPOINTS, *folder.glob("coordinator.db*")]
+        _give([*absent, *written, *(folder / CHECKPOINTS).glob("*")], owner)
+    return Restored(model, age, before, f"{lineage}@{version}")
+
+
+def _go_on_from(path: Path, expected: RegionRow, values: Float32, age: float, at_s: float) -> tuple[str | None, int]:
+    """Let the state in `path` go on under the lineage of `expected`; return what it was, and its version now."""
+    made = is_made(path)
+    state = open_state(path, expected, values, at_s, former=FormerLife(age))
     try:
         before = f"{state.recovered.region.lineage}@{state.recovered.vectors.version}" if made else None
         if made:
-            _begin(state, lineage, values, age, at_s)
+            _begin(state, expected.lineage, values, age, at_s)
     finally:
         state.close()
-    again = open_state(config.state_dir, expected, values, at_s)  # as the next start will; sweeps what was given up
+    again = open_state(path, expected, values, at_s)  # as the next start will; sweeps what was given up
     try:
-        return Restored(model, age, before, f"{lineage}@{again.recovered.vectors.version}")
+        return before, again.recovered.vectors.version
     finally:
         again.close()
+
+
+def _give(written: Iterable[Path], owner: Owner) -> None:
+    """Give what is there of `written` to its owner: the service could not open what is root's.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    for path in written:
+        try:
+            give(path, owner)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be given to its owner: {error.strerror}") from error
 
 
 def _begin(state: StateDir, lineage: str, values: Float32, age: float, at_s: float) -> None:

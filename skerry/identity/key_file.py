@@ -13,6 +13,7 @@ from skerry.errors import StorageError
 from skerry.identity.authority import Authority
 from skerry.identity.certificate import MALFORMED, check_key
 from skerry.identity.errors import ExposedKeyError, IdentityError, MissingFileError
+from skerry.ownership import give, owner_of_the_nearest
 
 KEY, CERTIFICATE, ROOT = "key.pem", "certificate.pem", "root.pem"  # the certificate's issuer stands behind it
 ISSUER_KEY, ISSUER = "issuer-key.pem", "issuer.pem"  # of a coordinator
@@ -128,14 +129,14 @@ class IdentityFolder:
         path = self.path / name
         beside = path.with_name(path.name + ".tmp")
         try:
-            owner = _owner_of_the_nearest(self.path)
+            owner = owner_of_the_nearest(self.path)
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _give(self.path, owner)
+                give(self.path, owner)
             beside.unlink(missing_ok=True)
             handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
             with os.fdopen(handle, "wb") as file:
-                _give(handle, owner)
+                give(handle, owner)
                 file.write(data)
                 file.flush()
                 os.fsync(handle)
@@ -158,14 +159,3 @@ class IdentityFolder:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         self.write(name, data, secret=True)
-
-
-def _owner_of_the_nearest(folder: Path) -> tuple[int, int]:
-    """Return user and group of `folder`, or of the first above it that is there."""
-    found = next(one for one in (folder, *folder.absolute().parents) if one.exists()).stat()
-    return found.st_uid, found.st_gid
-
-
-def _give(file: int | Path, owner: tuple[int, int]) -> None:
-    if os.geteuid() == 0:
-        os.chown(file, *owner)

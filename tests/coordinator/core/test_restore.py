@@ -1,5 +1,6 @@
 """Going back to an exported model: what counts then, what does not count twice, and what a kill on the way leaves."""
 
+import os
 import random
 from collections.abc import Callable
 from contextlib import closing
@@ -253,6 +254,33 @@ async def test_without_a_state_the_region_begins_with_the_model(
     assert (result.before, result.age, result.version.endswith("@0")) == (None, 2.5, True)
     async with open_engine(config, new_listener(), **FIELDS) as engine:
         assert (engine.model().values.tobytes(), engine.age) == (values.tobytes(), 2.5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("missing", ["nothing", "the state", "its folder"])
+async def test_what_root_restores_belongs_to_the_service(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path, missing: str
+) -> None:
+    service = tmp_path / "service"
+    service.mkdir()
+    config, path = config_of(recipe(), state_dir=service / "a" / "b"), tmp_path / "good.safetensors"
+    path.write_bytes(to_safetensors(LAYOUT, BUNDLE.initial_parameters(), METADATA))
+    if missing == "nothing":
+        async with open_engine(config, new_listener(), **FIELDS):
+            pass
+    elif missing == "the state":
+        config.state_dir.mkdir(parents=True)
+    for one in (service, *service.rglob("*")):
+        os.chown(one, 61_234, 61_235)  # as systemd does for a dynamic user
+    before = os.umask(0o077)
+    try:
+        back(config, path)
+    finally:
+        os.umask(before)
+    files = [service, *service.rglob("*")]
+    assert len(files) > 6
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in files} == {(61_234, 61_235)}
+    assert path.stat().st_uid == 0
 
 
 @pytest.mark.parametrize(
