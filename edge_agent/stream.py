@@ -48,6 +48,7 @@ UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that n
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
 UPLOAD_RATE_S = 600.0  # so long a measured rate holds
 ASK_ROUNDS = 20  # of measurements, between two questions which coordinators there are: some eight minutes
+ASK_ROUNDS_ALONE = 2880  # the same where one is known, which is not measured: a day, for each takes a connection
 CLOSE_S = 2.0  # grace for a closing handshake
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,8 @@ class Stream:
         for number in count(1):
             await asyncio.sleep(self._probe_in_s())
             await self._measure(session)
-            if number % ASK_ROUNDS == 0 and (named := await named_coordinators(session, self.url)) is not None:
+            rounds = ASK_ROUNDS if len(self._choice.urls) > 1 else ASK_ROUNDS_ALONE
+            if number % rounds == 0 and (named := await named_coordinators(session, self.url)) is not None:
                 self.learn(named)
             now_s = asyncio.get_running_loop().time()
             if self.connection is not None and not self._moving and self._choice.moves(now_s):

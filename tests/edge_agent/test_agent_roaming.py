@@ -239,11 +239,41 @@ async def test_which_coordinators_there_are_is_asked_for_while_a_stream_stands(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS", 2)
+    monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS_ALONE", 4)
     other = await serve(name="other")
     home = await serve(name="home", others={"other": other.url})
-    async with streaming(home.url, accepts=lambda url: url == other.url) as (stream, _):
+    async with streaming(home.url, accepts=lambda url: url in {other.url, "http://127.0.0.1:1"}) as (stream, _):
         await home.until(lambda: stream.urls == [home.url, other.url])
         assert stands(stream, home)
+        monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS_ALONE", 1_000_000)
+        home.others["third"] = "http://127.0.0.1:1"
+        await home.until(lambda: len(stream.urls) == 3)
+
+
+async def test_who_knows_one_coordinator_asks_it_seldom_which_there_are(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question takes a connection of its own, over a link that may be dear."""
+    rounds, asked_at = 0, list[int]()
+
+    async def at_once(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        await real_sleep(0)
+
+    async def asked(*_: object) -> dict[str, str]:
+        asked_at.append(rounds)
+        return {}
+
+    real_sleep = asyncio.sleep
+    stream = Stream(("http://127.0.0.1:1",), QUICK, random.Random(1), lambda _: None)
+    monkeypatch.setattr("edge_agent.stream.asyncio.sleep", at_once)
+    monkeypatch.setattr("edge_agent.stream.named_coordinators", asked)
+    probing = asyncio.create_task(stream._probe(None))  # type: ignore[arg-type]  # nothing is measured
+    while len(asked_at) < 2:
+        await real_sleep(0)
+    probing.cancel()
+    assert [round(86400 / 30) * number for number in (1, 2)] == asked_at
 
 
 @pytest.mark.parametrize(
