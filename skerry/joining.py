@@ -170,6 +170,8 @@ async def fetch_root(
         raise ConfigError(f"{url!r} is no https:// URL of a coordinator, such as https://eu.example.org:8470")
     where = f"{url.rstrip('/')}/v1/enrolment/root"
     status, body, date = await _exchange("GET", where, None, tls.unverified_context(), connector)
+    if status == 503:
+        raise _not_ready(where, body)
     if status != 200:
         raise NotReachedError(f"{where}: HTTP {status}: {_text(body)}: is this a coordinator's address?")
     try:
@@ -270,6 +272,8 @@ async def _enrol(
     try:
         answer = frames.decode(body, Enrolling, bytes_max=ANSWER_BYTES_MAX)
     except MalformedMessage:
+        if status == 503:
+            raise _not_ready(where, body) from None
         raise NotReachedError(f"{where}: HTTP {status}: {_text(body)}") from None
     match answer:
         case Joined():
@@ -308,6 +312,11 @@ async def _exchange(
         raise NotReachedError(f"no connection to {where}: {connection_error.reason(error)}") from None
     except (aiohttp.ClientError, OSError) as error:
         raise NotReachedError(f"{where}: {connection_error.reason(error)}") from None
+
+
+def _not_ready(where: str, body: bytes) -> NotReachedError:
+    """Say what a coordinator says that is starting or stopping."""
+    return NotReachedError(f"{where}: is not ready now, so try again in a minute; it says: {_text(body)}")
 
 
 def _of_certificate(where: str, reason: str) -> str:

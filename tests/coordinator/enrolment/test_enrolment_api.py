@@ -8,7 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from coordinator.first_model import STARTING, add_waiting_room
 from skerry import joining
 from skerry.errors import ConfigError
 from skerry.identity import key_file, request, tls
@@ -20,7 +22,7 @@ from skerry.identity.key_file import IdentityFolder
 from skerry.joining import ClockError, JoinRefusedError, NotReachedError
 from skerry.protocol import frames
 from skerry.protocol.messages import Joined, JoinRefused, JoinRequested, Revocations
-from tests.coordinator.enrolment.conftest import FEDERATION, Served
+from tests.coordinator.enrolment.conftest import FEDERATION, Bench, Served
 from tests.identity.parties import Federation
 
 
@@ -151,6 +153,27 @@ async def test_where_nobody_listens_that_is_said(served: Served, folder: Identit
     token = await served.bench.token()
     with pytest.raises(NotReachedError, match=r"no connection to https://127\.0\.0\.1:1/.*refused"):
         await joining.join("https://127.0.0.1:1", token, folder, role="agent", name="pi", wall_clock=lambda: 0.0)
+
+
+@pytest.mark.parametrize("what", ["root", "join"])
+async def test_one_that_is_still_starting_says_so(bench: Bench, folder: IdentityFolder, what: str) -> None:
+    async def tell_root(_: web.Request) -> web.Response:
+        return web.Response(body=bench.desk.root_pem)
+
+    application = web.Application()
+    if what == "join":
+        application.router.add_get("/v1/enrolment/root", tell_root)
+    add_waiting_room(application.router)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.server_context(bench.folder)).start()
+    starting = Served(bench, f"https://127.0.0.1:{runner.addresses[0][1]}")
+    with pytest.raises(NotReachedError) as caught:
+        await join(starting, folder, await bench.token())
+    await runner.cleanup()
+    assert str(caught.value) == (
+        f"{starting.url}/v1/enrolment/{what}: is not ready now, so try again in a minute; it says: {STARTING}"
+    )
 
 
 async def test_an_address_that_the_server_does_not_have_is_named(served: Served, folder: IdentityFolder) -> None:
