@@ -154,10 +154,10 @@ async def check_answers(
             status = await ask_status(session, url)
             await _try_stream(session, url)
     except LinkRefused as error:
-        return (failure(check, str(error), REFUSAL_REMEDIES.get(error.reason, "look at its log")),), None
+        return (failure(check, _of(url, error), REFUSAL_REMEDIES.get(error.reason, "look at its log")),), None
     except LinkFailed as error:
         remedy = "is this a coordinator's address, and of this version? If so, look at its log"
-        return (failure(check, str(error), remedy),), None
+        return (failure(check, _of(url, error), remedy),), None
     found = (
         f"{status.coordinator}, region {status.region}, trains {status.bundle.sha256[:12]}, "
         f"cycles of {status.cycle_s:.3g} s; streams are let through"
@@ -184,6 +184,11 @@ def check_offset(url: str, date: str | None, now_s: float) -> Finding:
     found = f"this device's clock is {abs(offset_s):.0f} s {'ahead' if offset_s > 0 else 'behind'}"
     remedy = "set the clock: `timedatectl set-ntp true`; if it is right, set the coordinator's"
     return (failure if abs(offset_s) > OFFSET_FAILURE_S else warning)(check, found, remedy)
+
+
+def _of(url: str, error: LinkFailed) -> str:
+    """Return what went wrong at `url`, which the check names already."""
+    return str(error).removeprefix(url).removeprefix(": ")
 
 
 async def _try_stream(session: "aiohttp.ClientSession", url: str) -> None:

@@ -161,7 +161,7 @@ async def test_a_certificate_that_is_or_will_be_refused(
 async def test_a_certificate_that_the_coordinator_refuses(serve: Serve, reason: str, remedy: str) -> None:
     (found,) = (await findings(f"http://127.0.0.1:{await serve(refused=reason)}"))[2:]
     assert found.outcome == "failure"
-    assert found.found.endswith(f"refuses this device's certificate: {reason}")
+    assert found.found == f"/v1/region: refuses this device's certificate: {reason}"
     assert remedy in found.remedy
 
 
