@@ -181,15 +181,27 @@ def test_however_much_one_device_sends_nobody_else_has_left(rule: Outliers | Cli
         assert verdict.refused is not None or verdict.factor * 1e4 == pytest.approx(2.0, rel=1e-3)
 
 
-def test_fewer_than_a_quarter_do_not_make_the_others_leave_and_a_quarter_does() -> None:
+@pytest.mark.parametrize(("devices", "too_few"), [(40, 9), (12, 4)])
+def test_fewer_than_a_quarter_do_not_make_the_others_leave_and_a_quarter_does(devices: int, too_few: int) -> None:
+    """Nor do fewer than `devices_min`."""
     guard = Outliers().start(4, 0, [])
-    for number in range(40):
+    for number in range(devices):
         guard.judge(f"d{number}", of_length(1.0))
-    for fast, stay in ((9, 40), (10, 10)):
+    for fast, stay in ((too_few, devices), (too_few + 1, too_few + 1)):
         for _ in range(100):
             for number in range(fast):
                 guard.judge(f"d{number}", of_length(1.0))
         assert len(guard._recent) == len(guard._lengths) == stay
+
+
+def test_devices_that_never_sent_anything_but_zeros_do_not_make_the_others_leave() -> None:
+    guard = Outliers().start(4, 0, [])
+    for number in range(10):
+        guard.judge(f"d{number}", of_length(1.0))
+    for _ in range(100):
+        for number in range(10):
+            guard.judge(f"empty{number}", of_length(0.0))
+    assert len(guard._lengths) == 10
 
 
 @pytest.mark.parametrize("each", [1, 40])
@@ -308,6 +320,8 @@ def test_an_operators_word_brings_a_device_back_that_was_silent_for_long() -> No
     train(guard, fleet, 10)
     assert guard.release("d3")
     assert len(guard._lengths) == 20
+    again = Outliers().start(SIZE, 0, [guard.line(name) for name in silent])
+    assert len(again._lengths) == 20, "after a restart, too"
     fleet.devices = fleet.devices[:10]
     train(guard, fleet, 30)
     assert len(guard._lengths) == 10
