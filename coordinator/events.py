@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from coordinator.downlink import OfferedState
+from coordinator.given_up import GivenUp
 from skerry.algorithms.barrier import BarrierState
 from skerry.algorithms.conduct import Conduct
 from skerry.algorithms.federation import MergedEntries
@@ -38,7 +39,7 @@ from skerry.protocol.messages import (
 )
 from skerry.vector import SparseVector
 
-RuleState = RoundState | BarrierState | GainState | OfferedState | PeerDistances  # what rules must not forget
+RuleState = RoundState | BarrierState | GainState | OfferedState | PeerDistances | GivenUp  # what must not be forgotten
 Answer = PeerModelTaken | PeerModelNeeded | TokenTaken | PeerLedger | bool  # to a peer's request, or an operator's
 RejectReason = Literal["malformed", "not_finite", "wrong_size", "too_large", "outlier", "quarantined"]
 

@@ -281,6 +281,7 @@ class Region:
             partial=event.partial,
             part_bytes_max=self._settings.part_bytes_max,
             coordinators=self._roaming.coordinators(now_s),
+            base_given_up=self._roaming.given_up(hello.base) is not None,
         )
         offer = self._offer(device, now_s, answering=True)
         return [SendToDevice(device, welcome), *offer, *self._proceed(now_s)]
@@ -296,7 +297,8 @@ class Region:
         link = self._links.get(device)
         if self._devices_wait and link is not None and distance is not None and not distance.abroad:
             link.done(offered.base.number)  # it trained on it: all of it has arrived
-        fault = fault_of(event, link, self._rounds, self._state.held if self._trim is not None else ())
+        fault = self._roaming.given_up(offered.base)
+        fault = fault or fault_of(event, link, self._rounds, self._state.held if self._trim is not None else ())
         fault = fault or self._guarding.admits(whole=offered.whole)
         if fault is not None or distance is None:
             fault = fault or unknown(offered.base, self.lineage, self._state.ages)

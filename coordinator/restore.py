@@ -19,6 +19,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.events import RuleState
 from coordinator.export import metadata_of
 from coordinator.former_life import FormerLife
+from coordinator.given_up import GivenUp
 from coordinator.intake import MAGNITUDE_MAX
 from coordinator.ledger import LedgerEntry
 from coordinator.model_state import ModelState
@@ -29,6 +30,7 @@ from skerry.algorithms.gain import GainState
 from skerry.errors import DataError, StorageError
 from skerry.ownership import Owner, give, owner_of_the_nearest
 from skerry.protocol.limits import AGE_MAX
+from skerry.protocol.messages import ModelVersion
 from skerry.tasks import bundle as bundles
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.model_file import from_safetensors
@@ -66,21 +68,23 @@ def restore(config: CoordinatorConfig, path: Path, *, rng: random.Random, wall_c
     folder = config.state_dir.absolute()
     owner, absent = owner_of_the_nearest(folder), [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        before, version = _go_on_from(folder, expected, values, age, at_s)
+        before, version = _go_on_from(folder, expected, values, age, model, at_s)
     finally:
         written = [folder / "lock", folder / CHECKPOINTS, *folder.glob("coordinator.db*")]
         _give([*absent, *written, *(folder / CHECKPOINTS).glob("*")], owner)
-    return Restored(model, age, before, f"{lineage}@{version}")
+    return Restored(f"{model.lineage}@{model.number}", age, before, f"{lineage}@{version}")
 
 
-def _go_on_from(path: Path, expected: RegionRow, values: Float32, age: float, at_s: float) -> tuple[str | None, int]:
+def _go_on_from(
+    path: Path, expected: RegionRow, values: Float32, age: float, model: ModelVersion, at_s: float
+) -> tuple[str | None, int]:
     """Let the state in `path` go on under the lineage of `expected`; return what it was, and its version now."""
     made = is_made(path)
     state = open_state(path, expected, values, at_s, former=FormerLife(age))
     try:
         before = f"{state.recovered.region.lineage}@{state.recovered.vectors.version}" if made else None
         if made:
-            _begin(state, expected.lineage, values, age, at_s)
+            _begin(state, expected.lineage, values, age, model, at_s)
     finally:
         state.close()
     again = open_state(path, expected, values, at_s)  # as the next start will; sweeps what was given up
@@ -105,7 +109,7 @@ def _give(written: Iterable[Path], owner: Owner) -> None:
             raise StorageError(f"{path}: cannot be given to its owner: {error.strerror}") from error
 
 
-def _begin(state: StateDir, lineage: str, values: Float32, age: float, at_s: float) -> None:
+def _begin(state: StateDir, lineage: str, values: Float32, age: float, model: ModelVersion, at_s: float) -> None:
     """Write the new lineage down: its first version counts on, so that no file of the former one is in the way."""
     region = state.recovered.region
     version, position = region.ages.last + 1, region.position
@@ -115,7 +119,8 @@ def _begin(state: StateDir, lineage: str, values: Float32, age: float, at_s: flo
     checkpoint_file.write(state.path / CHECKPOINTS, Checkpoint(lineage, position, vectors))
     ledger = [_kept(entry, version) for device in region.ledger if (entry := region.ledger.entry(device)) is not None]
     token = None if region.token is None else replace(region.token, age_merged=min(region.token.age_merged, age))
-    rules = _remembered(region.rules.values())
+    given_up = (region.remembered(GivenUp) or GivenUp()).back_to(model, region.lineage)
+    rules = [given_up, *_remembered(region.rules.values())]
     state.store.begin_lineage(lineage, CheckpointRow(version, position, at_s), ledger, token, rules)
 
 
@@ -138,7 +143,7 @@ def _kept(entry: LedgerEntry, version: int) -> LedgerEntry:
     return LedgerEntry(entry.device, entry.last_sequence, entry.updates, recent)
 
 
-def _read(path: Path, bundle: Bundle) -> tuple[Float32, float, str]:
+def _read(path: Path, bundle: Bundle) -> tuple[Float32, float, ModelVersion]:
     """Return a model's values, its age, and which one it is.
 
     Raises:
@@ -161,13 +166,14 @@ def _read(path: Path, bundle: Bundle) -> tuple[Float32, float, str]:
             raise DataError(
                 f"is a model of bundle {theirs}, this coordinator trains {own}: take one of its own exports"
             )
-        age = float(metadata["age"])
+        age, model = float(metadata["age"]), ModelVersion(metadata["lineage"], int(metadata["version"]))
         if not (isfinite(age) and 0.0 <= age <= AGE_MAX):
             raise DataError(f"its age is {age}")
         if float(np.max(np.abs(values), initial=0.0)) > MAGNITUDE_MAX:
             raise DataError(f"has values beyond {MAGNITUDE_MAX:g}: this model has diverged; take an older one")
     except (KeyError, ValueError) as error:
-        raise DataError(f"{path}: says no age: take a file that `skerry-coordinator model export` wrote") from error
+        what = f"{path}: says no age or no version"
+        raise DataError(f"{what}: take a file that `skerry-coordinator model export` wrote") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return values, age, f"{metadata['lineage']}@{metadata['version']}"
+    return values, age, model

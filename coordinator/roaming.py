@@ -18,19 +18,22 @@ from coordinator.events import (
     FindUpdate,
     JournalTakenBack,
     LedgerAsked,
+    Malformed,
     PeerLedgerArrived,
     Reply,
     SaveLedger,
     UpdateFound,
 )
+from coordinator.given_up import GivenUp
 from coordinator.ledger import RecentUpdate
 from coordinator.ledger_log import LedgerLog
+from coordinator.refusal import Refusal
 from coordinator.region_state import Counts, RegionSettings, RegionState
 from skerry.protocol import ledger_lines
 from skerry.protocol.ceiling import NEAR, Ceiling
 from skerry.protocol.ledger_lines import LedgerLine
 from skerry.protocol.limits import ANSWERS_MAX, LEDGER_LINES_MAX
-from skerry.protocol.messages import PeerLedger, PeerStatus, UpdateOffered
+from skerry.protocol.messages import ModelVersion, PeerLedger, PeerStatus, UpdateOffered
 
 ALIVE_S = 10.0  # since its last sign of life: agents are told of a coordinator that long
 DEVICES_MAX = 100_000  # of other regions whose updates are known
@@ -103,6 +106,12 @@ class Roaming:
             return None
         apart = abs(state.ages.age - offered.base_age)
         return Distance(apart, round(apart), abroad=True)
+
+    def given_up(self, base: ModelVersion | None) -> Malformed | Refusal | None:
+        """Say why nothing counts that was made on a model that the region went back from; None: it did not."""
+        if base is None or not (self._state.remembered(GivenUp) or GivenUp()).holds(base):
+            return None
+        return Malformed("outlier", f"base {base.lineage}@{base.number} was given up: the region went back")
 
     def recall(self, device: str, sequence: int) -> RecentUpdate | None:
         """Return what a repeat is answered: taken here, or where a peer's ledger has it. None: nowhere as far as known.

@@ -284,7 +284,8 @@ class Device:
             return [Reconnect(self._last_error, hopeless=True)]
         known, self._welcome = self._welcome, welcome
         self._moves += known is not None and known.coordinator != welcome.coordinator
-        protected, self._stages = protects_more(stages.privacy, self._stages.privacy), stages
+        drops = welcome.base_given_up or protects_more(stages.privacy, self._stages.privacy)
+        self._stages = stages
         self._welcomed, self._last_error = True, ""
         self._rejections.forget_quarantine()
         new_rate = self._take_plan(welcome.plan)
@@ -295,7 +296,7 @@ class Device:
             effects.append(ContinueAfter(welcome.last_sequence))
         if known is None or known.bundle != welcome.bundle:
             return [*effects, *self._leave_task(), AdoptTask(welcome, self._moves), FetchBundle(welcome.bundle)]
-        if protected:
+        if drops:
             self._waiting, self._storing = {}, set()
             effects.append(DropUnsent(welcome, self._moves))
         elif lasting(known) != lasting(welcome):

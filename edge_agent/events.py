@@ -184,7 +184,7 @@ class SaveTask(msgspec.Struct, frozen=True):
 
 
 class DropUnsent(msgspec.Struct, frozen=True):
-    """Another recipe, which protects more: forget residual and outbox, and write down the recipe, in one step."""
+    """The recipe protects more, or their model was given up: forget residual and outbox, and save the task, at once."""
 
     welcome: Welcome
     moves: int = 0  # how often the device has changed coordinators

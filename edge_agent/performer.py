@@ -179,7 +179,8 @@ class Performer:
             case DropUnsent(welcome, moves):
                 if self._outbox is not None:
                     unsent = len(self._outbox.waiting)
-                    log.warning("the recipe protects more: %d updates and the residual of before are dropped", unsent)
+                    why = "their model was given up" if welcome.base_given_up else "the recipe protects more"
+                    log.warning("%s: %d updates and the residual of before are dropped", why, unsent)
                     self._outbox.drop()
                 self._disk.submit(lambda: self._store.drop_unsent(welcome, moves))
             case ContinueAfter(sequence):

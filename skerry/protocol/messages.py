@@ -171,6 +171,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", omit_defaults=True):
     partial: PartialUpdate | None
     part_bytes_max: Positive  # what the coordinator takes in one part
     coordinators: Annotated[dict[Name, Url], Meta(max_length=MAP_ENTRIES_MAX)] = {}  # that live and serve agents
+    base_given_up: bool = False  # the model that the device holds: what it made so far counts no more, and is dropped
 
 
 class UpdateAccepted(msgspec.Struct, frozen=True, tag="update_accepted"):

@@ -120,6 +120,11 @@ def test_what_has_its_noise_is_sent_whatever_else_changes() -> None:
     assert [type(effect) for effect in core.tell(device, Connected(), Received(plain))] == [SaveTask, SendUpdate]
 
 
+def test_what_was_made_on_a_model_that_was_given_up_is_dropped() -> None:
+    given_up = core.welcome(base_given_up=True)
+    assert core.tell(a_device_with_updates({}), Connected(), Received(given_up)) == [DropUnsent(given_up)]
+
+
 def test_the_next_of_a_full_outbox_that_is_dropped_begins_at_once() -> None:
     device = core.new_device(Memory(1, 0, core.welcome(), core.at(1), (core.stored(1),)), outbox_updates_max=1)
     device.start()

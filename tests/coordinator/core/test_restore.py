@@ -16,6 +16,7 @@ from coordinator.checkpoint import CHECKPOINTS
 from coordinator.config import CoordinatorConfig
 from coordinator.downlink import OfferedState
 from coordinator.events import PeerModelArrived, RuleState
+from coordinator.given_up import GivenUp
 from coordinator.recovery import rebuild, recover
 from coordinator.restore import Restored
 from coordinator.state_dir import open_state
@@ -29,7 +30,14 @@ from skerry.algorithms.peer_guard import PeerDistances
 from skerry.algorithms.rounds import RoundState
 from skerry.algorithms.token import TokenState
 from skerry.errors import DataError, SkerryError, StorageError
-from skerry.protocol.messages import BroadcastId, BundleReference, PeerModel, UpdateAccepted
+from skerry.protocol.messages import (
+    BroadcastId,
+    BundleReference,
+    ModelVersion,
+    PeerModel,
+    UpdateAccepted,
+    UpdateRejected,
+)
 from skerry.recipe import Recipe
 from skerry.tasks.bundle import Bundle
 from skerry.tasks.model_file import from_safetensors, to_safetensors
@@ -130,6 +138,50 @@ async def test_what_was_held_is_given_up_and_rounds_begin_anew(
         await train(engine, outlet, 2, 2)
 
 
+async def test_what_was_made_on_the_model_that_was_given_up_does_not_bring_it_back(
+    config_of: Any, open_engine: Any, new_listener: Any, tmp_path: Path, train: Any, words: Any
+) -> None:
+    """Neither after one way back nor after two; what was made on the model that is good still counts."""
+    config, path = config_of(recipe()), tmp_path / "good.safetensors"
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        await train(engine, engine._outlet, 1, 2)
+        lineage, bases = engine.lineage, []
+    exported(config, path)
+    async with open_engine(config, new_listener(), **FIELDS) as engine:
+        await train(engine, engine._outlet, 3, 5)
+    for seed in (1, 2):
+        back(config, path, seed)
+        outlet = new_listener()
+        async with open_engine(config, outlet, **FIELDS) as engine:
+            present = engine.version
+            for name, base, drops in (
+                ("ruined", ModelVersion(lineage, 3), True),
+                ("good", ModelVersion(lineage, 2), False),
+                ("new", None, False),
+                ("present", present, False),
+            ):
+                engine.submit(words.hello(name, base, minor=1))
+                await outlet.until(lambda name=name, sent=outlet.sent: any(to == name for to, _ in sent))
+                (welcome,) = [one for to, one in outlet.sent if to == name]
+                assert welcome.base_given_up == drops
+            for name, number in (("ruined", 3), ("ruined", 5), ("good", 2)):
+                base, vector = ModelVersion(lineage, number), words.vector(number, 50, LAYOUT.size)
+                engine.submit(words.update(name, 10 * seed + number, base, vector=vector, base_age=5.0))
+            await outlet.until_accepted(1)
+            rejected = [(to, one.reason) for to, one in outlet.sent if isinstance(one, UpdateRejected)]
+            assert rejected == [("ruined", "outlier")] * 2, "for which agents drop what they made"
+            assert [to for to, one in outlet.sent if isinstance(one, UpdateAccepted)] == ["good"]
+        bases.append(present)
+    outlet = new_listener()
+    async with open_engine(config, outlet, **FIELDS) as engine:
+        engine.submit(words.hello("late", bases[0]))
+        await outlet.until(lambda: bool(outlet.sent))
+        assert outlet.sent[0][1].base_given_up, "of the first way back, which was given up, too"
+        engine.submit(words.update("late", 9, bases[0], vector=words.vector(1, 50, LAYOUT.size), base_age=5.0))
+        await outlet.until(lambda: any(isinstance(one, UpdateRejected) for _, one in outlet.sent))
+        assert outlet.sent[-1][1].reason == "not_finite", "as an agent of protocol 1.0 knows it, and drops it"
+
+
 @pytest.mark.parametrize("waiting", [False, True])
 async def test_a_region_that_waits_for_its_peers_goes_on_and_merges_only_what_it_holds(
     config_of: Any,
@@ -192,7 +244,8 @@ async def test_what_is_no_more_so_of_versions_and_peers_is_forgotten(
         back(config, path, seed=int(age_merged))
         with closing(Store(config.state_dir, read_only=True)) as store:
             region = recover(store, config.state_dir, config.name).region
-        assert region.rules == {BarrierState: BarrierState(exchange=4), GainState: gain}
+        assert {type(one) for one in region.rules.values()} == {BarrierState, GainState, GivenUp}
+        assert (region.rules[BarrierState], region.rules[GainState]) == (BarrierState(exchange=4), gain)
         assert region.token == replace(before, age_merged=age_merged), "how old the model was when it last merged"
 
 
@@ -291,9 +344,9 @@ async def test_what_root_restores_belongs_to_the_service(
         (1.0, {"bundle": "0" * 64}, "is a model of bundle 000000000000, this coordinator trains"),
         (1.0, {"age": "-1"}, "its age is -1"),
         (1.0, {"age": "nan"}, "its age is nan"),
-        (1.0, {"age": "old"}, "says no age"),
+        (1.0, {"age": "old"}, "says no age or no version"),
         (1.0, {"lineage": None}, "no model of a coordinator"),
-        (1.0, {"age": None}, "says no age"),
+        (1.0, {"age": None}, "says no age or no version"),
     ],
 )
 def test_what_is_no_model_of_this_task_is_refused_and_nothing_is_made(
