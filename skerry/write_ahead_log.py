@@ -49,14 +49,14 @@ def lost_transactions(path: Path) -> bool:
         frame = np.dtype([("head", FRAME), ("page", "V", page_bytes)])
         promised = 0  # commits, and whatever follows one, behind the first frame that is not whole
         valid = True
-        while chunk := file.read(CHUNK_FRAMES * frame.itemsize):
+        while len(chunk := file.read(CHUNK_FRAMES * frame.itemsize)) >= frame.itemsize:
             frames = np.frombuffer(chunk, frame, len(chunk) // frame.itemsize)
             ours = frames["head"]["salt"] == header["salt"]
             if valid:
                 sums = _advance(state, _summed(frames, words))
                 good = ours & (sums == frames["head"]["sum"]).all(axis=1)
                 count = len(good) if good.all() else int(good.argmin())
-                valid, state = count == len(frames), sums[-1] if len(sums) else state
+                valid, state = count == len(frames), sums[-1]
                 frames, ours = frames[count:], ours[count:]
             for commit in frames["head"]["commit"][ours]:
                 if promised:

@@ -62,6 +62,13 @@ def test_any_flipped_bit_in_front_of_later_transactions_is_noticed(crashed: Path
     assert lost or not noticed
 
 
+@pytest.mark.parametrize("behind_header", [0, 1, 24, 400])
+def test_a_log_that_is_torn_in_its_first_frame_has_lost_nothing(crashed: Path, behind_header: int) -> None:
+    log = log_of(crashed)
+    log.write_bytes(log.read_bytes()[: HEADER_BYTES + behind_header])
+    assert not lost_transactions(log)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_a_log_that_is_torn_in_its_last_transaction_has_lost_nothing(crashed: Path, seed: int) -> None:
     rng, log = random.Random(seed), log_of(crashed)
