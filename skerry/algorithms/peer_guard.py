@@ -19,6 +19,8 @@ LENGTHS_MIN = 0.25  # times the own model's length: nearer than that, no model i
 LENGTHS_MAX = 1.5  # times the own model's length: no model that holds as much training lies further away
 BEHIND = 0.5  # of the peer's age: a model that is no older is about to be replaced by the peer's, not moved by it,
 BEHIND_LENGTHS_MAX = 3.0  # and may lie so far away from it
+NEW_AGE = 10.0  # a model that holds less training, and NEW_SHARE of the peer's, has nothing to lose: it takes any
+NEW_SHARE = 0.125
 EXPLAINED_MAX = 20.0  # times the usual distance: so much a long silence makes credible, and no more
 GAP_MIN_S = 1e-3
 UNMEASURED = "it builds on one that came in the same moment: only the next one can be measured"
@@ -133,7 +135,7 @@ class PeerGuard:
         distance, length, state = measured.distance, measured.length, self._state
         if not isfinite(distance):
             return "it has values that are not finite"
-        if peer in state.admitted or length == 0.0:
+        if peer in state.admitted or length == 0.0 or (age < NEW_AGE <= peer_age and age <= NEW_SHARE * peer_age):
             return ""
         if distance > length * (LENGTHS_MAX if age > BEHIND * peer_age else BEHIND_LENGTHS_MAX):
             return f"it is {distance:.3g} away from the model here, whose own length is {length:.3g}"

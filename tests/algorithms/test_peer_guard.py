@@ -169,6 +169,16 @@ def test_a_model_of_zeros_has_nothing_to_lose() -> None:
     assert Meetings().meet().come(5.0, length=0.0).counts
 
 
+def test_a_region_that_has_hardly_trained_takes_the_model_of_one_that_has() -> None:
+    """Its model may be all but zeros, which is what some tasks begin with, and has nothing to lose."""
+    assert Meetings().meet().come(100.0, age=9.9, peer_age=80.0).counts
+    assert Meetings(None).come(100.0, age=1.0, peer_age=10.0).counts
+    assert not Meetings(None).come(100.0, age=1.0, peer_age=9.9).counts
+    assert not Meetings(None).come(100.0, age=9.9, peer_age=79.0).counts
+    assert not Meetings(None).come(100.0, age=10.0, peer_age=1e9).counts
+    assert not Meetings(None).come(inf, age=0.0, peer_age=1e9).counts
+
+
 def test_a_region_that_was_cut_off_takes_a_much_older_model_and_only_then() -> None:
     """Its disk lost, or no device left: the peer's model may have grown by any length."""
     assert Meetings().come(23.9, age=100.0, peer_age=200.0).counts
