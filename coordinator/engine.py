@@ -342,10 +342,14 @@ class Engine:
         events, self._events = self._events[:GROUP_EVENTS_MAX], self._events[GROUP_EVENTS_MAX:]
         if not self._events:
             self._arrived.clear()
+        if self._settings.recipe.federation.distance_max > 0.0:
+            for place, event in enumerate(events):
+                if isinstance(event, PeerModelArrived):
+                    events[place] = await self._compute(partial(publications.measured, event, self._state))
         now_s = self._loop.time()
         effects: list[Effect] = []
         for event in events:
-            effects += self._region.handle(publications.measured(event, self._state), now_s)
+            effects += self._region.handle(event, now_s)
         group = collect(effects, self._region.ledger_entries, self._wall_clock())
         if (taken := self._checkpointer.finished()) is not None:
             group.batch.checkpoint, group.batch.cut = taken

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from coordinator.events import Apply, ApplyBuffer, Event, Merge, PeerModelArrived, Publish, TakePeerModel
+from coordinator.events import Apply, ApplyBuffer, Merge, PeerModelArrived, Publish, TakePeerModel
 from coordinator.group import Group
 from coordinator.model_state import ModelState, Publication, Replica, buffered
 from coordinator.store import PublicationRow
@@ -33,10 +33,8 @@ def publication_of(message: PeerModel) -> Publication:
     return Publication(message.lineage, message.publication, message.broadcast, message.age, whole=whole)
 
 
-def measured(event: Event, state: ModelState) -> Event:
-    """Return an event as the region is told of it: with a peer's model goes how it will lie to the own one."""
-    if not isinstance(event, PeerModelArrived):
-        return event
+def measured(event: PeerModelArrived, state: ModelState) -> PeerModelArrived:
+    """Return a peer's model as the region is told of it: with it goes how it will lie to the own one."""
     message = event.message
     return replace(event, measured=state.measure(message.coordinator, publication_of(message), event.values))
 

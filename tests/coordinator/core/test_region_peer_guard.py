@@ -1,5 +1,6 @@
 """What a region does with a peer's model that is too far away: keep it out, say so, remember it, let it in again."""
 
+import threading
 from contextlib import closing
 from itertools import count
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator import engine as engine_module
 from coordinator.age_history import AgeHistory
 from coordinator.events import (
     JournalMerge,
@@ -23,6 +25,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.former_life import FormerLife
+from coordinator.model_state import ModelState
 from coordinator.recovery import rebuild, recover
 from coordinator.region_state import RegionState
 from coordinator.store import Store
@@ -207,3 +210,34 @@ async def test_a_ruined_model_has_no_part_in_any_model_here_until_it_is_replaced
         assert not np.array_equal(engine.model("federated").values, merged)
         version = engine.version.number
     assert rebuild(config.state_dir, version).tobytes() == merged.tobytes()
+
+
+@pytest.mark.parametrize(("distance_max", "threads"), [(5.0, 1), (0.0, 0)])
+async def test_a_large_model_is_measured_beside_the_event_loop_and_only_where_it_is_compared(
+    config_of: Any,
+    open_engine: Any,
+    new_listener: Any,
+    words: Any,
+    in_threads: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    distance_max: float,
+    threads: int,
+) -> None:
+    size = engine_module.COMPUTE_INLINE_ENTRIES_MAX + 1
+    measured_in, measure = [], ModelState.measure
+
+    def noted(state: ModelState, *one: Any) -> Measured | None:
+        measured_in.append(threading.current_thread())
+        return measure(state, *one)
+
+    monkeypatch.setattr(ModelState, "measure", noted)
+    federation = SpykerToken(distance_max=distance_max)
+    config = config_of(Recipe(downlink=Newest(), federation=federation), peers={"there-1": "http://there"})
+    vector = words.vector(1, size, size)
+    message = PeerModel("there-1", "there/1", BroadcastId(9, 1), OLD, 1, None, sparse.encode(vector))
+    initial = np.linspace(-1.0, 1.0, size, dtype=np.float32)
+    async with open_engine(config, new_listener(), in_threads, initial=initial) as engine:
+        await engine.ask(PeerModelArrived(message, vector))
+        assert engine.status().merges == 1
+    assert len(measured_in) == threads
+    assert threading.current_thread() not in measured_in
