@@ -298,9 +298,7 @@ class Api:
     async def tell_party(self, request: web.Request) -> web.Response:
         """Say what this region is about."""
         about, status = self._about(), self._region.status()
-        told = {key: about[key] for key in ("coordinator", "region", "bundle", "coordinators")} | {
-            "cycle_s": status.cycle_s
-        }
+        told = {key: about[key] for key in ("coordinator", "region", "bundle")} | {"cycle_s": status.cycle_s}
         return web.json_response(told)
 
     # --- operators ---

@@ -223,6 +223,7 @@ class Service:
         self._parts.push_async_callback(self.engine.close)
         self._parts.callback(self.housekeep)
         agents.region = peers.region = self.engine
+        agents.coordinators = coordinators
         if self.credentials is not None:
             self.desk = peers.enrolment = self._open_desk(self.credentials, agents, coordinators)
         self.metrics.status = self.engine.status

@@ -98,6 +98,7 @@ class _Stream:
         self.outgoing = outgoing
         self.caller = caller_of(request)  # whose certificate it is; None: plain HTTP
         self.ended = False  # nothing that it still receives counts
+        self.named: dict[str, str] = {}  # coordinators that its device was told of last, but in the welcome
         self.heard_at_s = 0.0
         self.received_bytes = 0
         self._reported = (0, 0)
@@ -135,6 +136,7 @@ class Agents:
         self._intake = Intake(limits.update_bytes_max, limits.part_bytes_max)
         metrics.partial_updates_bytes = lambda: self._intake.held_bytes
         self.region: Region  # set once, before the port is opened: the engine needs us first
+        self.coordinators: Callable[[], dict[str, str]] = dict  # name and URL of those that devices may go to; set once
 
     # --- the engine's outlet ---
 
@@ -296,7 +298,8 @@ class Agents:
                 case UpdateOffered():
                     await self._update(stream, message, len(frame))
                 case Heartbeat():
-                    self._put(stream, message)
+                    before, stream.named = stream.named, self.coordinators()
+                    self._put(stream, Heartbeat(message.stamp_s, None if stream.named == before else stream.named))
                 case Telemetry():
                     self.region.submit(TelemetryArrived(stream.device, message))
                 case Hello():

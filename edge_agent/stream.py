@@ -12,13 +12,11 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.backoff import Backoff
 from edge_agent.choice_of_coordinator import ChoiceOfCoordinator
 from edge_agent.events import Connected, Disconnected, Event, Received
-from edge_agent.named_coordinators import named_coordinators
 from edge_agent.opening_limit import OpeningLimit
 from edge_agent.outbox import Update
 from edge_agent.progress import ByteCounter, KernelBytes
@@ -47,8 +45,6 @@ STREAM_PATH = "/v1/agents/stream"
 UNSENT_BYTES = 16 << 10  # what the kernel may hold back: more would hide that nothing moves, and delay heartbeats
 CONTROL_FRAMES_MAX = 1024  # queued and not written: the link cannot carry even these
 UPLOAD_RATE_S = 600.0  # so long a measured rate holds
-ASK_ROUNDS = 20  # of measurements, between two questions which coordinators there are: some eight minutes
-ASK_ROUNDS_ALONE = 2880  # the same where one is known, which is not measured: a day, for each takes a connection
 CLOSE_S = 2.0  # grace for a closing handshake
 
 log = logging.getLogger(__name__)
@@ -180,16 +176,10 @@ class Stream:
             await asyncio.sleep(wait_s)
 
     async def _probe(self, session: "aiohttp.ClientSession") -> None:
-        """Measure the ways to all coordinators now and then, and leave the present one for one that is nearer.
-
-        The present one is asked now and then which ones there are: a coordinator that was revoked is named no more.
-        """
-        for number in count(1):
+        """Measure the ways to all coordinators now and then, and leave the present one for one that is nearer."""
+        while True:
             await asyncio.sleep(self._probe_in_s())
             await self._measure(session)
-            rounds = ASK_ROUNDS if len(self._choice.urls) > 1 else ASK_ROUNDS_ALONE
-            if number % rounds == 0 and (named := await named_coordinators(session, self.url)) is not None:
-                self.learn(named)
             now_s = asyncio.get_running_loop().time()
             if self.connection is not None and not self._moving and self._choice.moves(now_s):
                 self._moving = True
@@ -253,6 +243,8 @@ class Stream:
             case Received(Welcome() as welcome):
                 self._choice.served()
                 self.learn(welcome.coordinators)
+            case Received(Heartbeat(coordinators=dict() as named)):
+                self.learn(named)
             case Received(Refused(reason="revoked")):
                 self._choice.shut_out()
         self._report(event)

@@ -148,10 +148,14 @@ class Telemetry(msgspec.Struct, frozen=True, tag="telemetry", omit_defaults=True
     held_out_version: Count | None = None  # of the regional model that was scored; None: none was, or an older agent
 
 
-class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
-    """Either way: I am alive. The coordinator returns an agent's heartbeat with the same stamp."""
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat", omit_defaults=True):
+    """Either way: I am alive. The coordinator returns an agent's heartbeat with the same stamp.
+
+    In it goes what has changed since the welcome, so that a stream may stand for weeks.
+    """
 
     stamp_s: Seconds  # on the sender's own clock
+    coordinators: Annotated[dict[Name, Url], Meta(max_length=MAP_ENTRIES_MAX)] | None = None  # None: as before
 
 
 # --- coordinator to agent ---

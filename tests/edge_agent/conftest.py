@@ -1,7 +1,6 @@
 """A coordinator for one device: a real server on a real socket that speaks the protocol, and does as the test says."""
 
 import asyncio
-import json
 import os
 import random
 import socket
@@ -86,7 +85,6 @@ class Coordinator:
     opens_in_s: float = 0.0  # a stream
     name: str = "test"  # of its region, too
     others: dict[str, str] = field(default_factory=dict)  # coordinators that it names
-    about: bytes | None = None  # instead of what it says of the others when it is asked
     url: str = ""
     journal: dict[int, SparseVector] = field(default_factory=dict)
     offered: list[UpdateOffered] = field(default_factory=list)  # every message, repeats and parts included
@@ -141,14 +139,10 @@ class Coordinator:
         app.router.add_get("/v1/agents/stream", self._stream)
         app.router.add_get("/v1/bundles/{sha256}", self._bundle)
         app.router.add_get("/readyz", self._ready)
-        app.router.add_get("/v1/region", self._region)
         return app
 
     async def _ready(self, request: web.Request) -> web.Response:
         return web.Response(status=200 if self.ready else 503)
-
-    async def _region(self, request: web.Request) -> web.Response:
-        return web.Response(body=self.about if self.about is not None else json.dumps({"coordinators": self.others}))
 
     async def _bundle(self, request: web.Request) -> web.StreamResponse:
         self.bundle_requests.append(request.headers.get("Range", ""))
@@ -184,7 +178,7 @@ class Coordinator:
             case Heartbeat():
                 self.heartbeats += 1
                 if not self.silent:
-                    await self.say(message)
+                    await self.say(Heartbeat(message.stamp_s, self.others))
 
     async def welcome(self, hello: Hello) -> None:
         partial = self.assembler.partial

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -18,7 +17,6 @@ from edge_agent.config import AgentConfig
 from edge_agent.device import Device
 from edge_agent.device_setup import Memory
 from edge_agent.events import Connected, Disconnected, Event, Received, SaveTask, SendUpdate, SetModel, UpdateStored
-from edge_agent.named_coordinators import named_coordinators
 from edge_agent.outbox import Update
 from edge_agent.store import Store, StoredModel
 from edge_agent.stream import Stream, StreamLimits, _offers
@@ -235,57 +233,14 @@ async def test_a_certificate_is_renewed_by_any_coordinator_that_is_known(
         await home.until(lambda: told[0]() == [home.url, other.url] if told else False)
 
 
-async def test_which_coordinators_there_are_is_asked_for_while_a_stream_stands(
-    serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS", 2)
-    monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS_ALONE", 4)
-    other = await serve(name="other")
-    home = await serve(name="home", others={"other": other.url})
-    async with streaming(home.url, accepts=lambda url: url in {other.url, "http://127.0.0.1:1"}) as (stream, _):
+async def test_a_stream_that_stands_is_told_of_coordinators_that_come_later(serve: Any) -> None:
+    other, home = await serve(name="other"), await serve(name="home")
+    async with streaming(home.url, accepts=lambda url: url == other.url) as (stream, _):
+        await home.until(lambda: stands(stream, home))
+        assert stream.urls == [home.url]
+        home.others = {"other": other.url}
         await home.until(lambda: stream.urls == [home.url, other.url])
         assert stands(stream, home)
-        monkeypatch.setattr("edge_agent.stream.ASK_ROUNDS_ALONE", 1_000_000)
-        home.others["third"] = "http://127.0.0.1:1"
-        await home.until(lambda: len(stream.urls) == 3)
-
-
-async def test_who_knows_one_coordinator_asks_it_seldom_which_there_are(
-    serve: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each question takes a connection of its own, over a link that may be dear."""
-    rounds, asked_at = 0, list[int]()
-
-    async def at_once(_: float) -> None:
-        nonlocal rounds
-        rounds += 1
-        await real_sleep(0)
-
-    async def asked(*_: object) -> dict[str, str]:
-        asked_at.append(rounds)
-        return {}
-
-    real_sleep = asyncio.sleep
-    stream = Stream(("http://127.0.0.1:1",), QUICK, random.Random(1), lambda _: None)
-    monkeypatch.setattr("edge_agent.stream.asyncio.sleep", at_once)
-    monkeypatch.setattr("edge_agent.stream.named_coordinators", asked)
-    probing = asyncio.create_task(stream._probe(None))  # type: ignore[arg-type]  # nothing is measured
-    while len(asked_at) < 2:
-        await real_sleep(0)
-    probing.cancel()
-    assert [round(86400 / 30) * number for number in (1, 2)] == asked_at
-
-
-@pytest.mark.parametrize(
-    "about", [b"", b"[]", b"{}", b'{"coordinators": {"a": 1}}', b"\xff", b" " * (65 << 10) + b"{}"]
-)
-async def test_what_is_no_list_of_coordinators_changes_nothing(serve: Any, about: bytes) -> None:
-    home = await serve(name="home", about=about)
-    async with aiohttp.ClientSession() as session:
-        assert await named_coordinators(session, home.url) is None
-        assert await named_coordinators(session, home.url + "/none") is None
-        home.about = b'{"coordinators": {"us": "https://us"}, "more": 1}'
-        assert await named_coordinators(session, home.url) == {"us": "https://us"}
 
 
 async def test_streams_that_take_long_to_open_do_open(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

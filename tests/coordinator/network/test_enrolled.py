@@ -21,7 +21,7 @@ from skerry.identity.certificate import fingerprint, key_sha256
 from skerry.identity.join_token import JoinToken, secret_sha256
 from skerry.identity.key_file import IdentityFolder
 from skerry.protocol import sparse
-from skerry.protocol.messages import Refused
+from skerry.protocol.messages import Heartbeat, Refused
 from skerry.vector import SparseVector
 from tests.coordinator.network.conftest import Device
 from tests.coordinator.network.test_coordinator_tls import Parties
@@ -210,26 +210,32 @@ async def test_devices_are_told_no_more_of_a_coordinator_that_was_revoked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Neither in a welcome, nor when they ask."""
+    """Neither in a welcome, nor where their stream has stood for long."""
     monkeypatch.setattr(peers_module, "POLL_S", 0.02)
     monkeypatch.setattr(roaming, "ALIVE_S", 0.5)
     urls = {name: f"https://{name}.example.org:1" for name in ("eu", "us")}
     us = await begin("us", url=urls["us"])
     eu = await begin("eu", url=urls["eu"], peers={"us": us.url})
     identity = await enrol(parties, eu.url, "pi-1", tmp_path / "pi-1")
-    session = await parties.session(identity)
+    device = await stream(stack, connect, identity, eu.url, "pi-1")
+    named = device.welcome.coordinators
 
-    async def named() -> list[Any]:
-        welcome = (await stream(stack, connect, identity, eu.url, "pi-1")).welcome
-        async with session.get(f"{eu.url}/v1/region") as response:
-            return [welcome.coordinators, (await response.json())["coordinators"]]
+    async def until_named(expected: dict[str, str]) -> None:
+        nonlocal named
+        async with asyncio.timeout(20):
+            while named != expected:
+                await device.send(Heartbeat(1.0))
+                named = (await device.next(Heartbeat)).coordinators or named
+                await asyncio.sleep(0.02)
 
+    await until_named(urls)
+    await device.send(Heartbeat(1.0))
+    assert await device.next(Heartbeat) == Heartbeat(1.0)  # it was told of them
+    key = key_sha256(certificate_of(parties.party("coordinator", "us")).public_key())
+    await operate(parties, eu.url, "/v1/admin/devices/us/revoke", {"role": "coordinator", "key": key})
+    await until_named({"eu": urls["eu"]})
     async with asyncio.timeout(20):
-        while await named() != [urls, urls]:
-            pass  # eu has not heard of us yet
-        key = key_sha256(certificate_of(parties.party("coordinator", "us")).public_key())
-        await operate(parties, eu.url, "/v1/admin/devices/us/revoke", {"role": "coordinator", "key": key})
-        while await named() != [{"eu": urls["eu"]}] * 2:
+        while (await stream(stack, connect, identity, eu.url, "pi-1")).welcome.coordinators != {"eu": urls["eu"]}:
             pass
 
 
