@@ -191,8 +191,12 @@ MUTANTS = (
                 },
             ),
             Edit(
-                federation, "Federation._judge", {"return False, []": "return True, []"}
-            ),  # nobody can measure a repeat
+                federation,
+                "Federation._judge",
+                {
+                    "return judged.counts, ": "return judged.counts or event.measured is None, "
+                },  # nobody measures a repeat
+            ),
             Edit(
                 token,
                 "TokenMachine.model_arrived",
