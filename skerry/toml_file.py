@@ -61,6 +61,8 @@ def parse(text: str, kind: type[T], origin: str) -> T:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{origin}: not valid TOML: arrays or tables within one another, too many") from None
     return convert(tables, kind, origin)
 
 

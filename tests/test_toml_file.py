@@ -85,3 +85,9 @@ def test_a_pattern_that_nobody_has_described_is_told_as_it_is() -> None:
 def test_any_other_mistake_names_no_other_key() -> None:
     with pytest.raises(ConfigError, match=r"^some.toml: coordinators\[0\]: Expected `str`, got `int`$"):
         toml_file.parse('device = "a"\ncoordinators = [1]', AgentConfig, "some.toml")
+
+
+@pytest.mark.parametrize("opening", ["[", "{a="])
+def test_what_is_nested_too_deep_is_a_mistake_of_the_file(opening: str) -> None:
+    with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML: arrays or tables within one another, too many"):
+        toml_file.parse("name = " + opening * 5000, CoordinatorConfig, "a.toml")
